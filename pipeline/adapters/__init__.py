@@ -1,0 +1,1 @@
+"""Technology: one module per outside thing. No billing rule lives here."""

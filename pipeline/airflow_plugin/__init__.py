@@ -1,0 +1,1 @@
+"""What runs inside Airflow; beside `dags/` the only place that knows Airflow."""

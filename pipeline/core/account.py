@@ -1,0 +1,108 @@
+"""The account directory: who is billed, in which currency and time zone, and which subjects are theirs.
+
+``accounts.csv`` has one row per account and validity interval ``[valid_from, valid_to)``. An account may
+have several rows (other external references over time); name, currency, time zone and plan
+are the same in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Self
+from zoneinfo import ZoneInfo
+
+from pydantic import AwareDatetime, Field, field_validator, model_validator
+
+from pipeline.core.contract import StrictModel
+from pipeline.core.money import minor_unit_digits
+
+VALID_FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
+
+
+class AccountRow(StrictModel):
+    """One row of ``accounts.csv``."""
+
+    account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(min_length=1)]
+    currency: str
+    time_zone: str
+    plan: Annotated[str, Field(min_length=1)]
+    valid_from: AwareDatetime
+    valid_to: AwareDatetime = VALID_FOR_EVER
+    external_references: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @field_validator("currency")
+    @classmethod
+    def _iso_currency(cls, currency: str) -> str:
+        minor_unit_digits(currency)
+        return currency
+
+    @field_validator("time_zone")
+    @classmethod
+    def _iana_zone(cls, time_zone: str) -> str:
+        try:
+            ZoneInfo(time_zone)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{time_zone!r} is not an IANA time zone such as Europe/Berlin") from None
+        return time_zone
+
+    @model_validator(mode="after")
+    def _half_open(self) -> Self:
+        if self.valid_to <= self.valid_from:
+            raise ValueError("valid_to (exclusive) must be after valid_from")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What rating and invoicing need of one account."""
+
+    account_id: str
+    name: str
+    currency: str
+    time_zone: str
+    plan: str
+
+
+@dataclass(frozen=True, slots=True)
+class AccountDirectory:
+    """The checked directory: every row, in file order."""
+
+    rows: tuple[AccountRow, ...]
+
+    def accounts(self) -> dict[str, Account]:
+        """Return each account once, in order of id."""
+        by_id = {
+            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan)
+            for row in self.rows
+        }
+        return dict(sorted(by_id.items()))
+
+    def time_zones(self) -> tuple[str, ...]:
+        return tuple(sorted({row.time_zone for row in self.rows}))
+
+
+def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
+    """Return every contradiction between rows: facts of an account that differ, references owned twice at once."""
+    problems = []
+    first_of: dict[str, AccountRow] = {}
+    for row in rows:
+        first = first_of.setdefault(row.account_id, row)
+        for column in ("name", "currency", "time_zone", "plan"):
+            if getattr(row, column) != getattr(first, column):
+                problems.append(
+                    f"account {row.account_id}: {column} is {getattr(first, column)!r} in one row and "
+                    f"{getattr(row, column)!r} in another; it is the same in every row of an account"
+                )
+    owners: dict[str, list[AccountRow]] = {}
+    for row in rows:
+        for reference in row.external_references:
+            for other in owners.get(reference, []):
+                if row.valid_from < other.valid_to and other.valid_from < row.valid_to:
+                    problems.append(
+                        f"external reference {reference!r} belongs to {other.account_id} and {row.account_id} at the same time"
+                    )
+            owners.setdefault(reference, []).append(row)
+    return problems

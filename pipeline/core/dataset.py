@@ -1,0 +1,159 @@
+"""The datasets of the lake: name, columns in order, and the total order their rows are written in.
+
+Types are SQL type names. A dataset has one writer (docs/architecture.md) and its rows have one total
+order, so that the same rows always make the same file (P1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One dataset: ``columns`` as (name, SQL type), ``key`` as the columns that name and order a row."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    key: tuple[str, ...]
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.columns)
+
+
+QUANTITY = "DECIMAL(38,9)"
+UNIT_PRICE = "DECIMAL(18,12)"
+AMOUNT = "DECIMAL(28,4)"
+AMOUNT_EXACT = "DECIMAL(38,21)"
+INSTANT = "TIMESTAMP WITH TIME ZONE"
+
+RAW_EVENTS = Dataset(
+    "raw_events",
+    (
+        ("object_id", "VARCHAR"),  # key of the object in the bucket, "@", version: see object_ledger
+        ("line_number", "BIGINT"),  # 1 is the first physical line of the object
+        ("source", "VARCHAR"),
+        ("id", "VARCHAR"),
+        ("type", "VARCHAR"),
+        ("subject", "VARCHAR"),
+        ("event_at", INSTANT),
+        ("received_at", INSTANT),
+        ("quantity", QUANTITY),  # null when the contract maps none
+        ("data", "VARCHAR"),  # JSON object, keys sorted, every number a string of its exact digits
+    ),
+    ("object_id", "line_number"),
+)
+
+QUARANTINE = Dataset(
+    "quarantine",
+    (
+        ("object_id", "VARCHAR"),
+        ("line_number", "BIGINT"),  # 0 is the whole object
+        ("contract", "VARCHAR"),
+        ("received_at", INSTANT),
+        ("reason", "VARCHAR"),  # a QuarantineReason
+        ("message", "VARCHAR"),
+        ("raw", "BLOB"),  # the first bytes, up to the contract's limit
+        ("raw_bytes", "BIGINT"),  # length of the whole line or object
+        ("raw_sha256", "VARCHAR"),  # of the whole line or object
+    ),
+    ("object_id", "line_number"),
+)
+
+EXCLUDED_EVENTS = Dataset(
+    "excluded_events",
+    (
+        ("object_id", "VARCHAR"),
+        ("line_number", "BIGINT"),
+        ("source", "VARCHAR"),
+        ("id", "VARCHAR"),
+        ("type", "VARCHAR"),
+        ("subject", "VARCHAR"),
+        ("event_at", INSTANT),
+        ("received_at", INSTANT),
+        ("reason", "VARCHAR"),  # an ExclusionReason
+        ("winner_object_id", "VARCHAR"),  # of a duplicate: the copy that stands
+        ("winner_line_number", "BIGINT"),
+    ),
+    ("object_id", "line_number"),
+)
+
+USAGE_EVENTS = Dataset(
+    "usage_events",
+    (
+        ("source", "VARCHAR"),
+        ("id", "VARCHAR"),
+        ("account_id", "VARCHAR"),
+        ("type", "VARCHAR"),
+        ("event_at", INSTANT),
+        ("received_at", INSTANT),
+        ("quantity", QUANTITY),
+        ("data", "VARCHAR"),
+        ("object_id", "VARCHAR"),
+        ("line_number", "BIGINT"),
+    ),
+    ("source", "id"),
+)
+
+USAGE = Dataset(
+    "usage",
+    (
+        ("account_id", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("dimensions", "VARCHAR"),  # JSON object of the meter's dimensions, keys in the meter's order
+        ("grain_start", INSTANT),
+        ("quantity", QUANTITY),
+        ("unit", "VARCHAR"),
+        ("event_count", "BIGINT"),
+        ("event_set_hash", "VARCHAR"),  # of the set of (source, id), whatever the order
+    ),
+    ("account_id", "sku", "dimensions", "grain_start"),
+)
+
+LINE_ITEMS = Dataset(
+    "line_items",
+    (
+        ("line_item_id", "VARCHAR"),  # account/sku/period/model/tier
+        ("account_id", "VARCHAR"),
+        ("period_id", "VARCHAR"),
+        ("service_period_start", INSTANT),
+        ("service_period_end", INSTANT),
+        ("plan", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("description", "VARCHAR"),
+        ("model", "VARCHAR"),
+        ("tier", "INTEGER"),
+        ("quantity", QUANTITY),
+        ("unit", "VARCHAR"),
+        ("unit_price", UNIT_PRICE),  # for `per_units` units
+        ("per_units", QUANTITY),
+        ("currency", "VARCHAR"),
+        ("amount_exact", AMOUNT_EXACT),
+        ("amount", AMOUNT),
+        ("residual", AMOUNT_EXACT),  # amount_exact - amount
+        ("price_book_version", "VARCHAR"),
+    ),
+    ("line_item_id",),
+)
+
+RECONCILIATION = Dataset(
+    "reconciliation",
+    (
+        ("control", "VARCHAR"),  # name of the equation
+        ("scope", "VARCHAR"),  # what it is about: an object, a SKU, a currency, "total"
+        ("unit", "VARCHAR"),  # lines, events, a SKU's unit, a currency
+        ("expected", AMOUNT_EXACT),
+        ("actual", AMOUNT_EXACT),
+        ("delta", AMOUNT_EXACT),  # actual - expected
+        ("tolerance", AMOUNT_EXACT),
+        ("tolerance_reason", "VARCHAR"),
+        ("verdict", "VARCHAR"),  # pass or fail
+    ),
+    ("control", "scope", "unit"),
+)
+
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (RAW_EVENTS, QUARANTINE, EXCLUDED_EVENTS, USAGE_EVENTS, USAGE, LINE_ITEMS, RECONCILIATION)
+}

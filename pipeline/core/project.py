@@ -1,0 +1,125 @@
+"""A billing project: the folder a team keeps its billing configuration in, as checked values.
+
+``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
+``price_books/*.toml`` (price_book).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.core.account import AccountDirectory
+from pipeline.core.contract import SourceContract, StrictModel
+from pipeline.core.meter import Meter
+from pipeline.core.price_book import PriceBook
+from pipeline.core.window import ONE_DAY
+
+_DURATION_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def parse_duration(text: object) -> timedelta:
+    """Return the duration written as ``15m``, ``6h`` or ``1d``; anything else raises ``ValueError``.
+
+    >>> parse_duration("6h")
+    datetime.timedelta(seconds=21600)
+    """
+    if isinstance(text, timedelta):
+        return text
+    if not isinstance(text, str) or not text[:-1].isdecimal() or text[-1:] not in _DURATION_UNITS:
+        raise ValueError(f"expected a duration such as 15m, 6h or 1d, got {text!r}")
+    return timedelta(seconds=int(text[:-1]) * _DURATION_UNITS[text[-1]])
+
+
+class WindowSettings(StrictModel):
+    """Lengths of the billing window, the grace period and the usage grain; the first window that is billed."""
+
+    length: timedelta = ONE_DAY
+    grace_period: timedelta = timedelta(hours=6)
+    grain: timedelta = timedelta(hours=1)
+    first_window: date
+    future_tolerance: timedelta = timedelta(minutes=5)
+
+    @field_validator("length", "grace_period", "grain", "future_tolerance", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> timedelta:
+        return parse_duration(value)
+
+    @model_validator(mode="after")
+    def _whole_grains(self) -> Self:
+        if not timedelta(hours=1) <= self.length <= ONE_DAY or ONE_DAY % self.length:
+            raise ValueError("length must divide one day and be at least 1h, so that windows start with the UTC day")
+        if not timedelta(minutes=1) <= self.grain <= self.length or self.length % self.grain:
+            raise ValueError("grain must divide the window length and be at least 1m")
+        return self
+
+
+class RawSettings(StrictModel):
+    """The bucket that producers drop files into; never written by the pipeline."""
+
+    bucket: Annotated[str, Field(min_length=3)]
+    endpoint_url: str | None = None
+    region: str = "us-east-1"
+
+
+class LakeSettings(StrictModel):
+    """Where datasets live: a folder (relative to the project) or ``s3://bucket/prefix`` at the raw endpoint."""
+
+    url: Annotated[str, Field(min_length=1)] = "lake"
+
+
+class ControlPlaneSettings(StrictModel):
+    """The relational database of state; the path of an SQLite URL is relative to the project."""
+
+    url: str = "sqlite:///control_plane.db"
+
+
+class SellerSettings(StrictModel):
+    """The legal entity that invoices, and its number series (``LLM`` numbers LLM-000001, LLM-000002, ...)."""
+
+    legal_entity: Annotated[str, Field(min_length=1)]
+    address: str = ""
+    number_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")]
+
+
+class ProjectSettings(StrictModel):
+    """The file ``billing.toml``."""
+
+    name: Annotated[str, Field(min_length=1)]
+    schema_version: Literal[1] = 1
+    window: WindowSettings
+    raw: RawSettings
+    lake: LakeSettings = LakeSettings()
+    control_plane: ControlPlaneSettings = ControlPlaneSettings()
+    seller: SellerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class PricedBook:
+    """A price book and the name of its content: ``<name>@<first 12 digits of its SHA-256>``."""
+
+    book: PriceBook
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """Everything a run reads from the project folder; ``files`` holds the bytes of each file by relative path, to be pinned."""
+
+    folder: Path
+    settings: ProjectSettings
+    contracts: tuple[SourceContract, ...]
+    meters: tuple[Meter, ...]
+    directory: AccountDirectory
+    price_books: tuple[PricedBook, ...]
+    files: Mapping[str, bytes]
+
+    def price_book_at(self, instant: datetime) -> PricedBook | None:
+        """Return the newest book that is effective at an instant of usage time, if there is one."""
+        effective = [priced for priced in self.price_books if priced.book.effective_from <= instant]
+        return max(effective, key=lambda priced: priced.book.effective_from, default=None)

@@ -1,0 +1,71 @@
+"""Why a line or an event is not billed: the closed lists of reason codes, each with its sentence for people (P3).
+
+*Quarantine* holds what could not be read as an event (decided once, at collection). *Exclusion* is an
+event that was read and is not billed in a window revision (decided again by every revision).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class QuarantineReason(StrEnum):
+    """Why a line, or a whole object (line number 0), was quarantined at collection."""
+
+    EMPTY_OBJECT = "empty_object"
+    UNREADABLE_OBJECT = "unreadable_object"
+    TRUNCATED_OBJECT = "truncated_object"
+    OBJECT_TOO_LARGE = "object_too_large"
+    WRONG_HEADER = "wrong_header"
+    INVALID_ENCODING = "invalid_encoding"
+    LINE_TOO_LONG = "line_too_long"
+    MALFORMED_LINE = "malformed_line"
+    DUPLICATE_JSON_KEY = "duplicate_json_key"
+    MISSING_FIELD = "missing_field"
+    UNKNOWN_FIELD = "unknown_field"
+    WRONG_TYPE = "wrong_type"
+    INVALID_TIME = "invalid_time"
+    INVALID_QUANTITY = "invalid_quantity"
+    UNKNOWN_EVENT_TYPE = "unknown_event_type"
+
+
+QUARANTINE_SENTENCES: dict[QuarantineReason, str] = {
+    QuarantineReason.EMPTY_OBJECT: "the object holds no line at all",
+    QuarantineReason.UNREADABLE_OBJECT: "the object is not what its contract says (format or compression)",
+    QuarantineReason.TRUNCATED_OBJECT: "the compressed data ends early, so no line of the object is trusted",
+    QuarantineReason.OBJECT_TOO_LARGE: "the object is larger than the limit of its contract once decompressed",
+    QuarantineReason.WRONG_HEADER: "the header row lacks a column that the contract needs",
+    QuarantineReason.INVALID_ENCODING: "the line is not UTF-8",
+    QuarantineReason.LINE_TOO_LONG: "the line is longer than the limit of its contract",
+    QuarantineReason.MALFORMED_LINE: "the line is not one whole record of its format",
+    QuarantineReason.DUPLICATE_JSON_KEY: "a JSON key occurs twice, so the value is ambiguous",
+    QuarantineReason.MISSING_FIELD: "a required field is missing",
+    QuarantineReason.UNKNOWN_FIELD: "a field is not in the contract",
+    QuarantineReason.WRONG_TYPE: "a field has the wrong type",
+    QuarantineReason.INVALID_TIME: "the event time is not RFC 3339 with a zone",
+    QuarantineReason.INVALID_QUANTITY: "a quantity is not a finite decimal that fits DECIMAL(38,9)",
+    QuarantineReason.UNKNOWN_EVENT_TYPE: "the event type is not in the contract",
+}
+
+
+class ExclusionReason(StrEnum):
+    """Why a raw event of the window is not billed in this revision."""
+
+    EXACT_DUPLICATE = "exact_duplicate"
+    CONFLICTING_DUPLICATE = "conflicting_duplicate"
+    LATE = "late"
+    IN_THE_FUTURE = "in_the_future"
+    ORPHANED_ACCOUNT = "orphaned_account"
+    UNKNOWN_SKU = "unknown_sku"
+    UNREADABLE_QUANTITY = "unreadable_quantity"
+
+
+EXCLUSION_SENTENCES: dict[ExclusionReason, str] = {
+    ExclusionReason.EXACT_DUPLICATE: "the same event was already received; one copy is billed",
+    ExclusionReason.CONFLICTING_DUPLICATE: "the same key with other content; the first received is billed, this one needs a look",
+    ExclusionReason.LATE: "received at or after the cutoff; carried to the next revision",
+    ExclusionReason.IN_THE_FUTURE: "the event time is after its receipt by more than the tolerance",
+    ExclusionReason.ORPHANED_ACCOUNT: "no account of the directory owns the subject at the event time",
+    ExclusionReason.UNKNOWN_SKU: "no meter counts this event",
+    ExclusionReason.UNREADABLE_QUANTITY: "a meter counts this event, but its value is missing or is not an exact decimal",
+}

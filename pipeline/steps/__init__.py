@@ -1,0 +1,1 @@
+"""The order of work: read, decide (core, sql), publish. One module per step."""
