@@ -102,7 +102,8 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
             for other in owners.get(reference, []):
                 if row.valid_from < other.valid_to and other.valid_from < row.valid_to:
                     problems.append(
-                        f"external reference {reference!r} belongs to {other.account_id} and {row.account_id} at the same time"
+                        f"external reference {reference!r} belongs to {other.account_id} and "
+                        f"{row.account_id} at the same time"
                     )
             owners.setdefault(reference, []).append(row)
     return problems

@@ -97,7 +97,7 @@ class Limits(StrictModel):
 
 
 class SourceContract(StrictModel):
-    """The contract of one feed. An object belongs to the one contract whose ``prefix`` and ``suffixes`` match its key."""
+    """The contract of one feed. An object belongs to the one contract whose prefix and suffixes match its key."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     version: Annotated[str, Field(min_length=1)]

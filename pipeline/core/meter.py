@@ -34,7 +34,7 @@ class Meter(StrictModel):
     aggregation: Aggregation
     value: Annotated[str, Field(pattern=r"^(quantity|data\.[A-Za-z0-9_.]+)$")] | None = None
     unit: Annotated[str, Field(min_length=1)]
-    filter: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], str] = {}
+    filter: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], str] = Field(default_factory=dict)
     dimensions: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], ...] = ()
 
     @model_validator(mode="after")

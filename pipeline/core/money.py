@@ -37,14 +37,14 @@ _DECIMAL_ROUNDING = {
 
 
 def exact() -> AbstractContextManager[decimal.Context]:
-    """Guarantee that arithmetic inside ``with exact():`` loses no digit; a loss raises ``decimal.Inexact``.
+    """Guarantee that arithmetic inside ``with exact():`` loses no digit; a loss raises ``Inexact``.
 
     >>> with exact():
     ...     Decimal("0.000000000001") * 3
     Decimal('3E-12')
     """
-    traps = [decimal.Inexact, decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow, decimal.FloatOperation]
-    return decimal.localcontext(decimal.Context(prec=76, traps=traps))
+    losses = [decimal.Inexact, decimal.InvalidOperation, decimal.DivisionByZero, decimal.Overflow]
+    return decimal.localcontext(decimal.Context(prec=76, traps=[*losses, decimal.FloatOperation]))
 
 
 def minor_unit_digits(currency: str) -> int:

@@ -18,7 +18,7 @@ from pipeline.core.money import UNIT_PRICE_SCALE, RoundingMode, exact, minor_uni
 
 
 class Tier(StrictModel):
-    """One price step: up to and including ``up_to`` units; absent in the last tier. ``flat_fee`` is due when the tier is entered."""
+    """One price step up to and including ``up_to`` units (absent in the last); ``flat_fee`` is due on entering it."""
 
     up_to: Quantity | None = None
     unit_price: UnitPrice
@@ -79,7 +79,7 @@ class GraduatedCharge(_Charge):
             if bound is None:
                 raise ValueError(f"tier {number} is not the last one and needs an up_to")
             if bound <= lower:
-                raise ValueError(f"tier {number}: up_to {bound:f} must be greater than {lower:f}, where the tier begins")
+                raise ValueError(f"tier {number}: up_to {bound:f} must be greater than {lower:f}, where it begins")
             lower = bound
         self._refuse_inexact_price(tier.unit_price for tier in self.tiers)
         return self

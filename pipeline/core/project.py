@@ -109,7 +109,7 @@ class PricedBook:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Everything a run reads from the project folder; ``files`` holds the bytes of each file by relative path, to be pinned."""
+    """Everything a run reads from the project folder; ``files`` holds the bytes by relative path, to be pinned."""
 
     folder: Path
     settings: ProjectSettings

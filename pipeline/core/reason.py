@@ -62,10 +62,10 @@ class ExclusionReason(StrEnum):
 
 EXCLUSION_SENTENCES: dict[ExclusionReason, str] = {
     ExclusionReason.EXACT_DUPLICATE: "the same event was already received; one copy is billed",
-    ExclusionReason.CONFLICTING_DUPLICATE: "the same key with other content; the first received is billed, this one needs a look",
+    ExclusionReason.CONFLICTING_DUPLICATE: "the same key with other content; the first received stands, this is shown",
     ExclusionReason.LATE: "received at or after the cutoff; carried to the next revision",
     ExclusionReason.IN_THE_FUTURE: "the event time is after its receipt by more than the tolerance",
     ExclusionReason.ORPHANED_ACCOUNT: "no account of the directory owns the subject at the event time",
     ExclusionReason.UNKNOWN_SKU: "no meter counts this event",
-    ExclusionReason.UNREADABLE_QUANTITY: "a meter counts this event, but its value is missing or is not an exact decimal",
+    ExclusionReason.UNREADABLE_QUANTITY: "a meter counts this event, but its value is missing or no exact decimal",
 }

@@ -79,7 +79,7 @@ def window_containing(instant: datetime, length: timedelta) -> BillingWindow:
 
 
 def parse_window(text: str, length: timedelta) -> BillingWindow:
-    """Return the window named ``2026-01-15`` or ``2026-01-15T06:00Z``; a text that names none raises ``ValueError``."""
+    """Return the window named ``2026-01-15`` or ``2026-01-15T06:00Z``; any other text raises ``ValueError``."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(Z|\+00:00))?", text):
         raise ValueError(f"a window is named like 2026-01-15 or 2026-01-15T06:00Z, got {text!r}")
     instant = datetime.fromisoformat(text)
@@ -123,7 +123,8 @@ def billing_period(period_id: str, time_zone: str) -> BillingPeriod:
     zone = ZoneInfo(time_zone)
     year, month = int(period_id[:4]), int(period_id[5:])
     next_year, next_month = (year, month + 1) if month < 12 else (year + 1, 1)
-    return BillingPeriod(period_id, time_zone, _month_start(year, month, zone), _month_start(next_year, next_month, zone))
+    start, end = _month_start(year, month, zone), _month_start(next_year, next_month, zone)
+    return BillingPeriod(period_id, time_zone, start, end)
 
 
 def period_containing(instant: datetime, time_zone: str) -> BillingPeriod:

@@ -1,0 +1,269 @@
+"""The demo: a small LLM company bills its first three days, in the real DAGs, from a real S3 server on loopback.
+
+It makes everything below one folder (`.demo/` of the repository): the files that the producers drop, a copy of this
+billing project, the lake, the databases and the reports. It starts and stops the S3 server itself. The three nights
+are 30 and 31 January and 1 February 2026; the third is needed because an account west of UTC ends its January on
+1 February.
+
+    python examples/llm_api/demo.py [--folder FOLDER] [--small] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
+
+from sample_usage import EVENTS_PER_HOUR, SampleFile, sample_files  # noqa: E402 - this folder is no package
+
+from pipeline.adapters.object_store import ObjectStore  # noqa: E402
+from pipeline.adapters.s3_server import S3Endpoint, serve_s3  # noqa: E402
+from pipeline.airflow_plugin.one_process import DagRunFailed, DagRunResult, OneProcessAirflow  # noqa: E402
+from pipeline.core.errors import BillingError  # noqa: E402
+from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES  # noqa: E402
+from pipeline.core.window import ONE_DAY, BillingWindow  # noqa: E402
+
+if TYPE_CHECKING:
+    from pipeline.core.revision import WindowRevision
+    from pipeline.steps.workspace import Workspace
+
+PROJECT_FILES = ("billing.toml", "meters.toml", "accounts.csv", "sources", "price_books")
+MARKER = ".made-by-the-billing-demo"
+FIRST_WINDOW = BillingWindow(datetime(2026, 1, 30, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC))
+NIGHTS = tuple(BillingWindow(FIRST_WINDOW.start + n * ONE_DAY, FIRST_WINDOW.end + n * ONE_DAY) for n in range(3))
+GRACE_PERIOD = timedelta(hours=6)
+PERIOD = "2026-01"
+SMALL_EVENTS_PER_HOUR = 12
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class DemoResult:
+    """What the demo came to, in numbers."""
+
+    totals: dict[str, Decimal] = field(default_factory=dict)
+    invoice_count: int = 0
+    line_count: int = 0
+    billed_event_count: int = 0
+    quarantined: Counter[str] = field(default_factory=Counter)
+    excluded: Counter[str] = field(default_factory=Counter)
+    revisions: dict[str, int] = field(default_factory=dict)
+    reports: dict[str, str] = field(default_factory=dict)
+    control_count: int = 0
+    controls_not_zero: list[str] = field(default_factory=list)
+    rounding: dict[str, Decimal] = field(default_factory=dict)
+    invoice: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **vars(self),
+            "totals": {currency: f"{total:f}" for currency, total in self.totals.items()},
+            "rounding": {currency: f"{residual:f}" for currency, residual in self.rounding.items()},
+        }
+
+
+def run_demo(folder: Path, events_per_hour: int, say: Say) -> DemoResult:
+    """Make the company's three nights in the folder, bill them, close January and return what came out."""
+    _start_afresh(folder)
+    project = folder / "project"
+    project.mkdir()
+    for name in PROJECT_FILES:
+        source = Path(__file__).with_name(name)
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, project / name)
+    files = sample_files(events_per_hour=events_per_hour)
+    say(f"{len(files)} files of sample usage generated for {NIGHTS[0].window_id} to {NIGHTS[-1].window_id}")
+    with serve_s3(folder / "s3") as endpoint:
+        say(f"S3 server listens on {endpoint.url}")
+        _point_billing_at(project, endpoint)
+        airflow = OneProcessAirflow(folder / "airflow", REPOSITORY / "dags", say)
+        say("Airflow is ready, DAGs: " + ", ".join(airflow.dag_ids))
+        return _bill(project, files, airflow, say)
+
+
+def _start_afresh(folder: Path) -> None:
+    """Empty the folder, but only one that a demo made."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
+        raise SystemExit(f"{folder} is not empty and was not made by the demo; name another --folder")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARKER).touch()
+
+
+def _point_billing_at(project: Path, endpoint: S3Endpoint) -> None:
+    """Set the environment of the steps as an operator would: which project, which bucket, which keys."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "BILLING_DATABASE_URL"):
+        os.environ.pop(name, None)
+    os.environ.update(
+        endpoint.environment(), BILLING_PROJECT=str(project), BILLING_S3_ENDPOINT_URL=endpoint.url, TZ="UTC"
+    )
+
+
+def _bill(project: Path, files: list[SampleFile], airflow: OneProcessAirflow, say: Say) -> DemoResult:
+    from pipeline.steps.workspace import open_workspace
+
+    with airflow.quiet():
+        workspace = open_workspace(project)
+        workspace.raw.create_bucket()
+    result = DemoResult()
+    delivered_until = datetime.min.replace(tzinfo=UTC)
+    for night in NIGHTS:
+        cutoff_at = night.cutoff_at(GRACE_PERIOD)
+        say(f"---- the night of {night.window_id}: everything the bucket received before {cutoff_at:%d %B %H:%M} UTC")
+        delivery = [file for file in files if delivered_until <= file.received_at < cutoff_at]
+        with airflow.quiet():
+            _deliver(workspace.raw, delivery)
+        say(f"{len(delivery)} files dropped into the bucket")
+        collected = airflow.run("collect_usage", cutoff_at + timedelta(minutes=5))
+        _say_collected(collected, result, say)
+        _bill_late_windows(airflow, collected, cutoff_at, say)
+        airflow.run("bill_window", night.end)
+        delivered_until = cutoff_at
+    say(f"---- closing the period {PERIOD}")
+    closed = airflow.run("close_period", datetime(2026, 2, 5, 12, tzinfo=UTC), {"period": PERIOD})
+    with airflow.quiet():
+        _gather(workspace, closed.returned["close"], result)
+    return result
+
+
+def _deliver(bucket: ObjectStore, files: Iterable[SampleFile]) -> None:
+    """Put the files into the bucket with the receipt time of the story, not of now."""
+    for file in files:
+        bucket.put_bytes(file.key, file.content, {"mtime": f"{file.received_at.timestamp():.9f}"})
+
+
+def _say_collected(collected: DagRunResult, result: DemoResult, say: Say) -> None:
+    receipt = collected.returned["collect"]
+    result.quarantined.update(receipt["quarantined"])
+    count = sum(receipt["quarantined"].values())
+    say(f"{receipt['objects']} objects collected: {receipt['raw_events']:,} events, {count} in quarantine")
+
+
+def _bill_late_windows(airflow: OneProcessAirflow, collected: DagRunResult, cutoff_at: datetime, say: Say) -> None:
+    """Run what collect_usage has triggered: under a scheduler these runs start by themselves."""
+    for number, late in enumerate(collected.returned["late_windows"], start=1):
+        say(f"late events reached the window {late['conf']['window']}: it is billed again")
+        airflow.run("bill_window", cutoff_at + timedelta(minutes=5 + number), late["conf"])
+
+
+# ---- what came out ---------------------------------------------------------------------------------------------
+
+
+def _gather(workspace: Workspace, closed: dict[str, Any], result: DemoResult) -> None:
+    from pipeline.core.dataset import EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE_EVENTS
+
+    result.totals = {currency: Decimal(total) for currency, total in closed["totals"].items()}
+    result.invoice_count = closed["invoices"]
+    result.invoice = str(min(Path(closed["folder"]).glob("*.html")))
+    for night in NIGHTS:
+        revision = workspace.control_plane.accepted_revision(night.window_id)
+        if revision is None:
+            raise SystemExit(f"window {night.window_id} has no accepted revision")
+        result.revisions[night.window_id] = revision.revision
+        report = workspace.out / "reports" / f"{night.window_id}-r{revision.revision}.html"
+        result.reports[night.window_id] = str(report)
+        result.excluded.update(row["reason"] for row in _rows(workspace, EXCLUDED_EVENTS, revision))
+        result.billed_event_count += len(_rows(workspace, USAGE_EVENTS, revision))
+        _gather_controls(_rows(workspace, RECONCILIATION, revision), result)
+    _gather_controls(_newest_rows(workspace, RECONCILIATION, f"period={PERIOD}"), result)
+    lines = _newest_rows(workspace, LINE_ITEMS, f"period={PERIOD}")
+    result.line_count = len(lines)
+    for line in lines:
+        result.rounding[line["currency"]] = result.rounding.get(line["currency"], Decimal(0)) + line["residual"]
+
+
+def _gather_controls(rows: list[dict[str, Any]], result: DemoResult) -> None:
+    """An equation is zero when its delta is; a derived tolerance is only for what was rounded."""
+    result.control_count += len(rows)
+    result.controls_not_zero += [
+        f"{row['control']} of {row['scope']}: {row['delta']:f} {row['unit']}"
+        for row in rows
+        if row["verdict"] != "pass" or (row["delta"] != 0 and row["tolerance"] == 0)
+    ]
+
+
+def _rows(workspace: Workspace, dataset: Any, revision: WindowRevision) -> list[dict[str, Any]]:
+    return _newest_rows(workspace, dataset, revision.scope, revision.revision)
+
+
+def _newest_rows(workspace: Workspace, dataset: Any, scope: str, revision: int | None = None) -> list[dict[str, Any]]:
+    from pyarrow import parquet
+
+    from pipeline.steps.publish import dataset_files
+
+    receipt = workspace.control_plane.publication(dataset.name, scope, revision)
+    if receipt is None:
+        raise SystemExit(f"{dataset.name} of {scope} was not published")
+    files = dataset_files(workspace, dataset, scope, receipt.revision)
+    return [row for file in files for row in parquet.read_table(file).to_pylist()]
+
+
+def _summary(result: DemoResult) -> list[str]:
+    lines = ["", f"Billed for {PERIOD}: {result.invoice_count} invoices, {result.line_count:,} line items"]
+    lines += [f"  {total:>14,f} {currency}" for currency, total in sorted(result.totals.items())]
+    lines += [f"from {result.billed_event_count:,} events of three nights, each counted once.", ""]
+    lines.append("Not billed, and why: events that were read")
+    lines += _counts(result.excluded, EXCLUSION_SENTENCES)
+    lines.append("Not billed, and why: lines or files that could not be read, kept in quarantine")
+    lines += _counts(result.quarantined, QUARANTINE_SENTENCES)
+    again = [window_id for window_id, revision in result.revisions.items() if revision > 1]
+    lines += ["", f"Late files reached {' and '.join(again) or 'no window'}: billed again before the month was closed."]
+    if result.controls_not_zero:
+        lines += ["NOT every equation is zero:", *(f"  {control}" for control in result.controls_not_zero)]
+    else:
+        lines.append(
+            f"Everything is accounted for: {result.control_count:,} equations, each with nothing unexplained (0)."
+        )
+    lines += ["", "Reconciliation reports of the nights:", *(f"  {_short(path)}" for path in result.reports.values())]
+    lines += ["One of the invoices:", f"  {_short(result.invoice)}"]
+    return lines
+
+
+def _counts(counts: Counter[str], sentences: Mapping[Any, str]) -> list[str]:
+    """Return a line for each reason that occurred, in the order of the list of reasons."""
+    return [f"  {counts[reason.value]:>6,}  {sentences[reason]}" for reason in sentences if counts[reason.value]]
+
+
+def _short(path: str) -> str:
+    relative = Path(path).resolve()
+    return str(relative.relative_to(Path.cwd())) if relative.is_relative_to(Path.cwd()) else path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; 0 if everything was billed and every equation is zero."""
+    parser = argparse.ArgumentParser(description="Bill three nights of a small LLM company and close the month.")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".demo", help="made afresh; default: %(default)s")
+    parser.add_argument("--small", action="store_true", help="a twentieth of the events")
+    parser.add_argument("--json", action="store_true", help="print one JSON document; progress goes to standard error")
+    options = parser.parse_args(arguments)
+    progress = sys.stderr if options.json else sys.stdout
+    started_at = time.monotonic()
+
+    def say(sentence: str) -> None:
+        print(f"[{time.monotonic() - started_at:5.1f} s] {sentence}", file=progress, flush=True)
+
+    try:
+        result = run_demo(options.folder.resolve(), SMALL_EVENTS_PER_HOUR if options.small else EVENTS_PER_HOUR, say)
+    except (BillingError, DagRunFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    say("done")
+    print(json.dumps(result.to_json(), indent=2) if options.json else "\n".join(_summary(result)))
+    return 1 if result.controls_not_zero else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,595 @@
+"""The control plane: the state of billing that needs transactions, in a relational database.
+
+SQLite by default, PostgreSQL in production; the same SQLAlchemy statements run on both. A write is one
+transaction that first locks the head of the audit log, so writers take turns on either database, and that
+adds an entry to the audit log for each change of state. Two tasks that do the same work at the
+same time therefore get the same result, or the second one a ``PublicationError``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import date, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    create_engine,
+    event,
+    exists,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from pipeline.adapters import audit_log
+from pipeline.adapters import control_plane_tables as t
+from pipeline.adapters.audit_log import AuditEntry, Change
+from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
+from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
+from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
+from pipeline.core.window import require_utc
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+BUSY_TIMEOUT_SECONDS = 60
+IDS_PER_STATEMENT = 10_000  # below the bound-parameter limits of SQLite and PostgreSQL
+
+Item = TypeVar("Item")
+
+_LEDGER_COLUMNS = [t.object_ledger.c[column.name] for column in fields(LedgerObject)]
+_INVOICE_COLUMNS = [t.invoices.c[column.name] for column in fields(IssuedInvoice)]
+_RECEIPT_COLUMNS = [t.publications.c[column.name] for column in fields(Receipt)]
+_REVISION_COLUMNS = [t.window_revisions.c[column.name] for column in fields(WindowRevision)]
+
+
+class ControlPlane:
+    """The state of one billing project. Each method is one transaction; none leaves a part of its work behind."""
+
+    def __init__(self, url: str) -> None:
+        # Tasks fork and live for minutes: a pool would share connections between processes and save nothing.
+        try:
+            self._engine = create_engine(make_url(url), poolclass=NullPool)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                "control_plane.no_driver",
+                f"the driver of the control plane's database is not installed: {error}",
+                [f"install the Python package {error.name}, or use an SQLite database"],
+            ) from error
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._writer = self._engine.execution_options(writes=True)
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest migration; processes that do so at once take turns.
+
+        A schema that is up to date is only looked at. One that a newer release made is refused.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        scripts = ScriptDirectory.from_config(config)
+        with self._read() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+        if current == scripts.get_current_head():
+            return
+        if current not in {None, *(script.revision for script in scripts.walk_revisions())}:
+            raise InputError(
+                "control_plane.newer_schema",
+                f"the control plane database was made by a newer release (migration {current})",
+                [f"this release knows migrations up to {scripts.get_current_head()}; install the newer one"],
+            )
+        with self._explained(), self._writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(7285140)"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    # ---- collections ----
+
+    def object_ids(self) -> set[str]:
+        """Return the id of every object version that was collected."""
+        with self._read() as connection:
+            return set(connection.scalars(select(t.object_ledger.c.object_id)))
+
+    def ledger(self, object_ids: Iterable[str] | None = None) -> list[LedgerObject]:
+        """Return ledger objects in order of id: all of them, or those named that are there."""
+        query = select(*_LEDGER_COLUMNS)
+        with self._read() as connection:
+            if object_ids is None:
+                rows = list(connection.execute(query))
+            else:
+                rows = [
+                    row
+                    for ids in _chunks(set(object_ids))
+                    for row in connection.execute(query.where(t.object_ledger.c.object_id.in_(ids)))
+                ]
+        return sorted((LedgerObject(*row) for row in rows), key=lambda ledger_object: ledger_object.object_id)
+
+    def objects_received(self, start: datetime | None, end: datetime) -> list[LedgerObject]:
+        """Return the objects received in ``[start, end)``, or before ``end``, in order of id."""
+        query = select(*_LEDGER_COLUMNS).where(t.object_ledger.c.received_at < end)
+        if start is not None:
+            query = query.where(t.object_ledger.c.received_at >= start)
+        with self._read() as connection:
+            return [LedgerObject(*row) for row in connection.execute(query.order_by(t.object_ledger.c.object_id))]
+
+    def commit_collection(self, collection: Collection, manifests: Sequence[Manifest], at: datetime) -> None:
+        """Commit a collection, its ledger objects and its manifests together, or nothing of it.
+
+        A collection without objects is recorded too: it moves the watermark. The same collection again is a
+        no-op. Refused: an object that another collection committed, counts that do not tie (P3).
+        """
+        _require_tied_counts(collection, manifests)
+        hashes = sorted(manifest.manifest_hash for manifest in manifests)
+        object_ids = sorted(ledger_object.object_id for ledger_object in collection.objects)
+        listed_at = require_utc(collection.listed_at, "listed_at")
+        identity = {"listed_at": listed_at.isoformat(), "objects": object_ids, "manifests": hashes}
+        collection_id = sha256_hex(canonical_json(identity))
+        with self._write() as connection:
+            if _exists(connection, t.collections.c.collection_id == collection_id):
+                return
+            known = [
+                object_id
+                for ids in _chunks(object_ids)
+                for object_id in connection.scalars(
+                    select(t.object_ledger.c.object_id).where(t.object_ledger.c.object_id.in_(ids))
+                )
+            ]
+            if known:
+                raise PublicationError(
+                    "collect.objects_already_collected",
+                    f"another collection committed {len(known):,} of these {len(object_ids):,} objects first",
+                    [f"first of them: {min(known)}", "nothing was committed; collect again to take what is still new"],
+                )
+            connection.execute(
+                insert(t.collections).values(
+                    collection_id=collection_id, listed_at=listed_at, object_count=len(object_ids), committed_at=at
+                )
+            )
+            if collection.objects:
+                connection.execute(
+                    insert(t.object_ledger),
+                    [{**asdict(ledger_object), "collection_id": collection_id} for ledger_object in collection.objects],
+                )
+            audit_log.append(
+                connection,
+                at,
+                Change(
+                    "collection_committed",
+                    f"collection={collection_id}",
+                    {"listed_at": listed_at.isoformat(), "object_count": len(object_ids), "manifests": hashes},
+                ),
+            )
+            for manifest in manifests:
+                _publish(connection, manifest, at, collection_id)
+                dates = {file.partition for file in manifest.files} if manifest.dataset == RAW_EVENTS.name else set()
+                for event_date in sorted(dates):
+                    connection.execute(
+                        insert(t.raw_event_partitions).values(
+                            event_date=date.fromisoformat(event_date), manifest_hash=manifest.manifest_hash
+                        )
+                    )
+
+    def watermark_at(self) -> datetime | None:
+        """Return the instant up to which everything in the bucket was seen, or None before the first collection."""
+        with self._read() as connection:
+            newest: datetime | None = connection.scalar(select(func.max(t.collections.c.listed_at, type_=t.Instant)))
+            return newest
+
+    def raw_event_manifests(self, event_dates: Sequence[date]) -> list[str]:
+        """Return the hashes of the raw_events manifests that hold a file of one of the dates, sorted."""
+        partitions = t.raw_event_partitions.c
+        with self._read() as connection:
+            found = {
+                manifest_hash
+                for dates in _chunks(event_dates)
+                for manifest_hash in connection.scalars(
+                    select(partitions.manifest_hash).where(partitions.event_date.in_(dates))
+                )
+            }
+        return sorted(found)
+
+    def collections_of(self, object_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return the ``raw_events`` and ``quarantine`` manifest hashes of the collections that took these objects."""
+        ledger, published = t.object_ledger.c, t.publications.c
+        with self._read() as connection:
+            collection_ids = {
+                collection_id
+                for ids in _chunks(set(object_ids))
+                for collection_id in connection.scalars(
+                    select(ledger.collection_id).where(ledger.object_id.in_(ids)).distinct()
+                )
+            }
+            rows = [
+                row
+                for ids in _chunks(collection_ids)
+                for row in connection.execute(
+                    select(published.dataset, published.manifest_hash).where(published.collection_id.in_(ids))
+                )
+            ]
+        return {
+            name: sorted(manifest_hash for dataset, manifest_hash in rows if dataset == name)
+            for name in (RAW_EVENTS.name, QUARANTINE.name)
+        }
+
+    # ---- publications ----
+
+    def publish(self, manifest: Manifest, at: datetime) -> Receipt:
+        """Make a revision of a dataset visible. The same manifest again is a no-op; another one is refused."""
+        with self._write() as connection:
+            return _publish(connection, manifest, at, None)
+
+    def publication(self, dataset: str, scope: str, revision: int | None = None) -> Receipt | None:
+        """Return one published revision, or the newest one, if there is any."""
+        with self._read() as connection:
+            return _publication(connection, dataset, scope, revision)
+
+    # ---- window revisions ----
+
+    def latest_revision(self, window_id: str) -> WindowRevision | None:
+        """Return the newest revision of a window, in whatever state."""
+        with self._read() as connection:
+            return _newest_revision(connection, t.window_revisions.c.window_id == window_id)
+
+    def accepted_revision(self, window_id: str) -> WindowRevision | None:
+        """Return the newest accepted revision of a window."""
+        revisions = t.window_revisions.c
+        with self._read() as connection:
+            return _newest_revision(
+                connection, revisions.window_id == window_id, revisions.state == RevisionState.ACCEPTED.value
+            )
+
+    def window_revisions(self, start: datetime | None = None, end: datetime | None = None) -> list[WindowRevision]:
+        """Return every revision of each window that shares an instant with ``[start, end)``, by window and revision."""
+        revisions = t.window_revisions.c
+        query = select(*_REVISION_COLUMNS).order_by(revisions.window_start, revisions.window_id, revisions.revision)
+        if start is not None:
+            query = query.where(revisions.window_end > start)
+        if end is not None:
+            query = query.where(revisions.window_start < end)
+        with self._read() as connection:
+            return [_revision(row) for row in connection.execute(query)]
+
+    def open_revision(self, revision: WindowRevision, at: datetime) -> WindowRevision:
+        """Record a candidate, or return it as it stands if it is there already.
+
+        Refused: the same number with other inputs, a number that leaves a gap, a state other than candidate.
+        """
+        if revision.state is not RevisionState.CANDIDATE:
+            raise ValueError(f"a revision is opened as a candidate, got {revision.state}")
+        name = f"revision {revision.revision} of window {revision.window_id}"
+        with self._write() as connection:
+            existing = _find_revision(connection, revision.window_id, revision.revision)
+            if existing is not None and existing.inputs_hash == revision.inputs_hash:
+                return existing
+            if existing is not None:
+                raise PublicationError(
+                    "revision.other_inputs",
+                    f"{name} exists with other inputs",
+                    [
+                        f"expected inputs {existing.inputs_hash}, got {revision.inputs_hash}",
+                        "it stands unchanged; run the window again to open the next revision",
+                    ],
+                )
+            newest = _newest_revision(connection, t.window_revisions.c.window_id == revision.window_id)
+            expected = 1 if newest is None else newest.revision + 1
+            if revision.revision != expected:
+                raise PublicationError("revision.gap", f"{name} would leave a gap; the next revision is {expected}")
+            row = {column.name: getattr(revision, column.name) for column in fields(revision)}
+            row["pins"] = canonical_json(revision.pins).decode()
+            row["state"] = revision.state.value
+            connection.execute(insert(t.window_revisions).values(**row, opened_at=at))
+            audit_log.append(
+                connection,
+                at,
+                Change(
+                    "revision_opened",
+                    f"{revision.scope}/revision={revision.revision}",
+                    {
+                        "inputs_hash": revision.inputs_hash,
+                        "cutoff_at": require_utc(revision.cutoff_at, "cutoff_at").isoformat(),
+                        "reason": revision.reason,
+                    },
+                ),
+            )
+            return revision
+
+    def decide_revision(self, window_id: str, revision: int, state: RevisionState, at: datetime, why: str) -> None:
+        """Accept or reject a revision. The same decision again is a no-op.
+
+        A rejected revision may be accepted later, when its gates were run again and passed. Refused: a
+        revision that is unknown, and any change of an accepted one (invoices may rest on it).
+        """
+        if state is RevisionState.CANDIDATE:
+            raise ValueError("a revision is decided as accepted or rejected")
+        name = f"revision {revision} of window {window_id}"
+        revisions = t.window_revisions.c
+        with self._write() as connection:
+            existing = _find_revision(connection, window_id, revision)
+            if existing is None:
+                raise PublicationError("revision.unknown", f"there is no {name}")
+            if existing.state is state:
+                return
+            if existing.state is RevisionState.ACCEPTED:
+                raise PublicationError(
+                    "revision.already_accepted",
+                    f"{name} is accepted and cannot be {state.value}",
+                    ["invoices may rest on it; correct the window by a new revision"],
+                )
+            connection.execute(
+                update(t.window_revisions)
+                .where(revisions.window_id == window_id, revisions.revision == revision)
+                .values(state=state.value, decided_at=at)
+            )
+            audit_log.append(
+                connection,
+                at,
+                Change(
+                    f"revision_{state.value}",
+                    f"window={window_id}/revision={revision}",
+                    {"from": existing.state.value, "why": why},
+                ),
+            )
+
+    # ---- periods and invoices ----
+
+    def period_state(self, period_id: str) -> Literal["open", "final"]:
+        return "final" if period_id in self.final_periods() else "open"
+
+    def final_periods(self) -> set[str]:
+        with self._read() as connection:
+            return set(connection.scalars(select(t.final_periods.c.period_id)))
+
+    def finalise_period(
+        self,
+        period_id: str,
+        series: str,
+        drafts: Sequence[InvoiceDraft],
+        write_document: Callable[[InvoiceDraft, str], str],
+        at: datetime,
+    ) -> list[IssuedInvoice]:
+        """Number every draft and make the period final, all in one transaction; a final period returns its invoices.
+
+        Numbers follow the account order and have no gap: whatever fails, also ``write_document`` (which stores the
+        document of a number and returns its SHA-256), takes back every number with it.
+        """
+        with self._write() as connection:
+            if _exists(connection, t.final_periods.c.period_id == period_id):
+                return _invoices(connection, period_id)
+            connection.execute(insert(t.final_periods).values(period_id=period_id, series=series, finalised_at=at))
+            last_number = connection.scalar(
+                select(t.number_series.c.last_number).where(t.number_series.c.series == series).with_for_update()
+            )
+            if last_number is None:
+                last_number = 0
+                connection.execute(insert(t.number_series).values(series=series, last_number=0))
+            rows = [
+                _invoice_row(period_id, series, series_number, draft, write_document)
+                for series_number, draft in enumerate(sorted(drafts, key=_draft_order), start=last_number + 1)
+            ]
+            if rows:
+                connection.execute(insert(t.invoices), [{**row, "issued_at": at} for row in rows])
+            last_number += len(rows)
+            connection.execute(
+                update(t.number_series).where(t.number_series.c.series == series).values(last_number=last_number)
+            )
+            finalised = {"series": series, "invoice_count": len(rows), "last_number": last_number}
+            audit_log.append(
+                connection,
+                at,
+                *(Change("invoice_issued", f"invoice={row['number']}", _issued_details(row)) for row in rows),
+                Change("period_finalised", f"period={period_id}", finalised),
+            )
+            return _invoices(connection, period_id)
+
+    def invoices(self, period_id: str | None = None) -> list[IssuedInvoice]:
+        """Return the invoices of one period, or all, in order of series and number."""
+        with self._read() as connection:
+            return _invoices(connection, period_id)
+
+    # ---- audit log ----
+
+    def audit_log(self) -> list[AuditEntry]:
+        """Return every entry, oldest first."""
+        with self._read() as connection:
+            return audit_log.entries(connection)
+
+    def verify_audit_log(self) -> None:
+        """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""
+        with self._read() as connection:
+            audit_log.verify(connection)
+
+    # ---- transactions ----
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._explained(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        with self._explained(), self._writer.begin() as connection:
+            audit_log.lock(connection)
+            yield connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OperationalError as error:
+            raise NotReadyError(
+                "control_plane.unavailable",
+                f"the control plane database cannot be used now: {str(error.orig).partition(chr(10))[0]}",
+                [
+                    f"database {self._engine.url.render_as_string(hide_password=True)}",
+                    "nothing was changed; the same call may succeed when the database answers again",
+                ],
+            ) from error
+
+
+# SQLite is set up here and nowhere else.
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at the start: a transaction that reads first and writes later could not get it."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+# Statements inside a transaction of the caller.
+
+
+def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+    iterator = iter(items)
+    while chunk := list(islice(iterator, IDS_PER_STATEMENT)):
+        yield chunk
+
+
+def _exists(connection: Connection, condition: ColumnElement[bool]) -> bool:
+    return bool(connection.scalar(select(exists().where(condition))))
+
+
+def _require_tied_counts(collection: Collection, manifests: Sequence[Manifest]) -> None:
+    untied = [
+        f"{ledger_object.object_id}: {ledger_object.line_count:,} lines, but "
+        f"{ledger_object.raw_event_count:,} raw events and {ledger_object.quarantine_count:,} quarantined"
+        for ledger_object in collection.objects
+        if ledger_object.line_count != ledger_object.raw_event_count + ledger_object.quarantine_count
+    ]
+    counted = {
+        RAW_EVENTS.name: sum(ledger_object.raw_event_count for ledger_object in collection.objects),
+        QUARANTINE.name: sum(ledger_object.quarantine_count for ledger_object in collection.objects),
+    }
+    for name, expected in counted.items():
+        actual = sum(manifest.row_count for manifest in manifests if manifest.dataset == name)
+        if actual != expected:
+            untied.append(f"{name}: expected {expected:,} rows by the objects' counts, the manifests hold {actual:,}")
+    if untied:
+        raise PublicationError(
+            "collect.counts_do_not_tie",
+            "lines would appear or vanish with this collection",
+            [*untied, "nothing was committed; this is a defect of the collection, not of the data"],
+        )
+
+
+def _publication(connection: Connection, dataset: str, scope: str, revision: int | None) -> Receipt | None:
+    published = t.publications.c
+    query = select(*_RECEIPT_COLUMNS).where(published.dataset == dataset, published.scope == scope)
+    if revision is not None:
+        query = query.where(published.revision == revision)
+    row = connection.execute(query.order_by(published.revision.desc()).limit(1)).first()
+    return None if row is None else Receipt(*row)
+
+
+def _publish(connection: Connection, manifest: Manifest, at: datetime, collection_id: str | None) -> Receipt:
+    receipt = Receipt(
+        manifest.dataset,
+        manifest.scope,
+        manifest.revision,
+        manifest.manifest_hash,
+        manifest.row_count,
+        manifest.content_hash,
+    )
+    name = f"{manifest.dataset} {manifest.scope} revision {manifest.revision}"
+    existing = _publication(connection, manifest.dataset, manifest.scope, manifest.revision)
+    if existing == receipt:
+        return existing
+    if existing is not None:
+        same_content = existing.content_hash == receipt.content_hash
+        raise PublicationError(
+            "publish.revision_exists",
+            f"{name} is published with other {'pins' if same_content else 'content'}",
+            [
+                f"expected manifest {existing.manifest_hash}: {existing.row_count:,} rows, {existing.content_hash}",
+                f"got      manifest {receipt.manifest_hash}: {receipt.row_count:,} rows, {receipt.content_hash}",
+                "the published revision stands; a change of inputs needs the next revision",
+            ],
+        )
+    connection.execute(insert(t.publications).values(**asdict(receipt), collection_id=collection_id, published_at=at))
+    audit_log.append(
+        connection,
+        at,
+        Change(
+            "published",
+            f"{manifest.dataset}/{manifest.scope}/revision={manifest.revision}",
+            {
+                "manifest_hash": receipt.manifest_hash,
+                "row_count": receipt.row_count,
+                "content_hash": receipt.content_hash,
+            },
+        ),
+    )
+    return receipt
+
+
+def _revision(row: Row[Any]) -> WindowRevision:
+    values = dict(row._mapping)
+    return WindowRevision(**{**values, "pins": json.loads(values["pins"]), "state": RevisionState(values["state"])})
+
+
+def _newest_revision(connection: Connection, *conditions: ColumnElement[bool]) -> WindowRevision | None:
+    query = select(*_REVISION_COLUMNS).where(*conditions).order_by(t.window_revisions.c.revision.desc()).limit(1)
+    row = connection.execute(query).first()
+    return None if row is None else _revision(row)
+
+
+def _find_revision(connection: Connection, window_id: str, revision: int) -> WindowRevision | None:
+    revisions = t.window_revisions.c
+    return _newest_revision(connection, revisions.window_id == window_id, revisions.revision == revision)
+
+
+def _draft_order(draft: InvoiceDraft) -> tuple[str, str]:
+    return draft.account_id, draft.currency
+
+
+def _invoice_row(
+    period_id: str,
+    series: str,
+    series_number: int,
+    draft: InvoiceDraft,
+    write_document: Callable[[InvoiceDraft, str], str],
+) -> dict[str, Any]:
+    number = f"{series}-{series_number:06d}"
+    document_sha256 = write_document(draft, number)
+    if not re.fullmatch(r"[0-9a-f]{64}", document_sha256):
+        raise ValueError(f"the document of {number} is named by its SHA-256, got {document_sha256!r}")
+    invoice = IssuedInvoice(number, draft.account_id, period_id, draft.currency, draft.total, document_sha256)
+    return {**asdict(invoice), "series": series, "series_number": series_number}
+
+
+def _issued_details(row: Mapping[str, Any]) -> dict[str, str]:
+    names = ("period_id", "account_id", "currency", "document_sha256")
+    return {**{name: row[name] for name in names}, "total": f"{row['total']:f}"}
+
+
+def _invoices(connection: Connection, period_id: str | None) -> list[IssuedInvoice]:
+    query = select(*_INVOICE_COLUMNS).order_by(t.invoices.c.series, t.invoices.c.series_number)
+    if period_id is not None:
+        query = query.where(t.invoices.c.period_id == period_id)
+    return [IssuedInvoice(*row) for row in connection.execute(query)]

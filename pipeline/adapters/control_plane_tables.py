@@ -1,0 +1,196 @@
+"""The tables of the control plane, and the two column types that keep instants and money exact on every database.
+
+``migrations/`` creates them; a test compares the two. Nothing outside the control plane reads these tables.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Date,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+from pipeline.core.window import require_utc
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware instant, stored and returned in UTC; a naive datetime is refused."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else require_utc(value, "a stored instant")
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class DecimalText(TypeDecorator[Decimal]):
+    """A decimal kept as its digits (``10.00`` stays ``10.00``): SQLite would pass NUMERIC through a float."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        if type(value) is not Decimal or not value.is_finite():
+            raise TypeError(f"a stored decimal is a finite Decimal, got {type(value).__name__} {value!r}")
+        return f"{value:f}"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# One run of collect that was committed, also one that found nothing new: its listing moves the watermark.
+collections = Table(
+    "collections",
+    metadata,
+    Column("collection_id", String(64), primary_key=True),
+    Column("listed_at", Instant, nullable=False),
+    Column("object_count", BigInteger, nullable=False),
+    Column("committed_at", Instant, nullable=False),
+)
+
+# One object version of the raw bucket that was collected; its lines are all accounted for (P3).
+object_ledger = Table(
+    "object_ledger",
+    metadata,
+    Column("object_id", Text, primary_key=True),
+    Column("collection_id", String(64), ForeignKey("collections.collection_id"), nullable=False),
+    Column("key", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("byte_count", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("line_count", BigInteger, nullable=False),
+    Column("raw_event_count", BigInteger, nullable=False),
+    Column("quarantine_count", BigInteger, nullable=False),
+    CheckConstraint("line_count = raw_event_count + quarantine_count", name="lines_tie"),
+    Index(None, "received_at"),
+)
+
+# The commit of a dataset's revision: the one row that makes a manifest visible to readers.
+publications = Table(
+    "publications",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("manifest_hash", String(64), nullable=False),
+    Column("row_count", BigInteger, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("collection_id", String(64), ForeignKey("collections.collection_id"), nullable=True),
+    Column("published_at", Instant, nullable=False),
+    Index(None, "collection_id"),
+)
+
+# Which raw_events manifests hold a file of an event date.
+raw_event_partitions = Table(
+    "raw_event_partitions",
+    metadata,
+    Column("event_date", Date, primary_key=True),
+    Column("manifest_hash", String(64), primary_key=True),
+)
+
+window_revisions = Table(
+    "window_revisions",
+    metadata,
+    Column("window_id", Text, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("window_start", Instant, nullable=False),
+    Column("window_end", Instant, nullable=False),
+    Column("cutoff_at", Instant, nullable=False),
+    Column("inputs_hash", Text, nullable=False),
+    Column("pins", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("decided_at", Instant, nullable=True),
+    CheckConstraint("state IN ('candidate', 'accepted', 'rejected')", name="state"),
+    Index(None, "window_start"),
+)
+
+# A row is a final period; a period without a row is open.
+final_periods = Table(
+    "final_periods",
+    metadata,
+    Column("period_id", Text, primary_key=True),
+    Column("series", Text, nullable=False),
+    Column("finalised_at", Instant, nullable=False),
+)
+
+number_series = Table(
+    "number_series",
+    metadata,
+    Column("series", Text, primary_key=True),
+    Column("last_number", BigInteger, nullable=False),
+)
+
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("number", Text, primary_key=True),
+    Column("series", Text, nullable=False),
+    Column("series_number", BigInteger, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("period_id", Text, ForeignKey("final_periods.period_id"), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("total", DecimalText, nullable=False),
+    Column("document_sha256", String(64), nullable=False),
+    Column("issued_at", Instant, nullable=False),
+    UniqueConstraint("series", "series_number"),
+    UniqueConstraint("period_id", "account_id", "currency"),
+)
+
+# Append-only; each entry's hash covers the entry before it. `at` is text so that a changed byte is a changed hash.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("entry_number", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("details", Text, nullable=False),
+    Column("previous_hash", String(64), nullable=False),
+    Column("entry_hash", String(64), nullable=False),
+)
+
+# One row: the newest entry of the audit log. Every write locks it first, so there is one writer at a time.
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("head_id", Integer, primary_key=True, autoincrement=False),
+    Column("entry_number", BigInteger, nullable=False),
+    Column("entry_hash", String(64), nullable=False),
+)

@@ -1,0 +1,364 @@
+"""The files of a billing project: read whole, checked whole, before any work.
+
+Every problem of every file is collected and shown together, one line each: file, key, what was found, what is
+accepted. TOML numbers are read as exact decimals. ``write_starter_project`` writes a project to begin with.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.core.account import AccountDirectory, AccountRow, directory_problems
+from pipeline.core.contract import SourceContract, StrictModel
+from pipeline.core.errors import InputError
+from pipeline.core.manifest import sha256_hex
+from pipeline.core.meter import MeterFile
+from pipeline.core.price_book import PriceBook
+from pipeline.core.project import PricedBook, Project, ProjectSettings
+from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone
+
+STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
+ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
+PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
+
+Model = TypeVar("Model", bound=StrictModel)
+
+
+def load_project(folder: Path) -> Project:
+    """Return the checked project, or raise one ``InputError`` that lists every problem of every file."""
+    if not folder.is_dir():
+        raise InputError(
+            "project.not_found", f"there is no folder {folder}", ["`billing init PATH` writes a project to begin with"]
+        )
+    reader = _Reader(folder)
+    settings = reader.toml("billing.toml", ProjectSettings)
+    contracts = [reader.toml(name, SourceContract) for name in reader.names("sources")]
+    meter_file = reader.toml("meters.toml", MeterFile)
+    rows = reader.accounts("accounts.csv")
+    books = {name: reader.toml(name, PriceBook) for name in reader.names("price_books")}
+
+    read_contracts = [contract for contract in contracts if contract is not None]
+    read_books = {name: book for name, book in books.items() if book is not None}
+    problems = reader.problems
+    problems += [f"accounts.csv: {problem}" for problem in directory_problems(rows)]
+    problems += _contract_problems(read_contracts)
+    problems += _price_book_problems(read_books)
+    if settings is not None:
+        problems += _settings_problems(settings)
+        problems += _grain_problems(settings, rows)
+    if len(read_books) == len(books):
+        problems += _plan_problems(rows, read_books.values())
+    if meter_file is not None:
+        problems += _sku_problems(meter_file, read_books)
+        if len(read_contracts) == len(contracts):
+            problems += _event_type_problems(meter_file, read_contracts)
+    if problems or settings is None or meter_file is None:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise InputError("project.invalid", f"{folder} has {count}; nothing was done", problems)
+    return Project(
+        folder=folder,
+        settings=settings,
+        contracts=tuple(read_contracts),
+        meters=meter_file.meters,
+        directory=AccountDirectory(tuple(rows)),
+        price_books=tuple(
+            PricedBook(book, f"{book.name}@{sha256_hex(reader.files[name])[:12]}") for name, book in read_books.items()
+        ),
+        files=reader.files,
+    )
+
+
+def load_settings(folder: Path) -> ProjectSettings:
+    """Return ``billing.toml`` alone, for callers that only need to know when windows begin."""
+    reader = _Reader(folder)
+    settings = reader.toml("billing.toml", ProjectSettings)
+    if settings is None:
+        raise InputError("project.invalid", f"billing.toml of {folder} cannot be used", reader.problems)
+    return settings
+
+
+def write_starter_project(folder: Path) -> list[Path]:
+    """Write a commented project that loads as it is, and return its files; a folder that holds anything is refused."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            "init.folder_not_empty",
+            f"{folder} is not an empty folder",
+            ["nothing was written; name a folder that is empty or does not exist"],
+        )
+    written = []
+    for template in sorted(path for path in STARTER_PROJECT.rglob("*") if path.is_file()):
+        relative = template.relative_to(STARTER_PROJECT)
+        target = folder / (".gitignore" if relative == Path("gitignore") else relative)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template, target)
+        written.append(target)
+    return written
+
+
+class _Reader:
+    """Reads files of one folder; keeps their bytes, and every problem instead of raising it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.files: dict[str, bytes] = {}
+        self.problems: list[str] = []
+
+    def names(self, folder: str) -> list[str]:
+        names = sorted(f"{folder}/{path.name}" for path in (self._folder / folder).glob("*.toml"))
+        if not names:
+            self.problems.append(f"{folder}/: found no file, accepted one or more *.toml")
+        return names
+
+    def toml(self, name: str, model: type[Model]) -> Model | None:
+        text = self._text(name)
+        if text is None:
+            return None
+        try:
+            return model.model_validate(tomllib.loads(text, parse_float=Decimal))
+        except tomllib.TOMLDecodeError as error:
+            self.problems.append(f"{name}: found text that is not TOML: {error}")
+        except ValidationError as error:
+            self.problems += [f"{name}: {_sentence(model, details)}" for details in error.errors()]
+        return None
+
+    def accounts(self, name: str) -> list[AccountRow]:
+        text = self._text(name)
+        if text is None:
+            return []
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        rows: list[AccountRow] = []
+        try:
+            header = next(reader, [])
+            if sorted(header) != sorted(ACCOUNT_COLUMNS):
+                self.problems.append(
+                    f"{name} line 1: found the header {','.join(header)!r}, accepted {_ACCOUNT_HEADER}"
+                )
+                return []
+            line_number = reader.line_num + 1
+            for cells in reader:
+                if cells:
+                    rows += self._account(f"{name} line {line_number}", header, cells)
+                line_number = reader.line_num + 1
+        except csv.Error as error:
+            self.problems.append(f"{name} line {reader.line_num}: found text that is not CSV: {error}")
+        if not rows and not self.problems:
+            self.problems.append(f"{name}: found no account, accepted one or more rows below the header")
+        return rows
+
+    def _account(self, where: str, header: Sequence[str], cells: Sequence[str]) -> list[AccountRow]:
+        if len(cells) != len(header):
+            self.problems.append(f"{where}: found {len(cells)} columns, accepted {len(header)}: {_ACCOUNT_HEADER}")
+            return []
+        values: dict[str, Any] = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+        references = values["external_references"].split(";")
+        values["external_references"] = [text.strip() for text in references if text.strip()]
+        if not values["valid_to"]:
+            del values["valid_to"]
+        # Digits alone would be read as seconds since 1970, so 20260101 would be a day in August of that year.
+        undated = [
+            column for column in ("valid_from", "valid_to") if not _DATED.match(values.get(column, "0000-00-00T"))
+        ]
+        if undated:
+            self.problems += [f"{where}: {column}: found {values[column]!r}, accepted {_INSTANT}" for column in undated]
+            return []
+        try:
+            return [AccountRow.model_validate(values)]
+        except ValidationError as error:
+            self.problems += [f"{where}: {_sentence(AccountRow, details)}" for details in error.errors()]
+            return []
+
+    def _text(self, name: str) -> str | None:
+        try:
+            content = (self._folder / name).read_bytes()
+        except OSError as error:
+            self.problems.append(f"{name}: found no readable file ({error.strerror}), accepted a file of this name")
+            return None
+        self.files[name] = content
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line_number = content[: error.start].count(b"\n") + 1
+            self.problems.append(f"{name} line {line_number}: found bytes that are not UTF-8, accepted UTF-8 text")
+            return None
+
+
+_ACCOUNT_HEADER = ",".join(ACCOUNT_COLUMNS)
+_DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
+_INSTANT = "an instant with a zone such as 2026-01-01T00:00:00Z"
+
+
+# ---- one error of pydantic as one line ----
+
+
+def _sentence(model: type[BaseModel], details: ErrorDetails) -> str:
+    key, models = _place(model, details["loc"])
+    context = details.get("ctx", {})
+    match details["type"]:
+        case "missing":
+            return f"{key}: found nothing, accepted a value (the key is required)"
+        case "extra_forbidden":
+            accepted = sorted({name for at_key in models for name in at_key.model_fields})
+            return f"{key}: found an unknown key, accepted {', '.join(accepted)}"
+        case "union_tag_invalid":
+            return f"{key}.model: found {context['tag']!r}, accepted {context['expected_tags']}"
+        case "union_tag_not_found":
+            tags = sorted({repr(tag) for at_key in models for tag in _tags(at_key)})
+            return f"{key}.model: found nothing, accepted {', '.join(tags)}"
+        case "value_error":
+            prefix = f"{key}: " if key else ""
+            return f"{prefix}found {_shown(details['input'])}; {context['error']}"
+        case "timezone_aware" | "datetime_from_date_parsing" | "datetime_parsing" | "datetime_type":
+            return f"{key}: found {_shown(details['input'])}, accepted {_INSTANT}"
+        case "too_short":
+            return f"{key}: found {_shown(details['input'])}, accepted {context['min_length']} or more"
+        case _:
+            message = details["msg"].removeprefix("Input should be ")
+            return f"{key}: found {_shown(details['input'])}, accepted {message[:1].lower()}{message[1:]}"
+
+
+def _place(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, list[type[BaseModel]]]:
+    """Return the key as people write it (entries of lists count from #1), and the models around its last part."""
+    parts: list[str] = []
+    models = around = [model]
+    for part in location:
+        if isinstance(part, int):
+            parts.append(f"#{part + 1}")
+            continue
+        around = models
+        with_field = [candidate for candidate in models if part in candidate.model_fields]
+        tagged = [candidate for candidate in models if part in _tags(candidate)]
+        if with_field:
+            models = [found for candidate in with_field for found in _models(candidate.model_fields[part].annotation)]
+        elif tagged and parts and parts[-1].startswith("#"):
+            models = tagged
+            continue
+        parts.append(part)
+    ends_in_entry = bool(location) and isinstance(location[-1], int)
+    return ".".join(parts), models if ends_in_entry else around
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models(argument)]
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """Return the values of the field `model` that choose this member of a union."""
+    field = model.model_fields.get("model")
+    return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# ---- rules across files ----
+
+
+def _settings_problems(settings: ProjectSettings) -> Iterable[str]:
+    lake, database = settings.lake.url, settings.control_plane.url
+    if "://" in lake and not lake.startswith("s3://"):
+        yield f'billing.toml: lake.url: found {lake!r}, accepted a folder or "s3://bucket/prefix"'
+    elif lake.startswith("s3://") and lake.removeprefix("s3://").partition("/")[0] in ("", settings.raw.bucket):
+        yield f"billing.toml: lake.url: found {lake!r}, accepted a bucket other than raw.bucket, which is only read"
+    if not database.startswith(("sqlite:///", "postgresql://", "postgresql+")) or database == "sqlite:///":
+        scheme = database.partition(":")[0]
+        yield f'billing.toml: control_plane.url: found {scheme!r}, accepted "sqlite:///file.db" or "postgresql+psycopg://..."'
+
+
+def _contract_problems(contracts: Sequence[SourceContract]) -> Iterable[str]:
+    for one, other in combinations(contracts, 2):
+        if one.name == other.name:
+            yield f"sources/: name: found {one.name!r} in two contracts, accepted one contract of a name"
+        nested = one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+        if nested and any(a.endswith(b) or b.endswith(a) for a in one.suffixes for b in other.suffixes):
+            yield (
+                f"sources/: prefix and suffixes: found keys that both {one.name} and {other.name} cover, "
+                "accepted one contract for each key"
+            )
+
+
+def _price_book_problems(books: Mapping[str, PriceBook]) -> Iterable[str]:
+    first_at: dict[datetime, str] = {}
+    for name, book in books.items():
+        first = first_at.setdefault(book.effective_from, name)
+        if first != name:
+            yield (
+                f"{name}: effective_from: found {book.effective_from.isoformat()}, the same as {first}, "
+                "accepted one book for each instant"
+            )
+
+
+def _plan_problems(rows: Sequence[AccountRow], books: Iterable[PriceBook]) -> Iterable[str]:
+    plans = sorted({plan for book in books for plan in book.plans})
+    for account_id, plan in sorted({(row.account_id, row.plan) for row in rows if row.plan not in plans}):
+        yield f"accounts.csv: plan of account {account_id}: found {plan!r}, accepted {', '.join(plans)} (price_books/)"
+
+
+def _sku_problems(meter_file: MeterFile, books: Mapping[str, PriceBook]) -> Iterable[str]:
+    skus = sorted(meter.sku for meter in meter_file.meters)
+    for name, book in books.items():
+        for plan_name, plan in book.plans.items():
+            for sku in sorted({charge.sku for charge in plan.charges} - set(skus)):
+                yield f"{name}: plans.{plan_name}.charges: found SKU {sku!r}, accepted {', '.join(skus)} (meters.toml)"
+
+
+def _event_type_problems(meter_file: MeterFile, contracts: Sequence[SourceContract]) -> Iterable[str]:
+    if not all(contract.event_types for contract in contracts):
+        return
+    declared = sorted({event_type for contract in contracts for event_type in contract.event_types})
+    for meter in meter_file.meters:
+        if meter.event_type not in declared:
+            yield (
+                f"meters.toml: event_type of {meter.sku}: found {meter.event_type!r}, "
+                f"accepted {', '.join(declared)} (event_types in sources/)"
+            )
+
+
+def _grain_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) -> Iterable[str]:
+    grain = settings.window.grain
+    accounts_of: dict[str, list[str]] = {}
+    for row in rows:
+        accounts_of.setdefault(row.time_zone, []).append(row.account_id)
+    for time_zone, account_ids in sorted(accounts_of.items()):
+        if not all(grain_cuts_zone(grain, period) for period in _first_periods(settings, time_zone)):
+            others = len(set(account_ids)) - 1
+            accounts = f"account {account_ids[0]}" + (f" and {others} more" if others else "")
+            yield (
+                f"accounts.csv: time_zone of {accounts}: found {time_zone}, whose months do not start on a grain of "
+                f"{_duration(grain)}; accepted a zone that the grain cuts, or a smaller window.grain in billing.toml"
+            )
+
+
+def _first_periods(settings: ProjectSettings, time_zone: str) -> list[BillingPeriod]:
+    first = settings.window.first_window
+    months = [first.year * 12 + first.month - 1 + offset for offset in range(PERIODS_CHECKED)]
+    return [billing_period(f"{month // 12:04d}-{month % 12 + 1:02d}", time_zone) for month in months]
+
+
+def _duration(duration: timedelta) -> str:
+    minutes = duration // timedelta(minutes=1)
+    return f"{minutes // 60}h" if minutes % 60 == 0 else f"{minutes}m"

@@ -1,0 +1,238 @@
+"""DuckDB: the one place that opens ``sql/`` and runs it.
+
+A file of ``sql/`` is one SELECT without a path in it. This adapter gives its inputs their names (views on
+Parquet files, small tables), binds its ``$parameters`` and takes its rows to where they are wanted. The
+database is in memory and lives as long as one step; what does not fit spills into a folder of its own.
+Sessions run in UTC, and no extension is ever fetched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.core.dataset import Dataset
+from pipeline.core.manifest import canonical_json, sha256_hex
+
+Parameters = Mapping[str, Any]
+Columns = Sequence[tuple[str, str]]
+
+_PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd"
+_EXACT_TYPES = (str, int, Decimal, date, timedelta, bytes, type(None))
+
+
+def _sql_folder() -> Path:
+    """Return the folder of the SQL files: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / "sql"
+    return beside if (beside / "usage_events.sql").is_file() else package / "bundled" / "sql"
+
+
+def sql_files() -> list[Path]:
+    """Return every SQL file, in order of name."""
+    return sorted(_sql_folder().glob("*.sql"))
+
+
+def _sql(query: str) -> str:
+    return (_sql_folder() / f"{_identifier(query)}.sql").read_text(encoding="utf-8")
+
+
+def _identifier(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError(f"{name!r} cannot name a relation")
+    return name
+
+
+class Warehouse:
+    """One DuckDB session over named inputs; a context manager that removes what it spilled."""
+
+    def __init__(self, scratch: Path, memory_limit: str = "2GB", threads: int | None = None) -> None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        self._spill = Path(tempfile.mkdtemp(prefix="duckdb-", dir=scratch))
+        config: dict[str, Any] = {
+            "memory_limit": memory_limit,
+            "temp_directory": str(self._spill),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+        if threads is not None:
+            config["threads"] = str(threads)
+        self.connection = duckdb.connect(":memory:", config=config)
+        self.connection.execute("SET TimeZone = 'UTC'")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+        shutil.rmtree(self._spill, ignore_errors=True)
+
+    def view_files(self, name: str, dataset: Dataset, paths: Sequence[Path]) -> None:
+        """Name the rows of Parquet files; no file at all is an empty relation of the dataset's columns.
+
+        A file whose columns are not the dataset's raises ``TypeError``.
+        """
+        if not paths:
+            self.table_rows(name, dataset.columns, [])
+            return
+        for path in paths:
+            self._require_columns(path, dataset)
+        self._drop(name)
+        self._relation_of(paths).create_view(_identifier(name))
+
+    def table_rows(self, name: str, columns: Columns, rows: Sequence[Sequence[Any]]) -> None:
+        """Make a table of rows held in Python; a float, a naive datetime or a digit too many raises."""
+        for row in rows:
+            if len(row) != len(columns):
+                raise ValueError(f"{name}: a row has {len(row)} values for {len(columns)} columns: {row!r}")
+            for value in row:
+                _refuse_inexact(name, value)
+        selection = ", ".join(f"CAST(NULL AS {sql_type}) AS {_identifier(column)}" for column, sql_type in columns)
+        schema = self.connection.sql(f"SELECT {selection} LIMIT 0").to_arrow_table().schema
+        arrays = [pa.array([row[index] for row in rows], type=field.type) for index, field in enumerate(schema)]
+        self._drop(name)
+        self.connection.register("incoming_rows", pa.Table.from_arrays(arrays, schema=schema))
+        try:
+            self.connection.execute(f"CREATE TEMP TABLE {_identifier(name)} AS FROM incoming_rows")
+        finally:
+            self.connection.unregister("incoming_rows")
+
+    def build(self, query: str, parameters: Parameters) -> None:
+        """Make a table named like the SQL file, of its rows."""
+        self._drop(query)
+        self.connection.execute(f"CREATE TEMP TABLE {_identifier(query)} AS {_sql(query)}", _bound(parameters))
+
+    def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
+        """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
+        table = self.connection.sql(_sql(query), params=_bound(parameters)).to_arrow_table()
+        return [{column: _in_utc(value) for column, value in row.items()} for row in table.to_pylist()]
+
+    def write(self, query: str, parameters: Parameters, to: Path, dataset: Dataset) -> Path:
+        """Write the rows of the SQL file, in its order, as Parquet: the same rows make the same bytes.
+
+        Rows whose columns or types are not the dataset's raise ``TypeError`` and leave no file.
+        """
+        bound = {**_bound(parameters), "output_path": str(to)}
+        to.parent.mkdir(parents=True, exist_ok=True)
+        self.connection.execute(f"COPY ({_sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+        return self._checked(to, dataset)
+
+    def write_table(self, name: str, to: Path, dataset: Dataset) -> Path:
+        """Write a named relation in the total order of the dataset's key; same promises as ``write``."""
+        to.parent.mkdir(parents=True, exist_ok=True)
+        columns, key = ", ".join(dataset.column_names), ", ".join(dataset.key)
+        selection = f"SELECT {columns} FROM {_identifier(name)} ORDER BY {key}"  # noqa: S608
+        self.connection.execute(f"COPY ({selection}) TO $output_path ({_PARQUET_OPTIONS})", {"output_path": str(to)})
+        return self._checked(to, dataset)
+
+    def describe_file(self, dataset: Dataset, paths: Sequence[Path]) -> tuple[int, str]:
+        """Return the row count and the content hash of the rows in all the files together.
+
+        The hash depends on the dataset's columns and on which rows there are (and how often), and on nothing
+        else: not on their order, the number of files, compression or the version of DuckDB. Per row: the MD5
+        of its columns' texts, each with its length in front; then the sums of both halves over all rows.
+        """
+        row_count, upper, lower = 0, 0, 0
+        if paths:
+            for path in paths:
+                self._require_columns(path, dataset)
+            row_text = " || ".join(_canonical_text(name, sql_type) for name, sql_type in dataset.columns)
+            totals = (
+                self._relation_of(paths)
+                .project(f"md5({row_text}) AS digest")
+                .aggregate(
+                    "COUNT(*), "
+                    "COALESCE(SUM(CAST('0x' || digest[1:16] AS UBIGINT)), 0), "
+                    "COALESCE(SUM(CAST('0x' || digest[17:32] AS UBIGINT)), 0)"
+                )
+                .fetchall()
+            )
+            row_count, upper, lower = (int(total) for total in totals[0])
+        columns = [[name, sql_type] for name, sql_type in dataset.columns]
+        return row_count, sha256_hex(canonical_json([dataset.name, columns, row_count, str(upper), str(lower)]))
+
+    @staticmethod
+    def sql_hash(query: str) -> str:
+        """Return the SHA-256 of an SQL file, to be pinned."""
+        return hashlib.sha256(_sql(query).encode()).hexdigest()
+
+    def _relation_of(self, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
+        # A folder named event_date=... is our layout; it must not become a column.
+        return self.connection.read_parquet([str(path) for path in paths], hive_partitioning=False)
+
+    def _require_columns(self, path: Path, dataset: Dataset) -> None:
+        relation = self._relation_of([path])
+        found = tuple(zip(relation.columns, (str(column_type) for column_type in relation.types), strict=True))
+        if found != dataset.columns:
+            raise TypeError(f"{path.name} does not hold {dataset.name}: expected {dataset.columns}, found {found}")
+
+    def _checked(self, path: Path, dataset: Dataset) -> Path:
+        try:
+            self._require_columns(path, dataset)
+        except TypeError:
+            path.unlink()
+            raise
+        return path
+
+    def _drop(self, name: str) -> None:
+        found = self.connection.execute(
+            "SELECT table_type FROM information_schema.tables WHERE table_name = $name", {"name": name}
+        ).fetchall()
+        for (table_type,) in found:
+            self.connection.execute(f"DROP {'VIEW' if table_type == 'VIEW' else 'TABLE'} {_identifier(name)}")
+
+
+def _canonical_text(name: str, sql_type: str) -> str:
+    """Return the SQL expression of a column's text: NULL is ``-``, a value is its byte length, a colon, its text."""
+    column = _identifier(name)
+    if sql_type == "TIMESTAMP WITH TIME ZONE":
+        text = f"CAST(epoch_us({column}) AS VARCHAR)"
+    elif sql_type == "BLOB":
+        text = f"lower(hex({column}))"
+    else:
+        text = f"CAST({column} AS VARCHAR)"
+    return f"CASE WHEN {column} IS NULL THEN '-' ELSE strlen({text}) || ':' || {text} END"
+
+
+def _bound(parameters: Parameters) -> dict[str, Any]:
+    for name, value in parameters.items():
+        _refuse_inexact(f"${name}", value)
+    return dict(parameters)
+
+
+def _refuse_inexact(where: str, value: Any) -> None:
+    for item in _leaves(value):
+        if not isinstance(item, _EXACT_TYPES):
+            raise TypeError(f"{where}: {type(item).__name__} {item!r} has no exact meaning in SQL")
+        if isinstance(item, datetime) and item.utcoffset() is None:
+            raise ValueError(f"{where}: the instant {item.isoformat()} needs a time zone")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _in_utc(value: Any) -> Any:
+    return value.astimezone(UTC) if isinstance(value, datetime) else value

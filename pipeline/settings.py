@@ -1,0 +1,58 @@
+"""Settings of this machine: the only reader of environment variables.
+
+``BILLING_PROJECT`` names the project folder; ``BILLING_DATABASE_URL`` and ``BILLING_S3_ENDPOINT_URL`` replace what
+``billing.toml`` says, so that one project runs on a laptop and on a server and holds no password. The
+credentials and the region of the bucket are boto3's own variables (``AWS_*``).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from pipeline.core.errors import InputError
+from pipeline.core.project import ProjectSettings
+
+PROJECT_VARIABLE = "BILLING_PROJECT"
+DATABASE_URL_VARIABLE = "BILLING_DATABASE_URL"
+ENDPOINT_URL_VARIABLE = "BILLING_S3_ENDPOINT_URL"
+
+
+def project_folder(named: Path | None = None) -> Path:
+    """Return the folder that is named, else that of ``BILLING_PROJECT``, else the current one."""
+    return (named or Path(os.environ.get(PROJECT_VARIABLE) or ".")).resolve()
+
+
+def endpoint_url(settings: ProjectSettings) -> str | None:
+    """Return the URL of the S3 server, or None for AWS itself."""
+    return os.environ.get(ENDPOINT_URL_VARIABLE) or settings.raw.endpoint_url
+
+
+def database_url(settings: ProjectSettings, folder: Path) -> str:
+    """Return the URL of the control plane; the path of an SQLite database is taken from the project folder.
+
+    Refused: what is not a URL, and an SQLite database in memory, which would forget every invoice.
+    """
+    named = os.environ.get(DATABASE_URL_VARIABLE) or settings.control_plane.url
+    origin = DATABASE_URL_VARIABLE if os.environ.get(DATABASE_URL_VARIABLE) else "billing.toml: control_plane.url"
+    try:
+        url = make_url(named)
+    except ArgumentError:
+        raise _refused(origin, "text that is no database URL") from None
+    if url.get_backend_name() == "postgresql":
+        return named
+    if url.get_backend_name() != "sqlite":
+        raise _refused(origin, url.get_backend_name())
+    if not url.database or url.database == ":memory:":
+        raise _refused(origin, "an SQLite database in memory")
+    return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
+
+
+def _refused(origin: str, found: str) -> InputError:
+    accepted = 'accepted "sqlite:///file.db" or "postgresql+psycopg://..."'
+    return InputError(
+        "settings.database_url", "the control plane's database cannot be used", [f"{origin}: found {found}, {accepted}"]
+    )

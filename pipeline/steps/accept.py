@@ -1,0 +1,43 @@
+"""Accept: the only step that makes a window revision visible to invoices; and reject, when a gate refused it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pipeline.core.check import Severity, require_checks_passed
+from pipeline.core.dataset import RECONCILIATION
+from pipeline.core.errors import NotReadyError
+from pipeline.core.reconciliation import require_reconciled
+from pipeline.core.revision import RevisionState
+from pipeline.steps.aggregate import find_revision
+from pipeline.steps.check import check_report
+from pipeline.steps.reconcile import published_controls
+from pipeline.steps.workspace import Workspace
+
+
+def accept(ws: Workspace, window_id: str, revision: int, at: datetime) -> None:
+    """Accept a revision whose stored checks and controls, of this very revision, all passed; refuse any other.
+
+    The gates are read again from what they stored, so no caller can accept past them. Accepting again is a no-op.
+    """
+    found = find_revision(ws, window_id, revision)
+    checked = check_report(ws, window_id, revision)
+    reconciled = ws.control_plane.publication(RECONCILIATION.name, found.scope, revision)
+    not_run = [gate for gate, stored in (("check", checked), ("reconcile", reconciled)) if stored is None]
+    if checked is None or reconciled is None:
+        raise NotReadyError(
+            "accept.gate_not_run",
+            f"revision {revision} of window {window_id} has not passed its gates",
+            [f"not run: {', '.join(not_run)}", "nothing was accepted; run the gates before accept"],
+        )
+    require_checks_passed(checked)
+    controls = published_controls(ws, reconciled)
+    require_reconciled(controls, f"window {window_id} revision {revision}")
+    warnings = len(checked.failed(Severity.WARNING))
+    why = f"{len(checked.results)} expectations ({warnings} warnings) and {len(controls)} controls passed"
+    ws.control_plane.decide_revision(window_id, revision, RevisionState.ACCEPTED, at, why)
+
+
+def reject(ws: Workspace, window_id: str, revision: int, at: datetime, why: str) -> None:
+    """Reject a revision that a gate refused, with the reason; it stays as evidence and is never billed."""
+    ws.control_plane.decide_revision(window_id, revision, RevisionState.REJECTED, at, why)

@@ -1,0 +1,345 @@
+"""The totals that prove a window revision, taken from published files and nothing else.
+
+The first time, a revision is reconciled against what is published at that moment, and the reconciliation pins all of
+it: the objects of the night, every manifest, every SQL file. From then on the pins decide, so that reconciling or
+reporting again gives the same numbers, whatever has arrived since (P1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from pipeline import __version__
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.dataset import (
+    EXCLUDED_EVENTS,
+    LINE_ITEMS,
+    QUARANTINE,
+    RAW_EVENTS,
+    RECONCILIATION,
+    USAGE,
+    USAGE_EVENTS,
+)
+from pipeline.core.manifest import canonical_json
+from pipeline.core.reason import ExclusionReason, QuarantineReason
+from pipeline.core.reconciliation import (
+    EventCounts,
+    ObjectLines,
+    PeriodAccounts,
+    PeriodAmount,
+    PeriodQuantity,
+    SkuQuantities,
+    WindowTotals,
+)
+from pipeline.core.report import (
+    SAMPLE_ROWS_MAX,
+    AccountAmount,
+    ExcludedEvent,
+    QuarantinedLine,
+    ReasonCount,
+    exclusion_sentence,
+    in_reason_order,
+    printable,
+    quarantine_sentence,
+)
+from pipeline.core.revision import LedgerObject, WindowRevision
+from pipeline.core.window import BillingWindow, billing_period
+from pipeline.steps.check import CHECK_RESULTS
+from pipeline.steps.deduplicate import revision_pins
+from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, view_raw_events
+from pipeline.steps.publish import manifest_files, pin_file, read_manifest
+from pipeline.steps.rate import ACCOUNT_PERIODS, periods_touched
+from pipeline.steps.workspace import Workspace
+
+LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
+CONTROL_QUERIES = (
+    *("object_line_counts", "night_event_counts", "quarantine_counts", "window_objects", "event_outcome_counts"),
+    *("exclusion_counts", "event_quantities", "sku_quantities", "excluded_quantities", "usage_totals"),
+    *("period_usage", "line_item_quantities", "line_item_amounts", "account_amounts"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """The span of receipt times whose objects one report accounts for; the first night has no start."""
+
+    start: datetime | None
+    end: datetime
+
+    def holds(self, received_at: datetime) -> bool:
+        return received_at < self.end and (self.start is None or received_at >= self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionTotals:
+    """The totals of a revision, with the samples and the accounts that the report shows beside them."""
+
+    totals: WindowTotals
+    quarantine: tuple[ReasonCount, ...]
+    excluded: tuple[ReasonCount, ...]
+    accounts: tuple[AccountAmount, ...]
+
+
+def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str, Any]:
+    """Return what the revision was reconciled against; before it was, what it would be reconciled against now."""
+    reconciled = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
+    if reconciled is not None:
+        return dict(read_manifest(ws, reconciled.manifest_hash).pins)
+    night = night_of(ws, revision)
+    objects = _objects(ws, revision, night)
+    published = {
+        dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE_EVENTS, USAGE)
+    }
+    checked = ws.control_plane.publication(CHECK_RESULTS, f"{revision.scope}/revision={revision.revision}")
+    return {
+        **revision_pins(revision),
+        **published,
+        "accounts": pin_accounts(ws),
+        "check_results": None if checked is None else checked.manifest_hash,
+        "code_version": __version__,
+        "collections": ws.control_plane.collections_of(known.object_id for known in objects),
+        "drafts": _drafts(ws, revision, published[USAGE.name]),
+        "legal_entity": ws.project.settings.seller.legal_entity,
+        "night": {"start": None if night.start is None else night.start.isoformat(), "end": night.end.isoformat()},
+        "objects": pin_file(ws, canonical_json([_plain(known) for known in objects])),
+        "project": ws.project.settings.name,
+        "sql": {query: Warehouse.sql_hash(query) for query in CONTROL_QUERIES},
+    }
+
+
+def pin_accounts(ws: Workspace) -> str:
+    """Keep the name and the time zone of each account in the lake and return their SHA-256."""
+    accounts = ws.project.directory.accounts()
+    return pin_file(
+        ws, canonical_json({a.account_id: {"name": a.name, "time_zone": a.time_zone} for a in accounts.values()})
+    )
+
+
+def night_of(ws: Workspace, revision: WindowRevision) -> Night:
+    """Return the night of a window: from the cutoff of the window before to its own, as first revisions set them.
+
+    A later revision has a later cutoff, or another grace period, but the same night: an object stays in one report.
+    """
+    length = revision.window_end - revision.window_start
+    known = ws.control_plane.window_revisions(revision.window_start - length, revision.window_end)
+    graces = {
+        first.window_start: timedelta(seconds=first.pins["grace_period_seconds"])
+        for first in known
+        if first.revision == 1
+    }
+    own_grace = graces[revision.window_start]
+    end = revision.window_end + own_grace
+    first_window_start = datetime.combine(ws.project.settings.window.first_window, time.min, UTC)
+    if revision.window_start <= first_window_start:
+        return Night(None, end)
+    return Night(revision.window_start + graces.get(revision.window_start - length, own_grace), end)
+
+
+def pinned_night(pins: Pins) -> Night:
+    """Return the night that the pins name."""
+    start, end = pins["night"]["start"], pins["night"]["end"]
+    return Night(None if start is None else datetime.fromisoformat(start), datetime.fromisoformat(end))
+
+
+def pinned_objects(ws: Workspace, pins: Pins) -> list[LedgerObject]:
+    """Return every object that the pins name: those of the night, and others that hold events of the window."""
+    rows = json.loads(ws.lake.get_bytes(f"pins/{pins['objects']}"))
+    return [LedgerObject(**{**row, "received_at": datetime.fromisoformat(row["received_at"])}) for row in rows]
+
+
+def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> RevisionTotals:
+    """Return the totals of a revision, both sides of each equation counted in other files or by another road."""
+    night, objects = pinned_night(pins), pinned_objects(ws, pins)
+    window = BillingWindow(revision.window_start, revision.window_end)
+    bounds = {"window_start": window.start, "window_end": window.end}
+    with Warehouse(ws.scratch) as warehouse:
+        rows = [(known.object_id, night.holds(known.received_at)) for known in objects]
+        warehouse.table_rows("ledger_objects", LEDGER_OBJECTS, rows)
+        for dataset in (RAW_EVENTS, QUARANTINE):
+            files = [file for manifest in pins["collections"][dataset.name] for file in manifest_files(ws, manifest)]
+            warehouse.view_files(dataset.name, dataset, files)
+        stored = {row["object_id"]: row for row in warehouse.select("object_line_counts", {})}
+        bridge = warehouse.select("night_event_counts", bounds)[0]
+        quarantine = _quarantine(warehouse)
+
+        view_raw_events(warehouse, ws, revision.pins)
+        for dataset in (USAGE_EVENTS, EXCLUDED_EVENTS):
+            warehouse.view_files(dataset.name, dataset, manifest_files(ws, pins[dataset.name]))
+        outcomes = warehouse.select("event_outcome_counts", bounds)[0]
+        excluded = _excluded(warehouse)
+        skus = _sku_quantities(ws, warehouse, revision, pins, window)
+    drafted = drafted_totals(ws, pins)
+
+    of_night = [known for known in objects if night.holds(known.received_at)]
+    events = EventCounts(
+        night_line_count=sum(known.line_count for known in of_night),
+        night_quarantine_count=sum(group.count for group in quarantine),
+        night_event_count=bridge["night_event_count"],
+        other_window_event_count=bridge["other_window_event_count"],
+        other_night_event_count=bridge["other_night_event_count"],
+        window_event_count=outcomes["window_event_count"],
+        usage_event_count=outcomes["usage_event_count"],
+        excluded_counts={group.reason: group.count for group in excluded},
+        accounted_once_count=outcomes["accounted_once_count"],
+    )
+    object_lines = tuple(
+        ObjectLines(
+            known.object_id,
+            known.line_count,
+            stored[known.object_id]["raw_event_count"],
+            stored[known.object_id]["quarantine_count"],
+        )
+        for known in objects
+    )
+    totals = WindowTotals(object_lines, events, skus, drafted.quantities, drafted.tied_accounts, drafted.amounts)
+    return RevisionTotals(totals, quarantine, excluded, drafted.accounts)
+
+
+def _objects(ws: Workspace, revision: WindowRevision, night: Night) -> list[LedgerObject]:
+    with Warehouse(ws.scratch) as warehouse:
+        view_raw_events(warehouse, ws, revision.pins)
+        bounds = {"window_start": revision.window_start, "window_end": revision.window_end}
+        of_window = [row["object_id"] for row in warehouse.select("window_objects", bounds)]
+    found = {known.object_id: known for known in ws.control_plane.ledger(of_window)}
+    found |= {known.object_id: known for known in ws.control_plane.objects_received(night.start, night.end)}
+    return [found[object_id] for object_id in sorted(found)]
+
+
+def _plain(known: LedgerObject) -> dict[str, Any]:
+    return {**asdict(known), "received_at": known.received_at.isoformat()}
+
+
+def _manifest_hash(ws: Workspace, dataset: str, revision: WindowRevision) -> str | None:
+    receipt = ws.control_plane.publication(dataset, revision.scope, revision.revision)
+    return None if receipt is None else receipt.manifest_hash
+
+
+def _drafts(ws: Workspace, revision: WindowRevision, usage: str | None) -> dict[str, str | None]:
+    """Return, for each open period that the window touches, the newest draft rated from this revision's usage."""
+    if usage is None:
+        return {}
+    final_periods = ws.control_plane.final_periods()
+    return {
+        period_id: _draft(ws, f"period={period_id}", revision.window_id, usage)
+        for period_id in periods_touched(ws, revision)
+        if period_id not in final_periods
+    }
+
+
+def _draft(ws: Workspace, scope: str, window_id: str, usage: str) -> str | None:
+    newest = ws.control_plane.publication(LINE_ITEMS.name, scope)
+    for number in range(0 if newest is None else newest.revision, 0, -1):
+        draft = ws.control_plane.publication(LINE_ITEMS.name, scope, number)
+        if draft is not None and read_manifest(ws, draft.manifest_hash).pins["usage"].get(window_id) == usage:
+            return draft.manifest_hash
+    return None
+
+
+def _quarantine(warehouse: Warehouse) -> tuple[ReasonCount, ...]:
+    counts = {row["reason"]: row["line_count"] for row in warehouse.select("quarantine_counts", {})}
+    lines = [
+        QuarantinedLine(**{**row, "raw": printable(row["raw"])})
+        for row in warehouse.select("quarantine_samples", {"sample_rows": SAMPLE_ROWS_MAX})
+    ]
+    return tuple(
+        ReasonCount(reason, quarantine_sentence(reason), count, tuple(line for line in lines if line.reason == reason))
+        for reason, count in in_reason_order(counts, QuarantineReason)
+    )
+
+
+def _excluded(warehouse: Warehouse) -> tuple[ReasonCount, ...]:
+    counts = {row["reason"]: row["event_count"] for row in warehouse.select("exclusion_counts", {})}
+    events = [ExcludedEvent(**row) for row in warehouse.select("excluded_samples", {"sample_rows": SAMPLE_ROWS_MAX})]
+    return tuple(
+        ReasonCount(
+            reason, exclusion_sentence(reason), count, tuple(event for event in events if event.reason == reason)
+        )
+        for reason, count in in_reason_order(counts, ExclusionReason)
+    )
+
+
+def _sku_quantities(
+    ws: Workspace, warehouse: Warehouse, revision: WindowRevision, pins: Pins, window: BillingWindow
+) -> tuple[SkuQuantities, ...]:
+    """Meter the raw events, then the billed events by themselves, and add up the usage: three roads to one quantity."""
+    meters = pinned_meters(ws, revision)
+    build_event_quantities(warehouse, meters, window)
+    raw = _by_sku(warehouse.select("sku_quantities", {}))
+    excluded = warehouse.select("excluded_quantities", {})
+    warehouse.view_files(RAW_EVENTS.name, USAGE_EVENTS, manifest_files(ws, pins[USAGE_EVENTS.name]))
+    build_event_quantities(warehouse, meters, window)
+    billed = _by_sku(warehouse.select("sku_quantities", {}))
+    warehouse.view_files(USAGE.name, USAGE, [] if pins[USAGE.name] is None else manifest_files(ws, pins[USAGE.name]))
+    usage = _by_sku(warehouse.select("usage_totals", {}))
+    nothing = {"quantity": Decimal(0), "event_count": 0, "unreadable_count": 0}
+    return tuple(
+        SkuQuantities(
+            sku=sku,
+            unit=unit,
+            raw_quantity=raw.get((sku, unit), nothing)["quantity"],
+            excluded_quantities={
+                row["reason"]: row["quantity"] for row in excluded if (row["sku"], row["unit"]) == (sku, unit)
+            },
+            billed_quantity=billed.get((sku, unit), nothing)["quantity"],
+            billed_event_count=billed.get((sku, unit), nothing)["event_count"],
+            usage_quantity=usage.get((sku, unit), nothing)["quantity"],
+            usage_event_count=usage.get((sku, unit), nothing)["event_count"],
+            unreadable_count=raw.get((sku, unit), nothing)["unreadable_count"],
+        )
+        for sku, unit in sorted({*raw, *billed, *usage})
+    )
+
+
+def _by_sku(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+    return {(row["sku"], row["unit"]): row for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class DraftedTotals:
+    """The totals of the drafts of one or more periods; ``accounts`` has every account."""
+
+    quantities: tuple[PeriodQuantity, ...]
+    tied_accounts: tuple[PeriodAccounts, ...]
+    amounts: tuple[PeriodAmount, ...]
+    accounts: tuple[AccountAmount, ...]
+
+
+def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
+    """Return usage beside line items for each draft that the pins name, and what the line items add up to.
+
+    A draft that is None stands for a period without line items: the usage of the window in it has to be zero.
+    """
+    quantities: list[PeriodQuantity] = []
+    tied_accounts: list[PeriodAccounts] = []
+    amounts: list[PeriodAmount] = []
+    accounts: list[AccountAmount] = []
+    directory = json.loads(ws.lake.get_bytes(f"pins/{pins['accounts']}"))
+    with Warehouse(ws.scratch) as warehouse:
+        for period_id, draft in sorted(pins["drafts"].items()):
+            usage = [pins[USAGE.name]] if draft is None else read_manifest(ws, draft).pins["usage"].values()
+            warehouse.view_files(
+                USAGE.name, USAGE, [file for manifest in usage for file in manifest_files(ws, manifest)]
+            )
+            warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, [] if draft is None else manifest_files(ws, draft))
+            periods = {account_id: billing_period(period_id, row["time_zone"]) for account_id, row in directory.items()}
+            rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
+            warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+            warehouse.build("period_usage", {})
+            pairs = warehouse.select("line_item_quantities", {})
+            quantities += [
+                PeriodQuantity(period_id, row["sku"], row["unit"], row["usage_quantity"], row["line_item_quantity"])
+                for row in pairs
+            ]
+            pair_count, tied_count = (sum(row[column] for row in pairs) for column in ("pair_count", "tied_count"))
+            tied_accounts.append(PeriodAccounts(period_id, pair_count, tied_count))
+            amounts += [PeriodAmount(period_id=period_id, **row) for row in warehouse.select("line_item_amounts", {})]
+            accounts += [
+                AccountAmount(period_id=period_id, name=directory.get(row["account_id"], {}).get("name", ""), **row)
+                for row in warehouse.select("account_amounts", {})
+            ]
+    return DraftedTotals(tuple(quantities), tuple(tied_accounts), tuple(amounts), tuple(accounts))

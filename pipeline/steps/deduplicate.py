@@ -1,0 +1,127 @@
+"""Open a window revision and decide, for each raw event of the window, whether it is billed.
+
+Revision 1 is cut off at ``window_end + grace_period``. A later revision takes in everything collected until it
+is opened. A revision keeps its cutoff and its pins, so running the step again publishes the same bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
+from pipeline.core.errors import NotReadyError
+from pipeline.core.reason import ExclusionReason
+from pipeline.core.revision import WindowRevision
+from pipeline.core.window import BillingWindow
+from pipeline.steps.inputs import (
+    Pins,
+    build_event_quantities,
+    changed_inputs,
+    current_pins,
+    inputs_hash,
+    table_account_references,
+    view_raw_events,
+)
+from pipeline.steps.publish import dataset_files, publish_revision
+from pipeline.steps.workspace import Workspace
+
+ONE_MICROSECOND = timedelta(microseconds=1)
+
+
+def deduplicate(
+    workspace: Workspace, window: BillingWindow, at: datetime, include_late: bool = False
+) -> WindowRevision:
+    """Publish ``excluded_events`` and ``usage_events`` of the window's current revision and return it.
+
+    Unchanged inputs are the newest revision again, with the same bytes. Changed inputs open the next one, and so does
+    ``include_late`` when the newest revision left late events out. ``NotReadyError`` until collection reached the
+    cutoff.
+    """
+    _require_collected(workspace, window)
+    pins = current_pins(workspace, window)
+    with _session(workspace) as (warehouse, folder):
+        view_raw_events(warehouse, workspace, pins)
+        revision = _current_revision(workspace, warehouse, window, pins, at, include_late)
+        table_account_references(warehouse, workspace.project.directory)
+        build_event_quantities(warehouse, workspace.project.meters, window)
+        bounds = {"window_start": window.start, "window_end": window.end}
+        tolerance = timedelta(seconds=pins["future_tolerance_seconds"])
+        warehouse.build("excluded_events", {**bounds, "cutoff_at": revision.cutoff_at, "future_tolerance": tolerance})
+        excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
+        billed = warehouse.write("usage_events", bounds, folder / "usage_events.parquet", USAGE_EVENTS)
+        publication_pins = revision_pins(revision)
+        for dataset, file in ((EXCLUDED_EVENTS, excluded), (USAGE_EVENTS, billed)):
+            publish_revision(workspace, dataset, revision.scope, revision.revision, [file], publication_pins, at)
+    return revision
+
+
+def revision_pins(revision: WindowRevision) -> dict[str, str]:
+    """Return the pins of what a revision publishes: the revision's inputs, by hash, and its cutoff."""
+    return {"inputs_hash": revision.inputs_hash, "cutoff_at": revision.cutoff_at.isoformat()}
+
+
+def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> int:
+    """Return how many events the published revision left out as late; 0 if it was not published."""
+    if workspace.control_plane.publication(EXCLUDED_EVENTS.name, revision.scope, revision.revision) is None:
+        return 0
+    files = dataset_files(workspace, EXCLUDED_EVENTS, revision.scope, revision.revision)
+    warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
+    counts = warehouse.select("exclusion_counts", {})
+    return sum(count["event_count"] for count in counts if count["reason"] == ExclusionReason.LATE)
+
+
+def _require_collected(workspace: Workspace, window: BillingWindow) -> None:
+    cutoff_at = window.cutoff_at(workspace.project.settings.window.grace_period)
+    watermark_at = workspace.control_plane.watermark_at()
+    if watermark_at is None or watermark_at < cutoff_at:
+        reached = "nothing was collected yet" if watermark_at is None else f"it reached {watermark_at.isoformat()}"
+        raise NotReadyError(
+            "window.not_collected",
+            f"window {window.window_id} is not collected up to its cutoff",
+            [f"expected collection up to {cutoff_at.isoformat()}, {reached}", "run `billing collect` after the cutoff"],
+        )
+
+
+def _current_revision(
+    workspace: Workspace, warehouse: Warehouse, window: BillingWindow, pins: Pins, at: datetime, include_late: bool
+) -> WindowRevision:
+    policy_cutoff_at = window.cutoff_at(workspace.project.settings.window.grace_period)
+    newest = workspace.control_plane.latest_revision(window.window_id)
+    if newest is None:
+        number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
+    else:
+        number, cutoff_at = newest.revision + 1, _cutoff_after_last_receipt(warehouse, window, policy_cutoff_at)
+        if newest.inputs_hash != inputs_hash(pins):
+            reason = changed_inputs(newest.pins, pins)
+        else:
+            late_count = late_event_count(workspace, warehouse, newest) if include_late else 0
+            if late_count == 0:
+                return newest
+            reason = f"late events taken in: {late_count:,}"
+    revision = WindowRevision(
+        window.window_id, number, window.start, window.end, cutoff_at, inputs_hash(pins), pins, reason
+    )
+    return workspace.control_plane.open_revision(revision, at)
+
+
+def _cutoff_after_last_receipt(warehouse: Warehouse, window: BillingWindow, policy_cutoff_at: datetime) -> datetime:
+    receipts = warehouse.select("last_receipt", {"window_start": window.start, "window_end": window.end})
+    last_received_at: datetime | None = receipts[0]["last_received_at"]
+    if last_received_at is None:
+        return policy_cutoff_at
+    return max(policy_cutoff_at, last_received_at + ONE_MICROSECOND)
+
+
+@contextmanager
+def _session(workspace: Workspace) -> Iterator[tuple[Warehouse, Path]]:
+    workspace.scratch.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="deduplicate-", dir=workspace.scratch) as folder,
+        Warehouse(workspace.scratch) as warehouse,
+    ):
+        yield warehouse, Path(folder)

@@ -1,0 +1,155 @@
+"""What a window revision is computed from: its pins, the hash that names them, and how SQL sees them.
+
+*Pins* name every input by hash: the raw event files of the window's dates, ``meters.toml``, ``accounts.csv``, the SQL
+files, and the settings that change a number. The same pins make the same rows, on any machine, for ever (P1).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.account import AccountDirectory
+from pipeline.core.dataset import INSTANT, RAW_EVENTS
+from pipeline.core.errors import PublicationError
+from pipeline.core.manifest import canonical_json, sha256_hex
+from pipeline.core.meter import Meter, MeterFile
+from pipeline.core.revision import WindowRevision
+from pipeline.core.window import BillingWindow
+from pipeline.steps.publish import pin_file, read_manifest
+from pipeline.steps.workspace import Workspace
+
+Pins = Mapping[str, Any]
+
+WINDOW_QUERIES = ("event_quantities", "excluded_events", "usage_events", "usage")
+
+METER_COLUMNS = (
+    ("sku", "VARCHAR"),
+    ("event_type", "VARCHAR"),
+    ("aggregation", "VARCHAR"),
+    ("value_path", "VARCHAR"),
+    ("unit", "VARCHAR"),
+    ("filters", "STRUCT(path VARCHAR, expected VARCHAR)[]"),
+    ("dimensions", "VARCHAR[]"),
+)
+
+ACCOUNT_REFERENCE_COLUMNS = (
+    ("reference", "VARCHAR"),
+    ("account_id", "VARCHAR"),
+    ("valid_from", INSTANT),
+    ("valid_to", INSTANT),
+)
+
+
+def current_pins(workspace: Workspace, window: BillingWindow) -> dict[str, Any]:
+    """Return the pins of the window as of now; the project files among them are kept in the lake."""
+    project = workspace.project
+    settings = project.settings.window
+    return {
+        "raw_event_files": raw_event_files(workspace, window),
+        "meters.toml": pin_file(workspace, project.files["meters.toml"]),
+        "accounts.csv": pin_file(workspace, project.files["accounts.csv"]),
+        "sql": {query: Warehouse.sql_hash(query) for query in WINDOW_QUERIES},
+        "grace_period_seconds": _seconds(settings.grace_period),
+        "grain_seconds": _seconds(settings.grain),
+        "future_tolerance_seconds": _seconds(settings.future_tolerance),
+    }
+
+
+def raw_event_files(workspace: Workspace, window: BillingWindow) -> list[str]:
+    """Return the lake paths, which end in a hash, of every raw event file of the window's dates, sorted."""
+    event_dates = window.event_dates()
+    partitions = {event_date.isoformat() for event_date in event_dates}
+    manifests = [
+        read_manifest(workspace, manifest_hash)
+        for manifest_hash in workspace.control_plane.raw_event_manifests(event_dates)
+    ]
+    return sorted({file.path for manifest in manifests for file in manifest.files if file.partition in partitions})
+
+
+def inputs_hash(pins: Pins) -> str:
+    """Return the one name of a set of pins."""
+    return sha256_hex(canonical_json(pins))
+
+
+def changed_inputs(before: Pins, after: Pins) -> str:
+    """Say in words which pins differ; the empty text when none does."""
+    changes = []
+    files_before, files_after = set(before["raw_event_files"]), set(after["raw_event_files"])
+    if files_after - files_before:
+        changes.append(f"raw event files added: {len(files_after - files_before):,}")
+    if files_before - files_after:
+        changes.append(f"raw event files gone: {len(files_before - files_after):,}")
+    changes += [f"{name} changed" for name in ("meters.toml", "accounts.csv") if before[name] != after[name]]
+    changes += [
+        f"sql/{query}.sql changed" for query in sorted(after["sql"]) if before["sql"].get(query) != after["sql"][query]
+    ]
+    changes += [
+        f"{name.removesuffix('_seconds').replace('_', ' ')} changed from {before[name]} s to {after[name]} s"
+        for name in sorted(after)
+        if name.endswith("_seconds") and before[name] != after[name]
+    ]
+    return ", ".join(changes)
+
+
+def require_pinned_sql(revision: WindowRevision, query: str) -> None:
+    """Refuse to compute a revision with another SQL file than it pins: it would not be that revision."""
+    pinned, actual = revision.pins["sql"][query], Warehouse.sql_hash(query)
+    if pinned != actual:
+        raise PublicationError(
+            "revision.sql_changed",
+            f"sql/{query}.sql is not the file that revision {revision.revision} was opened with",
+            [
+                f"window {revision.window_id}",
+                f"expected SHA-256 {pinned}, got {actual}",
+                "run the window again to open a revision with this file, or check out the version it was opened with",
+            ],
+        )
+
+
+def pinned_meters(workspace: Workspace, revision: WindowRevision) -> tuple[Meter, ...]:
+    """Return the meters that the revision pins, also when the project has others by now."""
+    content = workspace.lake.get_bytes(f"pins/{revision.pins['meters.toml']}")
+    return MeterFile.model_validate(tomllib.loads(content.decode(), parse_float=Decimal)).meters
+
+
+def view_raw_events(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
+    """Name the pinned raw events ``raw_events``: whole dates, of which a query takes its window."""
+    paths = [workspace.lake.local_file(path) for path in pins["raw_event_files"]]
+    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, paths)
+
+
+def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
+    """Make ``event_quantities`` of the events in ``raw_events``."""
+    rows = [
+        (
+            meter.sku,
+            meter.event_type,
+            meter.aggregation.value,
+            meter.value,
+            meter.unit,
+            [{"path": path, "expected": expected} for path, expected in meter.filter.items()],
+            list(meter.dimensions),
+        )
+        for meter in meters
+    ]
+    warehouse.table_rows("meters", METER_COLUMNS, rows)
+    warehouse.build("event_quantities", {"window_start": window.start, "window_end": window.end})
+
+
+def table_account_references(warehouse: Warehouse, directory: AccountDirectory) -> None:
+    """Make ``account_references``: which account owns a subject, and when."""
+    rows = [
+        (reference, row.account_id, row.valid_from, row.valid_to)
+        for row in directory.rows
+        for reference in row.external_references
+    ]
+    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, rows)
+
+
+def _seconds(duration: timedelta) -> int:
+    return duration // timedelta(seconds=1)

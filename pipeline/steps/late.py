@@ -1,0 +1,50 @@
+"""Which windows late usage reached: those that are worth another revision."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.core.window import BillingWindow, period_containing
+from pipeline.steps.deduplicate import late_event_count
+from pipeline.steps.inputs import raw_event_files
+from pipeline.steps.workspace import Workspace
+
+
+def late_windows(workspace: Workspace) -> list[BillingWindow]:
+    """Return, in order, each window whose accepted revision is not all that is known about it by now.
+
+    Either raw event files came after it, or it left events out as late. A window is left alone when every
+    period it reaches into is final.
+    """
+    final_periods = workspace.control_plane.final_periods()
+    accepted = {
+        revision.window_id: revision
+        for revision in workspace.control_plane.window_revisions()
+        if revision.state is RevisionState.ACCEPTED
+    }
+    with Warehouse(workspace.scratch) as warehouse:
+        return [
+            _window(revision)
+            for revision in accepted.values()
+            if not periods_touched(workspace, _window(revision)) <= final_periods
+            and (
+                raw_event_files(workspace, _window(revision)) != revision.pins["raw_event_files"]
+                or late_event_count(workspace, warehouse, revision) > 0
+            )
+        ]
+
+
+def periods_touched(workspace: Workspace, window: BillingWindow) -> set[str]:
+    """Return the ids of the billing periods that share an instant with the window, in each zone of the directory."""
+    instants = (window.start, window.end - timedelta(microseconds=1))
+    return {
+        period_containing(instant, time_zone).period_id
+        for time_zone in workspace.project.directory.time_zones() or ("UTC",)
+        for instant in instants
+    }
+
+
+def _window(revision: WindowRevision) -> BillingWindow:
+    return BillingWindow(revision.window_start, revision.window_end)

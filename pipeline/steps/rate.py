@@ -1,0 +1,155 @@
+"""Rate: the usage of a billing period, from one revision of each of its windows, becomes draft line items.
+
+A period is rated as a whole each time, because a tier counts across nights. Windows that are not accepted yet
+are not in the draft; the window that is being billed takes part with the revision at hand. The draft is published
+as ``line_items`` of the period; nothing is issued here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pipeline import __version__
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE
+from pipeline.core.errors import NotReadyError, PublicationError
+from pipeline.core.manifest import Receipt, sha256_hex
+from pipeline.core.project import PricedBook
+from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
+from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
+from pipeline.steps import late
+from pipeline.steps.aggregate import find_revision
+from pipeline.steps.publish import dataset_files, pin_file, publish_next
+from pipeline.steps.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+ACCOUNT_PERIODS = (("account_id", "VARCHAR"), ("period_start", INSTANT), ("period_end", INSTANT))
+
+
+@dataclass(frozen=True, slots=True)
+class RatedPeriod:
+    """The line items of a period, and the window revisions and usage (by window) that they come from."""
+
+    period_id: str
+    lines: tuple[LineItem, ...]
+    revisions: tuple[WindowRevision, ...]
+    usage: Mapping[str, Receipt]
+
+
+def rate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> list[Receipt]:
+    """Publish the draft of each open period that the window touches in a time zone of the accounts.
+
+    A final period keeps the line items that its invoices rest on. A period without usage has no draft,
+    unless an earlier draft has to give way to it.
+    """
+    at_hand = find_revision(workspace, window_id, revision)
+    receipts = []
+    for period_id in periods_touched(workspace, at_hand):
+        if workspace.control_plane.period_state(period_id) == "final":
+            log.info("period %s is final: its line items stay as they were invoiced", period_id)
+            continue
+        rated = rated_period(workspace, period_id, at_hand)
+        if rated.lines or workspace.control_plane.publication(LINE_ITEMS.name, f"period={period_id}"):
+            receipts.append(publish_draft(workspace, rated, at))
+    return receipts
+
+
+def rate_period(workspace: Workspace, period_id: str, at: datetime, candidate: WindowRevision | None) -> Receipt:
+    """Publish the draft of an open period, also an empty one; the same usage and prices publish nothing new."""
+    return publish_draft(workspace, rated_period(workspace, period_id, candidate), at)
+
+
+def periods_touched(workspace: Workspace, revision: WindowRevision) -> list[str]:
+    """Return, in order, the periods that the window of a revision reaches into in a time zone of the accounts."""
+    return sorted(late.periods_touched(workspace, BillingWindow(revision.window_start, revision.window_end)))
+
+
+def account_periods(workspace: Workspace, period_id: str) -> dict[str, BillingPeriod]:
+    """Return the period of each account: the same month, in the account's own time zone."""
+    accounts = workspace.project.directory.accounts()
+    return {account_id: billing_period(period_id, account.time_zone) for account_id, account in accounts.items()}
+
+
+def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision | None) -> RatedPeriod:
+    """Return the line items of a period from the newest accepted revision of each window, or the candidate of its own.
+
+    A revision whose usage is not published yet raises ``NotReadyError``: a draft never leaves out a night silently.
+    """
+    revisions = _revisions(workspace, period_id, candidate)
+    usage = {}
+    files: list[Path] = []
+    for revision in revisions:
+        receipt = workspace.control_plane.publication(USAGE.name, revision.scope, revision.revision)
+        if receipt is None:
+            raise NotReadyError(
+                "rate.usage_missing",
+                f"revision {revision.revision} of window {revision.window_id} has no usage yet",
+                [f"period {period_id} was not rated; run the step aggregate of this revision first"],
+            )
+        usage[revision.window_id] = receipt
+        files += dataset_files(workspace, USAGE, revision.scope, revision.revision)
+    periods = account_periods(workspace, period_id)
+    with Warehouse(workspace.scratch) as warehouse:
+        warehouse.view_files(USAGE.name, USAGE, files)
+        rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
+        warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+    project = workspace.project
+    lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_at)
+    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage)
+
+
+def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Receipt:
+    """Publish the line items of an open period; a final one is refused, because its invoices rest on what it has."""
+    if workspace.control_plane.period_state(rated.period_id) == "final":
+        raise PublicationError(
+            "rate.period_is_final",
+            f"period {rated.period_id} is final and is never rated again",
+            ["its invoices rest on the line items it was closed with; nothing was published"],
+        )
+    pins = {
+        "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
+        "code_version": __version__,
+        "price_books": {
+            priced.version: pin_file(workspace, _price_book_file(workspace, priced))
+            for priced in workspace.project.price_books
+            if priced.version in {line.price_book_version for line in rated.lines}
+        },
+        "sql": {"period_usage": Warehouse.sql_hash("period_usage")},
+        "usage": {window_id: receipt.manifest_hash for window_id, receipt in rated.usage.items()},
+    }
+    rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in rated.lines]
+    workspace.scratch.mkdir(parents=True, exist_ok=True)
+    with (
+        TemporaryDirectory(prefix="rate-", dir=workspace.scratch) as folder,
+        Warehouse(workspace.scratch) as warehouse,
+    ):
+        warehouse.table_rows(LINE_ITEMS.name, LINE_ITEMS.columns, rows)
+        draft = warehouse.write_table(LINE_ITEMS.name, Path(folder) / "line_items.parquet", LINE_ITEMS)
+        return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
+
+
+def _revisions(workspace: Workspace, period_id: str, candidate: WindowRevision | None) -> list[WindowRevision]:
+    """Return, in order, the newest accepted revision of each window of the period, or the candidate of its own."""
+    periods = account_periods(workspace, period_id).values()
+    start, end = min(period.start for period in periods), max(period.end for period in periods)
+    chosen: dict[str, WindowRevision] = {}
+    for revision in workspace.control_plane.window_revisions(start, end):  # in order of window and revision
+        if revision.state is RevisionState.ACCEPTED:
+            chosen[revision.window_id] = revision
+    if candidate is not None:
+        chosen[candidate.window_id] = candidate
+    return sorted(chosen.values(), key=lambda revision: revision.window_start)
+
+
+def _price_book_file(workspace: Workspace, priced: PricedBook) -> bytes:
+    """Return the bytes that the version of a book is named after."""
+    _, digits = priced.version.rsplit("@", 1)
+    return next(content for content in workspace.project.files.values() if sha256_hex(content).startswith(digits))

@@ -1,0 +1,124 @@
+"""Reconcile, the second gate: every equation of P3 for a window revision, and for a period about to be final."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
+from pipeline.core.errors import NotReadyError
+from pipeline.core.invoice import InvoiceDraft
+from pipeline.core.manifest import Receipt
+from pipeline.core.reconciliation import (
+    Control,
+    Equation,
+    InvoicedAccount,
+    amount_controls,
+    invoice_controls,
+    period_quantity_controls,
+    require_reconciled,
+    window_controls,
+)
+from pipeline.steps.aggregate import find_revision
+from pipeline.steps.control_totals import drafted_totals, pin_accounts, pins_of_reconciliation, revision_totals
+from pipeline.steps.publish import manifest_files, publish_next, publish_revision
+from pipeline.steps.workspace import Workspace
+
+
+def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Receipt:
+    """Publish every control of a window revision; ``ReconciliationError`` after that if any fails, showing all that do.
+
+    The same revision again is reconciled against what it was reconciled against before, so it publishes the same bytes.
+    """
+    found = find_revision(ws, window_id, revision)
+    pins = pins_of_reconciliation(ws, found)
+    missing = [name for name in ("usage_events", "excluded_events", "usage") if pins[name] is None]
+    if missing:
+        raise NotReadyError(
+            "reconcile.not_published",
+            f"window {window_id} revision {revision} is not computed: {', '.join(missing)} missing",
+            ["run the steps of the window in their order: billing run --window " + window_id],
+        )
+    controls = window_controls(revision_totals(ws, found, pins).totals)
+    with TemporaryDirectory(prefix="reconcile-", dir=ws.scratch) as folder:
+        file = _write(ws, controls, Path(folder))
+        receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
+    require_reconciled(controls, f"window {window_id} revision {revision}")
+    return receipt
+
+
+def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDraft], at: datetime) -> Receipt:
+    """Publish the controls of a period that is about to be final: usage = line items = invoices, to the cent.
+
+    The line items are those that are published, whatever the invoices were made from. Raises like ``reconcile``.
+    """
+    scope = f"period={period_id}"
+    draft = ws.control_plane.publication(LINE_ITEMS.name, scope)
+    if draft is None:
+        raise NotReadyError(
+            "reconcile.not_rated", f"period {period_id} has no line items", ["rate the period before it is closed"]
+        )
+    pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}}
+    totals = drafted_totals(ws, pins)
+    line_item_amounts = {(account.account_id, account.currency): account.amount for account in totals.accounts}
+    invoice_amounts = {(invoice.account_id, invoice.currency): invoice.total for invoice in invoices}
+    invoiced = [
+        InvoicedAccount(
+            account_id, currency, line_item_amounts.get(pair, Decimal(0)), invoice_amounts.get(pair, Decimal(0))
+        )
+        for pair in sorted({*line_item_amounts, *invoice_amounts})
+        for account_id, currency in [pair]
+    ]
+    controls = [
+        *period_quantity_controls(totals.quantities, totals.tied_accounts),
+        *amount_controls(totals.amounts),
+        *invoice_controls(period_id, invoiced),
+    ]
+    with TemporaryDirectory(prefix="reconcile-", dir=ws.scratch) as folder:
+        receipt = publish_next(ws, RECONCILIATION, scope, _write(ws, controls, Path(folder)), pins, at)
+    require_reconciled(controls, f"period {period_id}")
+    return receipt
+
+
+def published_controls(ws: Workspace, receipt: Receipt) -> list[Control]:
+    """Return the controls of a reconciliation as they were published, in the order of their key."""
+    with Warehouse(ws.scratch) as warehouse:
+        warehouse.view_files(RECONCILIATION.name, RECONCILIATION, manifest_files(ws, receipt.manifest_hash))
+        return [_control(row) for row in warehouse.select("stored_controls", {})]
+
+
+def _control(row: Mapping[str, Any]) -> Control:
+    return Control(
+        Equation(row["control"]),
+        row["scope"],
+        row["unit"],
+        row["expected"],
+        row["actual"],
+        row["tolerance"],
+        row["tolerance_reason"],
+    )
+
+
+def _write(ws: Workspace, controls: Sequence[Control], folder: Path) -> Path:
+    rows = [
+        (
+            control.control.value,
+            control.scope,
+            control.unit,
+            control.expected,
+            control.actual,
+            control.delta,
+            control.tolerance,
+            control.tolerance_reason,
+            control.verdict.value,
+        )
+        for control in controls
+    ]
+    with Warehouse(ws.scratch) as warehouse:
+        warehouse.table_rows(RECONCILIATION.name, RECONCILIATION.columns, rows)
+        return warehouse.write_table(RECONCILIATION.name, folder / "reconciliation.parquet", RECONCILIATION)

@@ -1,0 +1,133 @@
+"""Report: the page on which a person sees whether a night is right, and signs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapters.documents import format_instant, render
+from pipeline.core.check import CheckReport
+from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE, USAGE_EVENTS
+from pipeline.core.manifest import Receipt
+from pipeline.core.report import Evidence, ReportFacts, report_model
+from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.steps.aggregate import find_revision
+from pipeline.steps.control_totals import (
+    Night,
+    pinned_night,
+    pinned_objects,
+    pins_of_reconciliation,
+    revision_totals,
+)
+from pipeline.steps.inputs import Pins
+from pipeline.steps.publish import read_manifest
+from pipeline.steps.reconcile import published_controls
+from pipeline.steps.workspace import Workspace
+
+
+def report(ws: Workspace, window_id: str, revision: int) -> Path:
+    """Write the reconciliation report of a window revision, also of a rejected one, and return its path.
+
+    It shows what was published and decided, and no clock: the same revision makes the same bytes.
+    """
+    found = find_revision(ws, window_id, revision)
+    pins = pins_of_reconciliation(ws, found)
+    night, objects = pinned_night(pins), pinned_objects(ws, pins)
+    totals = revision_totals(ws, found, pins)
+    reconciled = ws.control_plane.publication(RECONCILIATION.name, found.scope, revision)
+    evidence = Evidence(
+        parameters=_parameters(found, night, pins),
+        receipts=_receipts(ws, pins, reconciled),
+        pins=_flat({**found.pins, "raw_event_files": len(found.pins["raw_event_files"]), "controls": pins["sql"]}),
+        objects=tuple(known for known in objects if night.holds(known.received_at)),
+    )
+    facts = ReportFacts(
+        project_name=pins["project"],
+        legal_entity=pins["legal_entity"],
+        revision=found,
+        decision_reason=_rejection(ws, found),
+        totals=totals.totals,
+        has_usage=pins[USAGE.name] is not None,
+        controls=None if reconciled is None else tuple(published_controls(ws, reconciled)),
+        quarantine=totals.quarantine,
+        excluded=totals.excluded,
+        accounts=totals.accounts,
+        checks=_checks(ws, pins),
+        evidence=evidence,
+    )
+    page = render("report.html", report_model(facts)).encode()
+    ws.lake.put_bytes(page, "documents", ".html")
+    path = ws.out / "reports" / f"{window_id.replace(':', '')}-r{revision}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(page)
+    return path
+
+
+def _checks(ws: Workspace, pins: Pins) -> CheckReport | None:
+    if pins["check_results"] is None:
+        return None
+    (document,) = read_manifest(ws, pins["check_results"]).files
+    return CheckReport.from_json(json.loads(ws.lake.get_bytes(document.path)))
+
+
+def _rejection(ws: Workspace, revision: WindowRevision) -> str:
+    """Return why the revision was rejected, from the audit log; the empty text for any other state."""
+    if revision.state is not RevisionState.REJECTED:
+        return ""
+    subject = f"{revision.scope}/revision={revision.revision}"
+    entries = [e for e in ws.control_plane.audit_log() if (e.action, e.subject) == ("revision_rejected", subject)]
+    return str(json.loads(entries[-1].details)["why"]) if entries else ""
+
+
+def _parameters(revision: WindowRevision, night: Night, pins: Pins) -> dict[str, str]:
+    start = "the beginning" if night.start is None else format_instant(night.start)
+    return {
+        "Window (event time)": (
+            f"from {format_instant(revision.window_start)} up to, not including, {format_instant(revision.window_end)}"
+        ),
+        "Night (receipt time)": f"from {start} up to, not including, {format_instant(night.end)}",
+        "Cutoff": f"{format_instant(revision.cutoff_at)}; received at or after it is late",
+        "Grace period": str(timedelta(seconds=revision.pins["grace_period_seconds"])),
+        "Grain": str(timedelta(seconds=revision.pins["grain_seconds"])),
+        "Tolerance for event times after receipt": str(timedelta(seconds=revision.pins["future_tolerance_seconds"])),
+        "Why this revision": revision.reason,
+        "Version of the pipeline": pins["code_version"],
+    }
+
+
+def _receipts(ws: Workspace, pins: Pins, reconciled: Receipt | None) -> tuple[Receipt, ...]:
+    manifests = [
+        *pins["collections"]["raw_events"],
+        *pins["collections"]["quarantine"],
+        *(pins[dataset.name] for dataset in (EXCLUDED_EVENTS, USAGE_EVENTS, USAGE)),
+        *pins["drafts"].values(),
+        pins["check_results"],
+    ]
+    receipts = [_receipt(ws, manifest_hash) for manifest_hash in manifests if manifest_hash is not None]
+    return (*receipts, *([] if reconciled is None else [reconciled]))
+
+
+def _receipt(ws: Workspace, manifest_hash: str) -> Receipt:
+    manifest = read_manifest(ws, manifest_hash)
+    return Receipt(
+        manifest.dataset,
+        manifest.scope,
+        manifest.revision,
+        manifest_hash,
+        manifest.row_count,
+        manifest.content_hash,
+    )
+
+
+def _flat(pins: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return nested pins as one list of names and texts."""
+    flat: dict[str, str] = {}
+    for name, value in sorted(pins.items()):
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}/")
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat

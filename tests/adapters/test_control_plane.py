@@ -1,0 +1,708 @@
+"""The control plane on a real SQLite database: what commits together, who wins a race, what can be proved later."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from threading import Barrier
+from typing import Any, TypeVar
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateTable
+
+from pipeline.adapters import control_plane as control_plane_module
+from pipeline.adapters import control_plane_tables
+from pipeline.adapters.control_plane import ControlPlane
+from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
+from pipeline.core.manifest import DataFile, Manifest, sha256_hex
+from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
+
+T = TypeVar("T")
+
+AT = datetime(2026, 1, 16, 7, 0, tzinfo=UTC)
+ONE_MICROSECOND = timedelta(microseconds=1)
+
+
+@pytest.fixture
+def database_url(tmp_path: Path) -> Iterator[str]:
+    yield f"sqlite:///{tmp_path / 'control_plane.db'}"
+
+
+@pytest.fixture
+def control_plane(database_url: str) -> ControlPlane:
+    opened = ControlPlane(database_url)
+    opened.migrate()
+    return opened
+
+
+def ledger_object(name: str, **changed: Any) -> LedgerObject:
+    original = LedgerObject(
+        object_id=f"{name}@1",
+        key=name,
+        version="1",
+        byte_count=100,
+        sha256=sha256_hex(name.encode()),
+        contract="usage",
+        received_at=datetime(2026, 1, 15, 12, tzinfo=UTC),
+        line_count=3,
+        raw_event_count=2,
+        quarantine_count=1,
+    )
+    return replace(original, **changed)
+
+
+def collection(*objects: LedgerObject, listed_at: datetime = AT) -> Collection:
+    return Collection(listed_at, objects)
+
+
+def manifest(dataset: str = "usage", scope: str = "window=2026-01-15", **changed: Any) -> Manifest:
+    original = Manifest(dataset, scope, revision=1, files=(), row_count=7, content_hash="content-1", pins={})
+    return replace(original, **changed)
+
+
+def manifests_of(found: Collection, event_date: str = "2026-01-15") -> list[Manifest]:
+    scope = f"collection={'+'.join(ledger_object.object_id for ledger_object in found.objects)}"
+    rows = sum(ledger_object.raw_event_count for ledger_object in found.objects)
+    quarantined = sum(ledger_object.quarantine_count for ledger_object in found.objects)
+    file = DataFile(f"data/raw_events/{sha256_hex(scope.encode())}.parquet", sha256_hex(b""), rows, 10, event_date)
+    return [
+        manifest("raw_events", scope, files=(file,), row_count=rows),
+        manifest("quarantine", scope, row_count=quarantined),
+    ]
+
+
+def revision(number: int = 1, window_id: str = "2026-01-15", **changed: Any) -> WindowRevision:
+    start = datetime.fromisoformat(f"{window_id}T00:00:00Z")
+    end = start + timedelta(days=1)
+    original = WindowRevision(
+        window_id, number, start, end, end + timedelta(hours=6), "inputs-1", {"meters": "abc"}, "first computation"
+    )
+    return replace(original, **changed)
+
+
+def draft(account_id: str, total: str = "10.00", currency: str = "USD") -> InvoiceDraft:
+    return InvoiceDraft(account_id, currency, Decimal(total))
+
+
+def write_document(draft: InvoiceDraft, number: str) -> str:
+    return sha256_hex(f"{number} {draft.account_id}".encode())
+
+
+def race(calls: list[Callable[[], T]]) -> list[T | Exception]:
+    """Start all calls at the same moment, each in a thread of its own, and return what each returned or raised."""
+    start = Barrier(len(calls))
+
+    def at_the_same_moment(call: Callable[[], T]) -> T | Exception:
+        start.wait()
+        try:
+            return call()
+        except Exception as error:
+            return error
+
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(at_the_same_moment, calls))
+
+
+# ---- collections ----
+
+
+def test_a_committed_collection_is_in_the_ledger_and_its_manifests_are_published(control_plane: ControlPlane) -> None:
+    found = collection(ledger_object("b"), ledger_object("a"))
+    raw_events, quarantine = manifests_of(found)
+
+    control_plane.commit_collection(found, [raw_events, quarantine], AT)
+
+    assert control_plane.ledger() == [ledger_object("a"), ledger_object("b")]
+    assert control_plane.ledger(["b@1", "unknown"]) == [ledger_object("b")]
+    assert control_plane.object_ids() == {"a@1", "b@1"}
+    assert control_plane.watermark_at() == AT
+    published = control_plane.publication("raw_events", raw_events.scope)
+    assert published is not None
+    assert published.manifest_hash == raw_events.manifest_hash
+    assert control_plane.raw_event_manifests([date(2026, 1, 15)]) == [raw_events.manifest_hash]
+    assert control_plane.raw_event_manifests([date(2026, 1, 14)]) == []
+    assert control_plane.collections_of(["a@1"]) == {
+        "raw_events": [raw_events.manifest_hash],
+        "quarantine": [quarantine.manifest_hash],
+    }
+
+
+def test_a_collection_without_objects_moves_the_watermark(control_plane: ControlPlane) -> None:
+    assert control_plane.watermark_at() is None
+    control_plane.commit_collection(collection(listed_at=AT), [], AT)
+    control_plane.commit_collection(collection(listed_at=AT + ONE_MICROSECOND), [], AT)
+
+    assert control_plane.watermark_at() == AT + ONE_MICROSECOND
+
+
+def test_an_older_listing_that_commits_later_does_not_move_the_watermark_back(control_plane: ControlPlane) -> None:
+    control_plane.commit_collection(collection(listed_at=AT), [], AT)
+    control_plane.commit_collection(collection(listed_at=AT - timedelta(hours=1)), [], AT)
+
+    assert control_plane.watermark_at() == AT
+
+
+def test_committing_the_same_collection_again_changes_nothing(control_plane: ControlPlane) -> None:
+    found = collection(ledger_object("a"))
+    control_plane.commit_collection(found, manifests_of(found), AT)
+    before = control_plane.audit_log()
+
+    control_plane.commit_collection(found, manifests_of(found), AT + timedelta(hours=1))
+
+    assert control_plane.audit_log() == before
+
+
+def test_an_object_that_another_collection_took_is_refused_and_nothing_of_the_second_stays(
+    control_plane: ControlPlane,
+) -> None:
+    first, second = collection(ledger_object("a")), collection(ledger_object("a"), ledger_object("b"))
+    control_plane.commit_collection(first, manifests_of(first), AT)
+
+    with pytest.raises(PublicationError, match=r"collect\.objects_already_collected.*1 of these 2"):
+        control_plane.commit_collection(second, manifests_of(second), AT)
+
+    assert control_plane.object_ids() == {"a@1"}
+    assert control_plane.publication("raw_events", manifests_of(second)[0].scope) is None
+
+
+def test_a_collection_that_fails_half_way_leaves_nothing(control_plane: ControlPlane) -> None:
+    found = collection(ledger_object("a"))
+    raw_events, quarantine = manifests_of(found)
+    control_plane.publish(replace(quarantine, content_hash="other"), AT)
+    before = control_plane.audit_log()
+
+    with pytest.raises(PublicationError, match=r"publish\.revision_exists"):
+        control_plane.commit_collection(found, [raw_events, quarantine], AT)
+
+    assert control_plane.object_ids() == set()
+    assert control_plane.watermark_at() is None
+    assert control_plane.raw_event_manifests([date(2026, 1, 15)]) == []
+    assert control_plane.audit_log() == before
+
+
+@pytest.mark.parametrize("change", [{"line_count": 4}, {"line_count": 4, "raw_event_count": 3}])
+def test_a_collection_whose_counts_do_not_tie_is_refused(control_plane: ControlPlane, change: dict[str, int]) -> None:
+    manifests = manifests_of(collection(ledger_object("a")))
+
+    with pytest.raises(PublicationError, match=r"collect\.counts_do_not_tie"):
+        control_plane.commit_collection(collection(ledger_object("a", **change)), manifests, AT)
+
+    assert control_plane.object_ids() == set()
+
+
+def test_objects_received_takes_its_start_and_leaves_its_end_out(control_plane: ControlPlane) -> None:
+    start, end = datetime(2026, 1, 15, 6, tzinfo=UTC), datetime(2026, 1, 16, 6, tzinfo=UTC)
+    found = collection(
+        ledger_object("before", received_at=start - ONE_MICROSECOND),
+        ledger_object("first", received_at=start),
+        ledger_object("last", received_at=end - ONE_MICROSECOND),
+        ledger_object("after", received_at=end),
+    )
+    control_plane.commit_collection(found, manifests_of(found), AT)
+
+    assert [ledger.key for ledger in control_plane.objects_received(start, end)] == ["first", "last"]
+    assert [ledger.key for ledger in control_plane.objects_received(None, end)] == ["before", "first", "last"]
+
+
+def test_more_objects_than_one_statement_can_name_are_collected(
+    control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane_module, "IDS_PER_STATEMENT", 2)
+    found = collection(*(ledger_object(f"object-{number}") for number in range(5)))
+
+    control_plane.commit_collection(found, manifests_of(found), AT)
+
+    assert control_plane.ledger(control_plane.object_ids()) == list(found.objects)
+    assert len(control_plane.collections_of(control_plane.object_ids())["raw_events"]) == 1
+
+
+def test_instants_of_any_zone_come_back_in_utc(control_plane: ControlPlane) -> None:
+    tokyo = timezone(timedelta(hours=9))
+    found = collection(ledger_object("a", received_at=datetime(2026, 1, 15, 21, tzinfo=tokyo)))
+
+    control_plane.commit_collection(found, manifests_of(found), AT)
+
+    received_at = control_plane.ledger()[0].received_at
+    assert received_at.isoformat() == "2026-01-15T12:00:00+00:00"
+
+
+def test_a_naive_instant_is_refused(control_plane: ControlPlane) -> None:
+    with pytest.raises(ValueError, match="needs a time zone"):
+        control_plane.commit_collection(collection(listed_at=datetime(2026, 1, 16)), [], AT)  # noqa: DTZ001
+
+
+# ---- publications ----
+
+
+def test_publishing_the_same_manifest_again_changes_nothing(control_plane: ControlPlane) -> None:
+    first = control_plane.publish(manifest(), AT)
+    before = control_plane.audit_log()
+
+    assert control_plane.publish(manifest(), AT + timedelta(hours=1)) == first
+    assert control_plane.audit_log() == before
+
+
+@pytest.mark.parametrize("change", [{"content_hash": "content-2"}, {"pins": {"meters": "other"}}])
+def test_a_published_revision_is_never_replaced(control_plane: ControlPlane, change: dict[str, Any]) -> None:
+    control_plane.publish(manifest(), AT)
+
+    with pytest.raises(PublicationError, match=r"publish\.revision_exists") as refused:
+        control_plane.publish(manifest(**change), AT)
+
+    assert manifest().manifest_hash in str(refused.value)
+    published = control_plane.publication("usage", "window=2026-01-15", 1)
+    assert published is not None
+    assert published.manifest_hash == manifest().manifest_hash
+
+
+def test_the_newest_publication_is_returned_unless_a_revision_is_named(control_plane: ControlPlane) -> None:
+    first = control_plane.publish(manifest(revision=1), AT)
+    second = control_plane.publish(manifest(revision=2), AT)
+
+    assert control_plane.publication("usage", "window=2026-01-15") == second
+    assert control_plane.publication("usage", "window=2026-01-15", 1) == first
+    assert control_plane.publication("usage", "window=2026-01-16") is None
+
+
+# ---- window revisions ----
+
+
+def test_a_revision_comes_back_as_it_was_opened(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+
+    assert control_plane.latest_revision("2026-01-15") == revision()
+    assert control_plane.accepted_revision("2026-01-15") is None
+    assert control_plane.latest_revision("2026-01-16") is None
+
+
+def test_opening_a_revision_with_the_same_inputs_returns_the_one_that_stands(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+
+    again = control_plane.open_revision(revision(reason="said otherwise"), AT)
+
+    assert again == revision(state=RevisionState.ACCEPTED)
+
+
+def test_opening_a_revision_with_other_inputs_is_refused(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+
+    with pytest.raises(PublicationError, match=r"revision\.other_inputs"):
+        control_plane.open_revision(revision(inputs_hash="inputs-2"), AT)
+
+
+def test_revisions_of_a_window_have_no_gap(control_plane: ControlPlane) -> None:
+    with pytest.raises(PublicationError, match=r"revision\.gap.*the next revision is 1"):
+        control_plane.open_revision(revision(2), AT)
+
+
+def test_the_newest_accepted_revision_stands_while_a_newer_one_is_a_candidate_or_rejected(
+    control_plane: ControlPlane,
+) -> None:
+    for number in (1, 2, 3):
+        control_plane.open_revision(revision(number), AT)
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+    control_plane.decide_revision("2026-01-15", 2, RevisionState.REJECTED, AT, "a check failed")
+
+    accepted = control_plane.accepted_revision("2026-01-15")
+    latest = control_plane.latest_revision("2026-01-15")
+
+    assert (accepted and accepted.revision, latest and latest.revision) == (1, 3)
+
+
+def test_deciding_the_same_again_changes_nothing(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+    before = control_plane.audit_log()
+
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+
+    assert control_plane.audit_log() == before
+
+
+def test_a_rejected_revision_can_be_accepted_when_its_gates_pass_later(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.REJECTED, AT, "no price for tokens")
+
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+
+    assert control_plane.accepted_revision("2026-01-15") == revision(state=RevisionState.ACCEPTED)
+
+
+def test_an_accepted_revision_is_never_rejected(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+
+    with pytest.raises(PublicationError, match=r"revision\.already_accepted"):
+        control_plane.decide_revision("2026-01-15", 1, RevisionState.REJECTED, AT, "too late")
+
+
+def test_a_revision_that_was_never_opened_cannot_be_decided(control_plane: ControlPlane) -> None:
+    with pytest.raises(PublicationError, match=r"revision\.unknown"):
+        control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+
+
+def test_windows_that_only_touch_the_span_are_not_in_it(control_plane: ControlPlane) -> None:
+    for window_id in ("2026-01-16", "2026-01-14", "2026-01-15"):
+        control_plane.open_revision(revision(window_id=window_id), AT)
+
+    found = control_plane.window_revisions(datetime(2026, 1, 15, tzinfo=UTC), datetime(2026, 1, 16, tzinfo=UTC))
+
+    assert [each.window_id for each in found] == ["2026-01-15"]
+    assert [each.window_id for each in control_plane.window_revisions()] == ["2026-01-14", "2026-01-15", "2026-01-16"]
+
+
+# ---- periods and invoices ----
+
+
+def test_invoices_are_numbered_in_account_order_without_a_gap_across_periods(control_plane: ControlPlane) -> None:
+    january = control_plane.finalise_period("2026-01", "LLM", [draft("b"), draft("a")], write_document, AT)
+    february = control_plane.finalise_period("2026-02", "LLM", [draft("a")], write_document, AT)
+    other_series = control_plane.finalise_period("2026-03", "EU", [draft("a")], write_document, AT)
+
+    assert [(i.number, i.account_id) for i in january] == [("LLM-000001", "a"), ("LLM-000002", "b")]
+    assert [i.number for i in february + other_series] == ["LLM-000003", "EU-000001"]
+    assert control_plane.invoices() == other_series + january + february
+    assert control_plane.final_periods() == {"2026-01", "2026-02", "2026-03"}
+
+
+def test_an_invoice_total_comes_back_with_the_digits_it_was_issued_with(control_plane: ControlPlane) -> None:
+    totals = ["10.00", "0.1", "123456789012345678901234.5678"]
+    drafts = [draft(f"acct-{index}", total) for index, total in enumerate(totals)]
+
+    control_plane.finalise_period("2026-01", "LLM", drafts, write_document, AT)
+
+    assert [str(invoice.total) for invoice in control_plane.invoices("2026-01")] == totals
+
+
+def test_a_total_that_is_a_float_is_refused(control_plane: ControlPlane) -> None:
+    inexact = InvoiceDraft("a", "USD", 10.1)  # type: ignore[arg-type]
+
+    with pytest.raises(Exception, match="a stored decimal is a finite Decimal, got float"):
+        control_plane.finalise_period("2026-01", "LLM", [inexact], write_document, AT)
+
+    assert control_plane.period_state("2026-01") == "open"
+
+
+def test_a_final_period_returns_its_invoices_and_writes_no_document(control_plane: ControlPlane) -> None:
+    issued = control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+
+    def refuse(draft: InvoiceDraft, number: str) -> str:
+        raise AssertionError(f"a document was written for {number}")
+
+    assert control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], refuse, AT) == issued
+
+
+def test_a_document_that_cannot_be_written_leaves_no_gap_in_the_numbers(control_plane: ControlPlane) -> None:
+    drafts = [draft(account_id) for account_id in "abcd"]
+
+    def fail_at_the_third(draft: InvoiceDraft, number: str) -> str:
+        if draft.account_id == "c":
+            raise OSError("disk full")
+        return write_document(draft, number)
+
+    with pytest.raises(OSError, match="disk full"):
+        control_plane.finalise_period("2026-01", "LLM", drafts, fail_at_the_third, AT)
+
+    assert control_plane.invoices() == []
+    assert control_plane.period_state("2026-01") == "open"
+    assert control_plane.audit_log() == []
+    issued = control_plane.finalise_period("2026-02", "LLM", drafts, write_document, AT)
+    assert [invoice.number for invoice in issued] == [f"LLM-00000{number}" for number in (1, 2, 3, 4)]
+
+
+def test_two_invoices_for_one_account_and_currency_in_a_period_are_refused(control_plane: ControlPlane) -> None:
+    with pytest.raises(IntegrityError):
+        control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("a")], write_document, AT)
+
+    assert control_plane.period_state("2026-01") == "open"
+
+
+def test_a_period_without_an_invoice_becomes_final_and_uses_no_number(control_plane: ControlPlane) -> None:
+    assert control_plane.finalise_period("2026-01", "LLM", [], write_document, AT) == []
+    assert control_plane.period_state("2026-01") == "final"
+    assert control_plane.finalise_period("2026-02", "LLM", [draft("a")], write_document, AT)[0].number == "LLM-000001"
+
+
+# ---- two tasks at the same time ----
+
+
+def test_of_two_runs_that_open_one_revision_with_other_inputs_exactly_one_wins(
+    database_url: str, control_plane: ControlPlane
+) -> None:
+    for number in range(1, 11):
+        candidates = [revision(number, inputs_hash=f"inputs-{runner}") for runner in (1, 2)]
+        outcomes = race([lambda c=c: ControlPlane(database_url).open_revision(c, AT) for c in candidates])
+
+        refused = [outcome for outcome in outcomes if isinstance(outcome, PublicationError)]
+        assert len(refused) == 1
+        assert control_plane.latest_revision("2026-01-15") in outcomes
+
+
+def test_of_two_runs_that_open_one_revision_with_the_same_inputs_both_get_it(
+    database_url: str, control_plane: ControlPlane
+) -> None:
+    outcomes = race([lambda: ControlPlane(database_url).open_revision(revision(), AT)] * 2)
+
+    assert outcomes == [revision(), revision()]
+    assert len(control_plane.audit_log()) == 1
+
+
+def test_of_two_collections_that_take_the_same_object_exactly_one_is_committed(
+    database_url: str, control_plane: ControlPlane
+) -> None:
+    for number in range(10):
+        shared = ledger_object(f"shared-{number}")
+        runs = [collection(shared, ledger_object(f"only-{runner}-{number}")) for runner in (1, 2)]
+        outcomes = race(
+            [lambda c=c: ControlPlane(database_url).commit_collection(c, manifests_of(c), AT) for c in runs]
+        )
+
+        winner = outcomes.index(None)
+        assert isinstance(outcomes[1 - winner], PublicationError)
+        ids = {each.object_id for each in runs[winner].objects}
+        assert {i for i in control_plane.object_ids() if i.endswith(f"-{number}@1")} == ids
+
+
+def test_of_two_publications_of_one_revision_with_other_content_exactly_one_wins(
+    database_url: str, control_plane: ControlPlane
+) -> None:
+    manifests = [manifest(content_hash=f"content-{runner}") for runner in range(8)]
+
+    outcomes = race([lambda m=m: ControlPlane(database_url).publish(m, AT) for m in manifests])
+
+    refused = [outcome for outcome in outcomes if isinstance(outcome, PublicationError)]
+    assert len(refused) == 7
+    assert control_plane.publication("usage", "window=2026-01-15") in outcomes
+
+
+def _finalise(database_url: str, start: Any, outcomes: Any) -> None:
+    runner = ControlPlane(database_url)
+    drafts = [draft(f"acct-{index:02d}") for index in range(20)]
+    start.wait(60)
+    outcomes.put(runner.finalise_period("2026-01", "LLM", drafts, write_document, AT))
+
+
+def test_two_processes_that_finalise_one_period_get_the_same_invoices(
+    database_url: str, control_plane: ControlPlane
+) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    start, outcomes = spawn.Barrier(2), spawn.Queue()
+    runners = [spawn.Process(target=_finalise, args=(database_url, start, outcomes)) for _ in range(2)]
+    for runner in runners:
+        runner.start()
+    first, second = outcomes.get(timeout=120), outcomes.get(timeout=120)
+    for runner in runners:
+        runner.join(60)
+
+    assert first == second == control_plane.invoices("2026-01")
+    assert [invoice.number for invoice in first] == [f"LLM-{number:06d}" for number in range(1, 21)]
+    control_plane.verify_audit_log()
+
+
+def test_processes_that_finalise_other_periods_of_a_series_share_no_number(
+    database_url: str, control_plane: ControlPlane
+) -> None:
+    def finalise(month: int) -> list[IssuedInvoice]:
+        drafts = [draft(account_id) for account_id in "abc"]
+        return ControlPlane(database_url).finalise_period(f"2026-{month:02d}", "LLM", drafts, write_document, AT)
+
+    race([lambda m=m: finalise(m) for m in range(1, 9)])
+
+    assert [invoice.number for invoice in control_plane.invoices()] == [f"LLM-{n:06d}" for n in range(1, 25)]
+    control_plane.verify_audit_log()
+
+
+def test_control_planes_that_migrate_at_the_same_time_take_turns(database_url: str) -> None:
+    assert race([lambda: ControlPlane(database_url).migrate()] * 4) == [None] * 4
+    assert ControlPlane(database_url).audit_log() == []
+
+
+def test_a_project_can_be_opened_and_read_while_another_process_writes(
+    database_url: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane_module, "BUSY_TIMEOUT_SECONDS", 0)
+    seen: list[set[str]] = []
+
+    def read_while_writing(draft: InvoiceDraft, number: str) -> str:
+        reader = ControlPlane(database_url)
+        reader.migrate()
+        seen.append(reader.final_periods())
+        return write_document(draft, number)
+
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], read_while_writing, AT)
+
+    assert seen == [set()]
+
+
+def test_a_database_that_stays_locked_is_not_ready(
+    tmp_path: Path, database_url: str, control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_plane_module, "BUSY_TIMEOUT_SECONDS", 0)
+    holder = sqlite3.connect(tmp_path / "control_plane.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(NotReadyError, match=r"control_plane\.unavailable.*locked"):
+        control_plane.publish(manifest(), AT)
+
+    holder.close()
+
+
+# ---- the audit log ----
+
+
+@pytest.fixture
+def audited(control_plane: ControlPlane) -> ControlPlane:
+    """A control plane in which every kind of change of state happened once."""
+    found = collection(ledger_object("a"))
+    control_plane.commit_collection(found, manifests_of(found), AT)
+    control_plane.open_revision(revision(), AT)
+    control_plane.publish(manifest(), AT)
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.REJECTED, AT, "a check failed")
+    control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+    return control_plane
+
+
+def test_every_change_of_state_is_in_the_audit_log(audited: ControlPlane) -> None:
+    assert [entry.action for entry in audited.audit_log()] == [
+        "collection_committed",
+        "published",
+        "published",
+        "revision_opened",
+        "published",
+        "revision_rejected",
+        "revision_accepted",
+        "invoice_issued",
+        "period_finalised",
+    ]
+    audited.verify_audit_log()
+
+
+def tamper(tmp_path: Path, *statements: str) -> None:
+    with sqlite3.connect(tmp_path / "control_plane.db") as database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        for statement in statements:
+            database.execute(statement)
+
+
+@pytest.mark.parametrize("column", ["at", "action", "subject", "details", "previous_hash", "entry_hash"])
+def test_a_changed_audit_entry_is_named(tmp_path: Path, audited: ControlPlane, column: str) -> None:
+    tamper(tmp_path, f"UPDATE audit_log SET {column} = {column} || ' ' WHERE entry_number = 5")
+
+    with pytest.raises(PublicationError, match=r"audit\.chain_broken.*entry 5 is the first"):
+        audited.verify_audit_log()
+
+
+def test_a_changed_audit_entry_with_a_recomputed_hash_breaks_the_next_entry(
+    tmp_path: Path, audited: ControlPlane
+) -> None:
+    forged = replace(audited.audit_log()[4], subject="something else")
+    tamper(
+        tmp_path,
+        f"UPDATE audit_log SET subject = '{forged.subject}', entry_hash = '{forged.expected_hash()}' "
+        "WHERE entry_number = 5",
+    )
+
+    with pytest.raises(PublicationError, match="entry 6 is the first"):
+        audited.verify_audit_log()
+
+
+@pytest.mark.parametrize(
+    ("removed", "why"),
+    [(1, "it is missing"), (5, "it is missing"), (9, "the head of the log names entry 9, the newest is 8")],
+)
+def test_a_removed_audit_entry_is_named_also_the_newest(
+    tmp_path: Path, audited: ControlPlane, removed: int, why: str
+) -> None:
+    tamper(tmp_path, f"DELETE FROM audit_log WHERE entry_number = {removed}")
+
+    with pytest.raises(PublicationError, match=f"entry {removed} is the first") as broken:
+        audited.verify_audit_log()
+
+    assert why in str(broken.value)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_log SET action = 'x'",
+        "DELETE FROM audit_log",
+        "UPDATE invoices SET total = '0.00'",
+        "DELETE FROM invoices",
+        "UPDATE publications SET manifest_hash = 'x'",
+        "DELETE FROM object_ledger",
+        "DELETE FROM final_periods",
+        "UPDATE collections SET listed_at = '2027-01-01'",
+    ],
+)
+def test_what_was_committed_cannot_be_changed_by_any_client(
+    tmp_path: Path, audited: ControlPlane, statement: str
+) -> None:
+    with (
+        sqlite3.connect(tmp_path / "control_plane.db") as database,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        database.execute(statement)
+
+
+# ---- the schema ----
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str, control_plane: ControlPlane) -> None:
+    with create_engine(database_url).connect() as connection:
+        differences = compare_metadata(
+            MigrationContext.configure(connection, opts={"compare_type": True}), control_plane_tables.metadata
+        )
+
+    assert differences == []
+
+
+def test_the_migrations_are_valid_for_postgresql_too(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = io.StringIO()
+    config = Config(output_buffer=printed)
+    config.set_main_option("script_location", str(control_plane_module.MIGRATIONS))
+
+    command.upgrade(config, "head", sql=True)
+
+    for table in control_plane_tables.metadata.sorted_tables:
+        assert f"CREATE TABLE {table.name} (" in printed.getvalue()
+        assert str(CreateTable(table).compile(dialect=postgresql.dialect()))  # type: ignore[no-untyped-call]
+    assert "TIMESTAMP WITH TIME ZONE" in printed.getvalue()
+    assert "RAISE(ABORT" not in printed.getvalue()
+
+
+def test_a_database_of_a_newer_release_is_refused(tmp_path: Path, control_plane: ControlPlane) -> None:
+    with sqlite3.connect(tmp_path / "control_plane.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+
+    with pytest.raises(InputError, match=r"control_plane\.newer_schema.*migration 9999"):
+        control_plane.migrate()
+
+
+def test_a_database_driver_that_is_not_installed_is_named() -> None:
+    with pytest.raises(InputError, match=r"control_plane\.no_driver.*pg8000"):
+        ControlPlane("postgresql+pg8000://user:secret@host/billing")
+
+
+def test_a_database_is_in_wal_mode_so_that_reports_read_while_a_run_writes(
+    tmp_path: Path, control_plane: ControlPlane
+) -> None:
+    with sqlite3.connect(tmp_path / "control_plane.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from pipeline.adapters.warehouse import Warehouse, sql_files
+from pipeline.core.dataset import INSTANT, QUANTITY, Dataset
+from pipeline.core.manifest import canonical_json
+
+THINGS = Dataset(
+    "things",
+    (("name", "VARCHAR"), ("number", "BIGINT"), ("quantity", QUANTITY), ("seen_at", INSTANT), ("raw", "BLOB")),
+    ("name", "number"),
+)
+SEEN_AT = datetime(2026, 1, 15, 12, 0, 0, 1, tzinfo=UTC)
+ROWS: list[tuple[Any, ...]] = [
+    ("b", 2, Decimal("1.5"), SEEN_AT, b"\x00\xff"),
+    ("ä", 1, Decimal("-0.000000001"), None, None),
+    ("b", 1, None, SEEN_AT, b""),
+]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
+    with Warehouse(tmp_path / "scratch") as opened:
+        yield opened
+
+
+def written(warehouse: Warehouse, rows: Sequence[Sequence[Any]], to: Path) -> Path:
+    warehouse.table_rows("things", THINGS.columns, rows)
+    return warehouse.write_table("things", to, THINGS)
+
+
+def rows_in(warehouse: Warehouse, name: str) -> list[dict[str, Any]]:
+    return warehouse.connection.table(name).to_arrow_table().to_pylist()
+
+
+def test_rows_come_back_as_they_were_given(warehouse: Warehouse) -> None:
+    warehouse.table_rows("things", THINGS.columns, ROWS)
+
+    assert [tuple(row.values()) for row in rows_in(warehouse, "things")] == ROWS
+
+
+def test_rows_are_written_in_the_order_of_the_key(warehouse: Warehouse, tmp_path: Path) -> None:
+    path = written(warehouse, ROWS, tmp_path / "things.parquet")
+
+    warehouse.view_files("stored", THINGS, [path])
+    assert [(row["name"], row["number"]) for row in rows_in(warehouse, "stored")] == [("b", 1), ("b", 2), ("ä", 1)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_same_rows_make_the_same_bytes_whatever_their_order_and_the_threads(tmp_path: Path, threads: int) -> None:
+    rows = [(f"name-{number % 97}", number, Decimal(number), SEEN_AT, b"x") for number in range(5_000)]
+    with Warehouse(tmp_path, threads=1) as one_thread:
+        expected = written(one_thread, rows, tmp_path / "expected.parquet").read_bytes()
+
+    with Warehouse(tmp_path, threads=threads) as many_threads:
+        actual = written(many_threads, rows[::-1], tmp_path / "actual.parquet").read_bytes()
+
+    assert actual == expected
+
+
+def test_no_file_is_an_empty_relation_with_the_columns_of_the_dataset(warehouse: Warehouse) -> None:
+    warehouse.view_files("things", THINGS, [])
+
+    relation = warehouse.connection.table("things")
+    assert tuple(zip(relation.columns, map(str, relation.types), strict=True)) == THINGS.columns
+    assert rows_in(warehouse, "things") == []
+
+
+def test_a_name_can_be_given_to_other_files_and_rows(warehouse: Warehouse, tmp_path: Path) -> None:
+    path = written(warehouse, ROWS, tmp_path / "things.parquet")
+
+    warehouse.view_files("things", THINGS, [path])
+    warehouse.view_files("things", THINGS, [])
+    warehouse.view_files("things", THINGS, [path])
+
+    assert len(rows_in(warehouse, "things")) == 3
+
+
+def test_a_folder_named_like_a_partition_adds_no_column(warehouse: Warehouse, tmp_path: Path) -> None:
+    folder = tmp_path / "event_date=2026-01-15"
+    folder.mkdir()
+    path = written(warehouse, ROWS, folder / "things.parquet")
+
+    warehouse.view_files("stored", THINGS, [path])
+
+    assert tuple(warehouse.connection.table("stored").columns) == THINGS.column_names
+
+
+def test_a_file_of_another_shape_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    other = Dataset("other", (("name", "VARCHAR"), ("number", "INTEGER")), ("name",))
+    warehouse.table_rows("other", other.columns, [("a", 1)])
+    path = warehouse.write_table("other", tmp_path / "other.parquet", other)
+
+    with pytest.raises(TypeError, match="does not hold things"):
+        warehouse.view_files("things", THINGS, [path])
+    with pytest.raises(TypeError, match="does not hold things"):
+        warehouse.describe_file(THINGS, [path])
+
+
+def test_a_query_that_does_not_make_the_dataset_leaves_no_file(warehouse: Warehouse, tmp_path: Path) -> None:
+    excluded = (("object_id", "VARCHAR"), ("reason", "VARCHAR"))
+    warehouse.table_rows("excluded_events", excluded, [("o1", "late")])
+
+    with pytest.raises(TypeError, match="does not hold things"):
+        warehouse.write("exclusion_counts", {}, tmp_path / "things.parquet", THINGS)
+
+    assert not (tmp_path / "things.parquet").exists()
+
+
+def test_a_query_is_selected_built_and_written_with_the_same_rows(warehouse: Warehouse, tmp_path: Path) -> None:
+    counts = Dataset("counts", (("reason", "VARCHAR"), ("event_count", "BIGINT")), ("reason",))
+    excluded = (("object_id", "VARCHAR"), ("reason", "VARCHAR"))
+    warehouse.table_rows("excluded_events", excluded, [("o1", "late"), ("o2", "late"), ("o3", "exact_duplicate")])
+    expected = [{"reason": "exact_duplicate", "event_count": 1}, {"reason": "late", "event_count": 2}]
+
+    warehouse.build("exclusion_counts", {})
+    path = warehouse.write("exclusion_counts", {}, tmp_path / "counts.parquet", counts)
+    warehouse.view_files("stored", counts, [path])
+
+    assert warehouse.select("exclusion_counts", {}) == expected
+    assert rows_in(warehouse, "exclusion_counts") == expected
+    assert rows_in(warehouse, "stored") == expected
+
+
+def test_a_selected_instant_is_aware_and_in_utc(warehouse: Warehouse) -> None:
+    columns = (("event_at", INSTANT), ("received_at", INSTANT))
+    tokyo = SEEN_AT.astimezone(timezone(timedelta(hours=9)))
+    warehouse.table_rows("raw_events", columns, [(tokyo, tokyo)])
+
+    rows = warehouse.select("last_receipt", {"window_start": tokyo, "window_end": SEEN_AT + timedelta(microseconds=1)})
+
+    assert rows == [{"event_count": 1, "last_received_at": SEEN_AT}]
+    assert rows[0]["last_received_at"].utcoffset() == timedelta(0)
+
+
+def test_a_parameter_that_is_missing_or_unknown_is_refused(warehouse: Warehouse) -> None:
+    warehouse.table_rows("raw_events", (("event_at", INSTANT), ("received_at", INSTANT)), [])
+
+    with pytest.raises(duckdb.Error):
+        warehouse.select("last_receipt", {"window_start": SEEN_AT})
+    with pytest.raises(duckdb.Error):
+        warehouse.select("last_receipt", {"window_start": SEEN_AT, "window_end": SEEN_AT, "other": 1})
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(SEEN_AT.replace(tzinfo=None), ValueError), (0.1, TypeError), ([0.1], TypeError), (object(), TypeError)],
+)
+def test_a_naive_instant_or_a_float_is_refused_as_parameter_and_as_row(
+    warehouse: Warehouse, value: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        warehouse.select("last_receipt", {"window_start": value, "window_end": SEEN_AT})
+    with pytest.raises(error):
+        warehouse.table_rows("things", (("name", "VARCHAR"),), [(value,)])
+
+
+def test_a_decimal_with_a_digit_too_many_is_refused_not_rounded(warehouse: Warehouse) -> None:
+    with pytest.raises(ValueError, match="Rescal"):
+        warehouse.table_rows("things", (("quantity", QUANTITY),), [(Decimal("0.0000000001"),)])
+
+
+def test_the_content_hash_is_the_documented_one(warehouse: Warehouse, tmp_path: Path) -> None:
+    def text(value: object) -> str:
+        if value is None:
+            return "-"
+        if isinstance(value, datetime):
+            value = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        if isinstance(value, Decimal):
+            value = f"{value:.9f}"
+        if isinstance(value, bytes):
+            value = value.hex()
+        return f"{len(str(value).encode())}:{value}"
+
+    digests = [hashlib.md5("".join(map(text, row)).encode()).hexdigest() for row in ROWS]
+    upper, lower = sum(int(digest[:16], 16) for digest in digests), sum(int(digest[16:], 16) for digest in digests)
+    columns = [list(column) for column in THINGS.columns]
+    expected = hashlib.sha256(canonical_json(["things", columns, 3, str(upper), str(lower)])).hexdigest()
+
+    path = written(warehouse, ROWS, tmp_path / "things.parquet")
+
+    assert warehouse.describe_file(THINGS, [path]) == (3, expected)
+
+
+def test_the_content_hash_does_not_depend_on_files_or_order(warehouse: Warehouse, tmp_path: Path) -> None:
+    together = written(warehouse, ROWS, tmp_path / "together.parquet")
+    apart = [written(warehouse, [row], tmp_path / f"{number}.parquet") for number, row in enumerate(ROWS)]
+
+    assert warehouse.describe_file(THINGS, apart[::-1]) == warehouse.describe_file(THINGS, [together])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([("a", 1, None, None, None)], [("a", 1, None, None, None)] * 2),
+        ([("a", None, None, None, None)], [("a-", None, None, None, None)]),
+        ([("", None, None, None, None)], [(None, None, None, None, None)]),
+        ([("a", 1, Decimal(1), None, None)], [("a", 1, Decimal("1.000000001"), None, None)]),
+        ([("a", 1, None, SEEN_AT, None)], [("a", 1, None, SEEN_AT + timedelta(microseconds=1), None)]),
+        (
+            [("a", 12, None, None, None), ("b", 3, None, None, None)],
+            [("a", 1, None, None, None), ("b", 23, None, None, None)],
+        ),
+    ],
+)
+def test_other_rows_have_another_content_hash(
+    warehouse: Warehouse, tmp_path: Path, before: list[tuple[Any, ...]], after: list[tuple[Any, ...]]
+) -> None:
+    first = written(warehouse, before, tmp_path / "before.parquet")
+    second = written(warehouse, after, tmp_path / "after.parquet")
+
+    assert warehouse.describe_file(THINGS, [first])[1] != warehouse.describe_file(THINGS, [second])[1]
+
+
+def test_no_rows_have_one_content_hash_with_and_without_a_file(warehouse: Warehouse, tmp_path: Path) -> None:
+    empty = written(warehouse, [], tmp_path / "empty.parquet")
+
+    assert warehouse.describe_file(THINGS, [empty]) == warehouse.describe_file(THINGS, [])
+    assert warehouse.describe_file(THINGS, [])[0] == 0
+
+
+def test_an_sql_file_is_pinned_by_the_hash_of_its_bytes() -> None:
+    path = next(path for path in sql_files() if path.stem == "usage")
+
+    assert Warehouse.sql_hash("usage") == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_what_was_spilled_is_removed_with_the_session(tmp_path: Path) -> None:
+    with Warehouse(tmp_path / "scratch", memory_limit="100MB", threads=1) as warehouse:
+        warehouse.connection.execute(
+            "CREATE TEMP TABLE big AS SELECT md5(CAST(i AS VARCHAR)) t FROM range(4_000_000) r(i)"
+        )
+        assert any((tmp_path / "scratch").glob("duckdb-*/*"))
+
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_no_extension_is_fetched(warehouse: Warehouse) -> None:
+    rows = warehouse.connection.execute(
+        "SELECT value FROM duckdb_settings() WHERE name LIKE 'auto%known_extensions' ORDER BY name"
+    ).fetchall()
+
+    assert rows == [("false",), ("false",)]
+
+
+def test_a_session_is_in_utc_wherever_the_machine_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        with Warehouse(tmp_path) as warehouse:
+            midnight = warehouse.connection.execute("SELECT CAST(TIMESTAMPTZ '2026-01-01T00:00:00Z' AS VARCHAR)")
+            assert midnight.fetchall() == [("2026-01-01 00:00:00+00",)]
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -1,0 +1,643 @@
+"""Records: a line is one event or one rejection with its reason; nothing is repaired, no digit is lost."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.core.contract import SourceContract
+from pipeline.core.reason import QuarantineReason
+from pipeline.core.record import (
+    LongLine,
+    RawEvent,
+    RecordParser,
+    Rejection,
+    count_lines,
+    parse_event_time,
+    parser_for,
+    split_lines,
+    without_byte_order_mark,
+)
+
+KEY = "usage/eu/2026-01-15.ndjson"
+OBJECT_ID = f"{KEY}@0123456789ab"
+
+
+def contract(**changed: Any) -> SourceContract:
+    return SourceContract.model_validate(
+        {"name": "feed", "version": "1", "prefix": "usage/", "format": "ndjson"} | changed
+    )
+
+
+def parser(feed: SourceContract | None = None, header: bytes | None = None) -> RecordParser:
+    made = parser_for(feed or contract(), OBJECT_ID, KEY, header)
+    assert isinstance(made, RecordParser), made
+    return made
+
+
+def event(**changed: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "specversion": "1.0",
+        "source": "gateway",
+        "id": "req-1",
+        "type": "request.completed",
+        "subject": "customer-1",
+        "time": "2026-01-15T12:00:00Z",
+        "data": {"input_tokens": 10},
+    }
+    return {name: value for name, value in (fields | changed).items() if value is not ...}
+
+
+def parse(fields: dict[str, Any] | bytes, feed: SourceContract | None = None) -> RawEvent | Rejection:
+    return parser(feed).parse(1, fields if isinstance(fields, bytes) else json.dumps(fields).encode())
+
+
+def rejected(fields: dict[str, Any] | bytes, feed: SourceContract | None = None) -> QuarantineReason:
+    result = parse(fields, feed)
+    assert isinstance(result, Rejection), result
+    return result.reason
+
+
+def accepted(fields: dict[str, Any] | bytes, feed: SourceContract | None = None) -> RawEvent:
+    result = parse(fields, feed)
+    assert isinstance(result, RawEvent), result
+    return result
+
+
+TYPED = contract(
+    event={
+        "quantity": {"field": "data.quantity", "type": "decimal", "minimum": 0, "required": False},
+        "data": {
+            "input_tokens": {"field": "data.input_tokens", "type": "decimal", "minimum": 0},
+            "model": {"field": "data.model", "required": False},
+        },
+    }
+)
+
+
+# CloudEvents ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cloud_event_becomes_a_raw_event() -> None:
+    assert accepted(event()) == RawEvent(
+        source="gateway",
+        id="req-1",
+        type="request.completed",
+        subject="customer-1",
+        event_at=datetime(2026, 1, 15, 12, tzinfo=UTC),
+        quantity=None,
+        data='{"input_tokens":"10"}',
+    )
+
+
+def test_data_is_the_same_text_whatever_the_order_of_keys_and_the_way_numbers_are_written() -> None:
+    first = b'{"b": 1.50, "a": {"y": 1e3, "x": [1e-7, true, null, "1.50"]}}'
+    second = b'{"a":{"x":[0.00000010,true,null,"1.50"],"y":1000.0},"b":1.5}'
+    line = json.dumps(event(data="DATA")).encode()
+
+    texts = {accepted(line.replace(b'"DATA"', data)).data for data in (first, second)}
+
+    assert texts == {'{"a":{"x":["0.0000001",true,null,"1.50"],"y":"1000"},"b":"1.5"}'}
+
+
+def test_numbers_keep_digits_that_a_float_would_lose() -> None:
+    line = json.dumps(event(data="DATA")).encode().replace(b'"DATA"', b'{"q":90071992547409931.100000000000000001}')
+
+    assert accepted(line).data == '{"q":"90071992547409931.100000000000000001"}'
+
+
+def test_an_event_without_data_has_empty_data() -> None:
+    assert accepted(event(data=...)).data == "{}"
+
+
+@pytest.mark.parametrize("name", ["source", "id", "type", "subject", "time"])
+@pytest.mark.parametrize("missing", [..., None], ids=["absent", "null"])
+def test_a_missing_attribute_is_a_missing_field(name: str, missing: Any) -> None:
+    assert rejected(event(**{name: missing})) is QuarantineReason.MISSING_FIELD
+
+
+@pytest.mark.parametrize("name", ["source", "id", "type", "subject"])
+def test_an_empty_attribute_is_a_missing_field(name: str) -> None:
+    assert rejected(event(**{name: ""})) is QuarantineReason.MISSING_FIELD
+
+
+@pytest.mark.parametrize("name", ["source", "id", "type", "subject", "time"])
+@pytest.mark.parametrize("wrong", [7, True, ["a"], {"a": "b"}])
+def test_an_attribute_that_is_no_string_has_the_wrong_type(name: str, wrong: Any) -> None:
+    assert rejected(event(**{name: wrong})) is QuarantineReason.WRONG_TYPE
+
+
+@pytest.mark.parametrize("wrong", ["text", 1, ["a"], None])
+def test_data_that_is_no_object_has_the_wrong_type(wrong: Any) -> None:
+    assert rejected(event(data=wrong)) is QuarantineReason.WRONG_TYPE
+
+
+@pytest.mark.parametrize("wrong", ["2.0", 1.0, None])
+def test_another_version_of_cloud_events_is_refused(wrong: Any) -> None:
+    assert rejected(event(specversion=wrong)) is QuarantineReason.WRONG_TYPE
+
+
+@pytest.mark.parametrize("character", ["\u0000", "\n", "\u0085"])
+def test_an_attribute_with_a_control_character_has_the_wrong_type(character: str) -> None:
+    assert rejected(event(id=f"a{character}b")) is QuarantineReason.WRONG_TYPE
+
+
+def test_an_event_type_outside_the_contract_is_refused_and_one_inside_is_not() -> None:
+    feed = contract(event_types=["request.completed"])
+
+    assert isinstance(parse(event(), feed), RawEvent)
+    assert rejected(event(type="request.started"), feed) is QuarantineReason.UNKNOWN_EVENT_TYPE
+
+
+# Lines that are not JSON ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(json.dumps(event()).encode()[:-1], id="truncated by one byte"),
+        pytest.param(json.dumps(event()).encode()[:40], id="truncated"),
+        pytest.param(json.dumps(event()).encode() * 2, id="two events on one line"),
+        pytest.param(b'{"source":"a",}', id="trailing comma"),
+        pytest.param(b"{'source':'a'}", id="single quotes"),
+        pytest.param(b'["a"]', id="an array"),
+        pytest.param(b"7", id="a number"),
+        pytest.param(b'"text"', id="a string"),
+        pytest.param(b"null", id="null"),
+        pytest.param(b"\x00\x00\x00\x00", id="zero bytes of a torn write"),
+        pytest.param(b'{"data":{"q":NaN}}', id="NaN"),
+        pytest.param(b'{"data":{"q":-Infinity}}', id="Infinity"),
+        pytest.param(b'{"data":{"q":01}}', id="leading zero"),
+        pytest.param(b'{"id":"a\tb"}', id="raw control character"),
+        pytest.param(b"\xef\xbb\xbf{}", id="a byte order mark inside the object"),
+        pytest.param(b"[" * 100_000, id="nested without end"),
+        pytest.param(b'{"data":' + b"[" * 65 + b"]" * 65 + b"}", id="nested too deep"),
+    ],
+)
+def test_a_line_that_is_not_one_json_object_is_malformed(line: bytes) -> None:
+    assert rejected(line) is QuarantineReason.MALFORMED_LINE
+
+
+def test_a_truncated_line_says_that_it_may_be_cut_off() -> None:
+    result = parse(json.dumps(event()).encode()[:40])
+
+    assert isinstance(result, Rejection)
+    assert "may be cut off" in result.message
+
+
+def test_nesting_within_the_limit_is_read_however_many_brackets_there_are() -> None:
+    deep = json.loads("[" * 60 + "]" * 60)
+
+    assert isinstance(parse(event(data={"deep": deep, "wide": [[]] * 200})), RawEvent)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"id":"caf\xe9"}', b"\x89PNG\r", json.dumps(event()).encode("utf-16")],
+    ids=["latin-1", "binary", "utf-16"],
+)
+def test_bytes_that_are_not_utf_8_are_an_invalid_encoding(line: bytes) -> None:
+    assert rejected(line) is QuarantineReason.INVALID_ENCODING
+
+
+@pytest.mark.parametrize("changed", [{"id": "\ud800"}, {"data": {"a": "\udfff"}}, {"data": {"\ud800": 1}}])
+def test_half_a_surrogate_pair_is_an_invalid_encoding(changed: dict[str, Any]) -> None:
+    assert rejected(event(**changed)) is QuarantineReason.INVALID_ENCODING
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"id":"a","id":"b"}', b'{"id":"a","id":"a"}', b'{"data":{"a":[{"q":1,"q":2}]}}'],
+)
+def test_a_repeated_key_is_refused_at_any_depth(line: bytes) -> None:
+    assert rejected(line) is QuarantineReason.DUPLICATE_JSON_KEY
+
+
+@pytest.mark.parametrize("number", ["1e101", "1e-101", "-1e999999999", "1e99999999999999999999999", "1" * 101])
+def test_a_number_too_large_to_be_written_out_is_refused_before_it_is(number: str) -> None:
+    line = json.dumps(event(data="DATA")).replace('"DATA"', f'{{"q":{number}}}').encode()
+
+    assert rejected(line) is QuarantineReason.INVALID_QUANTITY
+
+
+def test_a_line_over_the_limit_is_too_long() -> None:
+    result = parser().parse(1, LongLine(b"{", 2_000_000, "hash"))
+
+    assert result == Rejection(QuarantineReason.LINE_TOO_LONG, "2000000 bytes, accepted 1048576")
+
+
+# Times ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-15T12:00:00Z", "2026-01-15T12:00:00"),
+        ("2026-01-15t12:00:00z", "2026-01-15T12:00:00"),
+        ("2026-01-15T12:00:00.5+02:00", "2026-01-15T10:00:00.500000"),
+        ("2026-01-15T00:30:00+05:45", "2026-01-14T18:45:00"),
+        ("2026-01-15T12:00:00-00:00", "2026-01-15T12:00:00"),
+        ("2026-01-15T12:00:00.123456999Z", "2026-01-15T12:00:00.123456"),
+        ("2024-02-29T23:59:59.999999Z", "2024-02-29T23:59:59.999999"),
+    ],
+)
+def test_a_time_with_its_zone_becomes_utc_microseconds(text: str, expected: str) -> None:
+    assert accepted(event(time=text)).event_at == datetime.fromisoformat(expected + "+00:00")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-15T12:00:00",
+        "2026-01-15 12:00:00Z",
+        "2026-01-15",
+        "2026-01-15T12:00Z",
+        "20260115T120000Z",
+        "2026-01-15T24:00:00Z",
+        "2026-01-15T12:60:00Z",
+        "2026-01-15T23:59:60Z",
+        "2026-02-29T12:00:00Z",
+        "2026-01-15T12:00:00+0200",
+        "2026-01-15T12:00:00+24:00",
+        "2026-01-15T12:00:00,5Z",
+        "2026-01-15T12:00:00 Z",
+        " 2026-01-15T12:00:00Z",
+        "2026-01-15T12:00:00Z\n",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:59-01:00",
+        "\uff12\uff10\uff12\uff16-01-15T12:00:00Z",
+        "1768478400",
+        "now",
+        "",
+    ],
+)
+def test_a_time_that_is_not_rfc_3339_with_a_zone_is_refused(text: str) -> None:
+    assert rejected(event(time=text)) is QuarantineReason.INVALID_TIME
+
+
+@pytest.mark.parametrize(
+    "text", ["2023-11-16 18:17:03.9799600", "2023-11-16T18:17:03.97996", "2023-11-16T18:17:03.97996Z"]
+)
+def test_a_contract_that_declares_utc_reads_times_without_zone(text: str) -> None:
+    feed = contract(event={"time": {"field": "time", "time_zone": "UTC"}})
+
+    assert accepted(event(time=text), feed).event_at == datetime(2023, 11, 16, 18, 17, 3, 979_960, tzinfo=UTC)
+
+
+@given(st.datetimes(timezones=st.timezones()))
+def test_every_time_that_python_writes_is_read_back(moment: datetime) -> None:
+    offset = moment.utcoffset()
+    assert offset is not None
+    if offset.total_seconds() % 60:
+        return
+    try:
+        expected = moment.astimezone(UTC)
+    except OverflowError:
+        expected = None
+
+    assert parse_event_time(moment.isoformat()) == expected
+
+
+# Quantities and declared data ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "quantity"),
+    [
+        ('"1e-7"', "0.0000001"),
+        ("1e-7", "0.0000001"),
+        ('"12.500"', "12.5"),
+        ("12.5000000000", "12.5"),
+        ("0", "0"),
+        ("0E+50", "0"),
+        ('"99999999999999999999999999999.9999999990"', "99999999999999999999999999999.999999999"),
+        ('"99999999999999999999999999999.999999999"', "99999999999999999999999999999.999999999"),
+    ],
+)
+def test_a_quantity_is_exact_whether_it_is_a_string_or_a_number(written: str, quantity: str) -> None:
+    line = json.dumps(event(data={"input_tokens": 1, "quantity": "Q"})).replace('"Q"', written).encode()
+
+    assert str(accepted(line, TYPED).quantity) == str(Decimal(quantity))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '"NaN"',
+        '"Infinity"',
+        '"-Infinity"',
+        '"sNaN"',
+        '"1_000"',
+        '" 5"',
+        '"5 "',
+        '"1,5"',
+        '"0x10"',
+        '"٣"',
+        '"+-1"',
+        '"."',
+        '"many"',
+        "-1",
+        '"-0.000000001"',
+        "0.0000000001",
+        '"1e-10"',
+        "100000000000000000000000000000",
+        '"1e29"',
+        '"1e9999"',
+    ],
+)
+def test_a_quantity_that_is_no_finite_decimal_of_the_column_is_refused(written: str) -> None:
+    line = json.dumps(event(data={"input_tokens": 1, "quantity": "Q"})).replace('"Q"', written).encode()
+
+    assert rejected(line, TYPED) is QuarantineReason.INVALID_QUANTITY
+
+
+@pytest.mark.parametrize("wrong", [True, False, ["1"], {"value": 1}])
+def test_a_quantity_that_is_neither_string_nor_number_has_the_wrong_type(wrong: Any) -> None:
+    assert rejected(event(data={"input_tokens": wrong}), TYPED) is QuarantineReason.WRONG_TYPE
+
+
+def test_a_declared_text_that_is_no_string_has_the_wrong_type() -> None:
+    assert rejected(event(data={"input_tokens": 1, "model": 4}), TYPED) is QuarantineReason.WRONG_TYPE
+
+
+@pytest.mark.parametrize("missing", [{}, {"input_tokens": None}, {"input_tokens": ""}])
+def test_a_required_field_of_data_is_a_missing_field(missing: dict[str, Any]) -> None:
+    assert rejected(event(data=missing), TYPED) is QuarantineReason.MISSING_FIELD
+
+
+@pytest.mark.parametrize("missing", [{}, {"model": None, "quantity": None}, {"model": ""}])
+def test_an_optional_field_may_be_absent(missing: dict[str, Any]) -> None:
+    found = accepted(event(data={"input_tokens": 1} | missing), TYPED)
+
+    assert (found.data, found.quantity) == ('{"input_tokens":"1"}', None)
+
+
+# Unknown fields ------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_attribute_is_refused_by_name() -> None:
+    result = parse(event(region="eu"))
+
+    assert result == Rejection(QuarantineReason.UNKNOWN_FIELD, "not in the contract: 'region'")
+
+
+def test_every_field_of_data_is_known_while_the_contract_lists_none() -> None:
+    assert accepted(event(data={"anything": {"deep": 1}})).data == '{"anything":{"deep":"1"}}'
+
+
+def test_a_field_of_data_that_the_contract_does_not_list_is_refused() -> None:
+    result = parse(event(data={"input_tokens": 1, "colour": "red"}), TYPED)
+
+    assert result == Rejection(QuarantineReason.UNKNOWN_FIELD, "not in the contract: 'data.colour'")
+
+
+def test_kept_unknown_fields_are_inside_data_under_their_names() -> None:
+    feed = TYPED.model_copy(update={"unknown_fields": "keep"})
+
+    found = accepted(event(region="eu", data={"input_tokens": 1, "colour": {"hue": 2}}), feed)
+
+    assert json.loads(found.data) == {"input_tokens": "1", "region": "eu", "colour": {"hue": "2"}}
+
+
+def test_a_kept_field_never_hides_one_of_the_same_name() -> None:
+    feed = contract(unknown_fields="keep")
+
+    assert rejected(event(input_tokens=9), feed) is QuarantineReason.UNKNOWN_FIELD
+
+
+def test_ignored_unknown_fields_leave_no_trace() -> None:
+    feed = TYPED.model_copy(update={"unknown_fields": "ignore"})
+
+    assert accepted(event(region="eu", data={"input_tokens": 1, "colour": "red"}), feed).data == '{"input_tokens":"1"}'
+
+
+# Mapping -------------------------------------------------------------------------------------------------------------
+
+ORDER_FEED: dict[str, Any] = {
+    "id": {"derive": "hash", "of": ["order.number", "at"]},
+    "source": {"constant": "shop"},
+    "type": {"constant": "sale"},
+    "subject": {"object_key": r"^usage/(\w+)/"},
+    "time": {"field": "at"},
+    "data": {"amount": {"field": "order.amount", "type": "decimal"}},
+}
+
+
+def order(**changed: Any) -> dict[str, Any]:
+    return {"order": {"number": 7, "amount": "3.5"} | changed, "at": "2026-01-15T12:00:00Z"}
+
+
+def test_a_record_of_another_shape_is_mapped_by_the_contract() -> None:
+    found = accepted(order(), contract(event=ORDER_FEED))
+
+    assert (found.source, found.type, found.subject, found.data) == ("shop", "sale", "eu", '{"amount":"3.5"}')
+
+
+def test_a_hashed_id_depends_on_the_named_fields_and_on_nothing_else() -> None:
+    feed = contract(event=ORDER_FEED)
+    first = accepted(order(), feed).id
+
+    assert accepted(order(amount="4"), feed).id == first
+    assert accepted(order(number=8), feed).id != first
+    assert accepted(order() | {"at": "2026-01-15T12:00:01Z"}, feed).id != first
+    assert rejected(order(number=None), feed) is QuarantineReason.MISSING_FIELD
+
+
+def test_an_unknown_field_beside_a_mapped_one_is_refused_at_its_depth() -> None:
+    result = parse(order(note="x"), contract(event=ORDER_FEED))
+
+    assert result == Rejection(QuarantineReason.UNKNOWN_FIELD, "not in the contract: 'order.note'")
+
+
+def test_an_id_derived_from_object_and_line_differs_on_every_line() -> None:
+    feed = contract(event={"id": {"derive": "object_and_line"}})
+    line = json.dumps(event()).encode()
+
+    ids = [found.id for number in (1, 2) if isinstance(found := parser(feed).parse(number, line), RawEvent)]
+
+    assert ids == [f"{OBJECT_ID}:1", f"{OBJECT_ID}:2"]
+
+
+def test_a_key_that_the_contract_cannot_read_rejects_the_whole_object() -> None:
+    feed = contract(event={"subject": {"object_key": r"^other/(\w+)/"}})
+
+    rejection = parser_for(feed, OBJECT_ID, KEY, None)
+
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason is QuarantineReason.MISSING_FIELD
+
+
+# CSV -----------------------------------------------------------------------------------------------------------------
+
+CSV = contract(
+    format="csv",
+    event={
+        "id": {"derive": "object_and_line"},
+        "source": {"constant": "trace"},
+        "type": {"constant": "inference"},
+        "subject": {"field": "customer"},
+        "time": {"field": "at", "time_zone": "UTC"},
+        "data": {
+            "tokens": {"field": "tokens", "type": "decimal", "minimum": 0},
+            "model": {"field": "model", "required": False},
+        },
+    },
+)
+HEADER = b"at,customer,tokens,model"
+
+
+def csv_result(line: bytes, feed: SourceContract = CSV, header: bytes = HEADER) -> RawEvent | Rejection:
+    return parser(feed, header).parse(2, line)
+
+
+def csv_reason(line: bytes) -> QuarantineReason:
+    result = csv_result(line)
+    assert isinstance(result, Rejection), result
+    return result.reason
+
+
+def test_a_csv_record_becomes_the_same_kind_of_event() -> None:
+    assert csv_result(b'2023-11-16 18:17:03.9799600,code,4808,"large, ""v2"""') == RawEvent(
+        source="trace",
+        id=f"{OBJECT_ID}:2",
+        type="inference",
+        subject="code",
+        event_at=datetime(2023, 11, 16, 18, 17, 3, 979_960, tzinfo=UTC),
+        quantity=None,
+        data='{"model":"large, \\"v2\\"","tokens":"4808"}',
+    )
+
+
+def test_csv_columns_are_found_by_name_and_not_by_position() -> None:
+    swapped = csv_result(b"code,4808,2026-01-15T12:00:00Z,", header=b"customer,tokens,at,model")
+
+    assert isinstance(swapped, RawEvent)
+    assert (swapped.subject, swapped.data) == ("code", '{"tokens":"4808"}')
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"2026-01-15T12:00:00Z,code,4808", QuarantineReason.MALFORMED_LINE),
+        (b"2026-01-15T12:00:00Z,code,4808,large,more", QuarantineReason.MALFORMED_LINE),
+        (b'2026-01-15T12:00:00Z,code,4808,"large', QuarantineReason.MALFORMED_LINE),
+        (b'2026-01-15T12:00:00Z,code,4808,"lar"ge', QuarantineReason.MALFORMED_LINE),
+        (b"2026-01-15T12:00:00Z,c\xf6de,4808,large", QuarantineReason.INVALID_ENCODING),
+        (b"2026-01-15T12:00:00Z,code,,large", QuarantineReason.MISSING_FIELD),
+        (b"2026-01-15T12:00:00Z,,4808,large", QuarantineReason.MISSING_FIELD),
+        (b"2026-01-15T12:00:00Z,code,NaN,large", QuarantineReason.INVALID_QUANTITY),
+        (b"2026-01-15T12:00:00Z,code,-1,large", QuarantineReason.INVALID_QUANTITY),
+        (b"yesterday,code,4808,large", QuarantineReason.INVALID_TIME),
+    ],
+)
+def test_a_csv_record_that_is_not_right_is_rejected_with_its_reason(line: bytes, reason: QuarantineReason) -> None:
+    assert csv_reason(line) is reason
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"at,customer", b"at,customer,tokens,model,tokens", b"\x00", b'{"at":"2026"}'],
+    ids=["column missing", "column twice", "binary", "json"],
+)
+def test_a_header_without_the_needed_columns_rejects_the_whole_object(header: bytes) -> None:
+    rejection = parser_for(CSV, OBJECT_ID, KEY, header)
+
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason is QuarantineReason.WRONG_HEADER
+
+
+def test_a_header_may_lack_a_column_that_is_optional() -> None:
+    assert isinstance(csv_result(b"2026-01-15T12:00:00Z,code,1", header=b"at,customer,tokens"), RawEvent)
+
+
+def test_an_unknown_column_follows_the_contract() -> None:
+    header, line = HEADER + b",region", b"2026-01-15T12:00:00Z,code,1,large,eu"
+
+    rejection = parser_for(CSV, OBJECT_ID, KEY, header)
+    kept = csv_result(line, CSV.model_copy(update={"unknown_fields": "keep"}), header)
+    ignored = csv_result(line, CSV.model_copy(update={"unknown_fields": "ignore"}), header)
+
+    assert rejection == Rejection(QuarantineReason.UNKNOWN_FIELD, "not in the contract: 'region'")
+    assert isinstance(kept, RawEvent)
+    assert kept.data == '{"model":"large","region":"eu","tokens":"1"}'
+    assert isinstance(ignored, RawEvent)
+    assert ignored.data == '{"model":"large","tokens":"1"}'
+
+
+# Lines ---------------------------------------------------------------------------------------------------------------
+
+
+def lines_of(content: bytes, chunk_bytes: int = 3, line_bytes_max: int = 1024) -> list[tuple[int, bytes | LongLine]]:
+    chunks = [content[start : start + chunk_bytes] for start in range(0, len(content), chunk_bytes)]
+    return list(split_lines(chunks, line_bytes_max))
+
+
+def test_line_numbers_are_physical_and_blank_lines_are_not_records() -> None:
+    assert lines_of(b"\n  \r\na\n\t\nb") == [(3, b"a"), (5, b"b")]
+
+
+def test_the_last_line_needs_no_line_end() -> None:
+    assert lines_of(b"a\nb") == lines_of(b"a\nb\n") == [(1, b"a"), (2, b"b")]
+
+
+def test_a_line_of_the_limit_is_read_and_a_longer_one_is_hashed_with_its_head() -> None:
+    content = b"x" * 10 + b"\r\n" + b"y" * 11 + b"\nz\n"
+
+    first, second, third = lines_of(content, chunk_bytes=4, line_bytes_max=10)
+
+    assert first == (1, b"x" * 10)
+    assert third == (3, b"z")
+    assert isinstance(second[1], LongLine)
+    assert (second[0], second[1].head, second[1].byte_count) == (2, b"y" * 10, 11)
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_line() -> None:
+    assert list(without_byte_order_mark([b"\xef\xbb", b"\xbf{}", b"\n"])) == [b"{}", b"\n"]
+    assert b"".join(without_byte_order_mark([b"a"])) == b"a"
+    assert b"".join(without_byte_order_mark([])) == b""
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b" ", b"\n", b"\r", b"\r\n", b"\x0b", b"bc", b'"', b"0123456789ABCDEF"])),
+    st.integers(1, 7),
+    st.integers(1, 12),
+)
+def test_both_counts_of_lines_agree_for_any_content_in_any_chunks(
+    pieces: list[bytes], chunk_bytes: int, line_bytes_max: int
+) -> None:
+    content = b"".join(pieces)
+    chunks = [content[start : start + chunk_bytes] for start in range(0, len(content), chunk_bytes)]
+
+    lines = lines_of(content, chunk_bytes, line_bytes_max)
+
+    assert len(lines) == count_lines(chunks)
+    assert [line if isinstance(line, bytes) else line.byte_count for _, line in lines] == [
+        part.removesuffix(b"\r") if len(part.removesuffix(b"\r")) <= line_bytes_max else len(part)
+        for part in content.split(b"\n")
+        if part.strip()
+    ]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda below: st.lists(below) | st.dictionaries(st.text(), below),
+)
+
+
+@given(st.binary() | st.dictionaries(st.text(), JSON_VALUES).map(lambda fields: json.dumps(event() | fields).encode()))
+def test_any_bytes_are_one_event_or_one_rejection(line: bytes) -> None:
+    result = parser().parse(1, line)
+
+    assert isinstance(result, RawEvent | Rejection)
+    if isinstance(result, RawEvent):
+        result.data.encode()
+        assert (
+            json.dumps(json.loads(result.data), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+            == result.data
+        )

@@ -1,0 +1,5 @@
+"""Fixtures of the tests of the steps."""
+
+from tests.steps.night import computed_project, night
+
+__all__ = ["computed_project", "night"]

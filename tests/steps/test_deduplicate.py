@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
+from pipeline.core.errors import NotReadyError
+from pipeline.core.revision import RevisionState
+from pipeline.steps.deduplicate import deduplicate
+from pipeline.steps.workspace import Workspace, open_workspace
+from tests.steps.raw_events import (
+    COLLECTED_AT,
+    CUTOFF_AT,
+    WINDOW,
+    commit_raw_events,
+    instant,
+    numbered,
+    published_bytes,
+    published_rows,
+    raw_event,
+)
+
+MICROSECOND = timedelta(microseconds=1)
+NOW = instant("2026-01-16T08:00:00Z")
+
+
+def billed_ids(workspace: Workspace, revision: int = 1) -> list[str]:
+    return [row["id"] for row in published_rows(workspace, USAGE_EVENTS, revision)]
+
+
+def reasons(workspace: Workspace, revision: int = 1) -> dict[tuple[str, int], str]:
+    return {
+        (row["object_id"], row["line_number"]): row["reason"]
+        for row in published_rows(workspace, EXCLUDED_EVENTS, revision)
+    }
+
+
+def test_a_window_is_not_computed_before_collection_reached_its_cutoff(workspace: Workspace) -> None:
+    commit_raw_events(workspace, [raw_event()], listed_at=CUTOFF_AT - MICROSECOND)
+
+    with pytest.raises(NotReadyError) as refused:
+        deduplicate(workspace, WINDOW, NOW)
+
+    assert refused.value.code == "window.not_collected"
+    assert "2026-01-16T06:00:00+00:00" in str(refused.value)
+    assert "2026-01-16T05:59:59.999999+00:00" in str(refused.value)
+    assert "billing collect" in str(refused.value)
+    assert workspace.control_plane.latest_revision(WINDOW.window_id) is None
+
+
+def test_a_window_is_computed_when_collection_reached_its_cutoff(workspace: Workspace) -> None:
+    commit_raw_events(workspace, [raw_event()], listed_at=CUTOFF_AT)
+
+    revision = deduplicate(workspace, WINDOW, NOW)
+
+    assert (revision.revision, revision.cutoff_at, revision.state) == (1, CUTOFF_AT, RevisionState.CANDIDATE)
+    assert revision.reason == "first computation of the window"
+
+
+def test_a_window_that_was_never_collected_is_not_ready(workspace: Workspace) -> None:
+    with pytest.raises(NotReadyError, match="nothing was collected yet"):
+        deduplicate(workspace, WINDOW, NOW)
+
+
+def test_an_event_received_at_the_cutoff_is_late_and_one_microsecond_before_is_not(workspace: Workspace) -> None:
+    on_time = raw_event(id="on-time", received_at=CUTOFF_AT - MICROSECOND)
+    late = raw_event(id="late", received_at=CUTOFF_AT)
+    commit_raw_events(workspace, numbered([on_time, late]))
+
+    deduplicate(workspace, WINDOW, NOW)
+
+    assert billed_ids(workspace) == ["on-time"]
+    assert list(reasons(workspace).values()) == ["late"]
+
+
+def test_every_raw_event_of_the_window_is_billed_or_excluded_once(workspace: Workspace) -> None:
+    events = numbered(
+        [
+            raw_event(id="billed"),
+            raw_event(id="billed", received_at=instant("2026-01-15T13:00:00Z")),
+            raw_event(id="billed", received_at=instant("2026-01-15T13:00:00Z"), data='{"input_tokens":"1001"}'),
+            raw_event(id="future", event_at=instant("2026-01-15T12:10:00.000001Z")),
+            raw_event(id="orphan", subject="nobody"),
+            raw_event(id="unmetered", type="session.opened"),
+            raw_event(id="unreadable", data='{"input_tokens":"many"}'),
+            raw_event(id="missing", data="{}"),
+            raw_event(id="yesterday", event_at=WINDOW.start - MICROSECOND),
+            raw_event(id="tomorrow", event_at=WINDOW.end, received_at=WINDOW.end),
+        ]
+    )
+    commit_raw_events(workspace, events)
+
+    deduplicate(workspace, WINDOW, NOW)
+
+    object_id = events[0]["object_id"]
+    assert billed_ids(workspace) == ["billed"]
+    assert reasons(workspace) == {
+        (object_id, 2): "exact_duplicate",
+        (object_id, 3): "conflicting_duplicate",
+        (object_id, 4): "in_the_future",
+        (object_id, 5): "orphaned_account",
+        (object_id, 6): "unknown_sku",
+        (object_id, 7): "unreadable_quantity",
+        (object_id, 8): "unreadable_quantity",
+    }
+
+
+def test_the_copy_received_first_is_billed_whichever_file_was_collected_first(workspace: Workspace) -> None:
+    later = raw_event(object_id="usage/a@1", received_at=instant("2026-01-15T12:30:00Z"))
+    first = raw_event(object_id="usage/b@1", received_at=instant("2026-01-15T12:05:00Z"))
+    commit_raw_events(workspace, [later], listed_at=COLLECTED_AT - timedelta(hours=1))
+    commit_raw_events(workspace, [first])
+
+    deduplicate(workspace, WINDOW, NOW)
+
+    assert [row["object_id"] for row in published_rows(workspace, USAGE_EVENTS, 1)] == ["usage/b@1"]
+    assert reasons(workspace) == {("usage/a@1", 1): "exact_duplicate"}
+
+
+def test_a_window_without_any_event_publishes_empty_datasets(workspace: Workspace) -> None:
+    commit_raw_events(workspace, [])
+
+    revision = deduplicate(workspace, WINDOW, NOW)
+
+    assert revision.revision == 1
+    assert published_rows(workspace, USAGE_EVENTS, 1) == []
+    assert published_rows(workspace, EXCLUDED_EVENTS, 1) == []
+
+
+def test_running_twice_changes_no_byte_and_opens_no_revision(workspace: Workspace) -> None:
+    commit_raw_events(workspace, numbered([raw_event(), raw_event(id="late", received_at=CUTOFF_AT)]))
+    first = deduplicate(workspace, WINDOW, NOW)
+    billed, excluded = published_bytes(workspace, USAGE_EVENTS, 1), published_bytes(workspace, EXCLUDED_EVENTS, 1)
+
+    second = deduplicate(workspace, WINDOW, NOW + timedelta(days=3))
+
+    assert second == first
+    assert len(workspace.control_plane.window_revisions()) == 1
+    assert published_bytes(workspace, USAGE_EVENTS, 1) == billed
+    assert published_bytes(workspace, EXCLUDED_EVENTS, 1) == excluded
+
+
+def test_an_accepted_revision_is_returned_as_accepted_when_nothing_changed(workspace: Workspace) -> None:
+    commit_raw_events(workspace, [raw_event()])
+    deduplicate(workspace, WINDOW, NOW)
+    workspace.control_plane.decide_revision(WINDOW.window_id, 1, RevisionState.ACCEPTED, NOW, "every gate passed")
+
+    again = deduplicate(workspace, WINDOW, NOW)
+
+    assert (again.revision, again.state) == (1, RevisionState.ACCEPTED)
+
+
+def test_late_events_stay_out_until_they_are_asked_for(workspace: Workspace) -> None:
+    late_at = CUTOFF_AT + timedelta(minutes=7)
+    commit_raw_events(workspace, numbered([raw_event(), raw_event(id="late", received_at=late_at)]))
+    deduplicate(workspace, WINDOW, NOW)
+
+    without = deduplicate(workspace, WINDOW, NOW)
+    taken_in = deduplicate(workspace, WINDOW, NOW, include_late=True)
+    retried = deduplicate(workspace, WINDOW, NOW, include_late=True)
+
+    assert without.revision == 1
+    assert (taken_in.revision, taken_in.cutoff_at) == (2, late_at + MICROSECOND)
+    assert taken_in.reason == "late events taken in: 1"
+    assert retried == taken_in
+    assert billed_ids(workspace, 1) == ["req-1"]
+    assert billed_ids(workspace, 2) == ["late", "req-1"]
+
+
+def test_asking_for_late_events_where_there_are_none_opens_no_revision(workspace: Workspace) -> None:
+    copy_at = CUTOFF_AT + timedelta(hours=1)
+    commit_raw_events(workspace, [raw_event(), raw_event(line_number=2, received_at=copy_at)])
+    deduplicate(workspace, WINDOW, NOW)
+
+    again = deduplicate(workspace, WINDOW, NOW, include_late=True)
+
+    assert again.revision == 1
+    assert list(reasons(workspace).values()) == ["exact_duplicate"]
+
+
+def test_a_file_that_comes_after_the_revision_makes_the_next_one_which_takes_it_in(workspace: Workspace) -> None:
+    commit_raw_events(workspace, [raw_event()])
+    deduplicate(workspace, WINDOW, NOW)
+    received_at = instant("2026-01-18T03:00:00Z")
+    late = raw_event(object_id="usage/late@1", id="late", received_at=received_at)
+    commit_raw_events(workspace, [late], listed_at=instant("2026-01-18T04:00:00Z"))
+
+    second = deduplicate(workspace, WINDOW, NOW)
+
+    assert (second.revision, second.cutoff_at) == (2, received_at + MICROSECOND)
+    assert second.reason == "raw event files added: 1"
+    assert billed_ids(workspace, 1) == ["req-1"]
+    assert billed_ids(workspace, 2) == ["late", "req-1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [
+        ("meters.toml", 'unit = "tokens"', 'unit = "token"', "meters.toml changed"),
+        ("accounts.csv", "First Customer", "First Customer Ltd", "accounts.csv changed"),
+        ("billing.toml", 'grace_period = "6h"', 'grace_period = "5h"', "grace period changed from 21600 s to 18000 s"),
+        ("billing.toml", 'grain = "1h"', 'grain = "30m"', "grain changed from 3600 s to 1800 s"),
+    ],
+)
+def test_a_changed_project_file_makes_the_next_revision_and_is_its_reason(
+    project_folder: Path, name: str, old: str, new: str, reason: str
+) -> None:
+    workspace = open_workspace(project_folder)
+    commit_raw_events(workspace, [raw_event()])
+    deduplicate(workspace, WINDOW, NOW)
+    text = (project_folder / name).read_text(encoding="utf-8")
+    assert old in text
+    (project_folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    second = deduplicate(open_workspace(project_folder), WINDOW, NOW)
+
+    assert (second.revision, second.reason) == (2, reason)
+
+
+def test_a_changed_price_or_seller_leaves_the_revision_as_it_is(project_folder: Path) -> None:
+    workspace = open_workspace(project_folder)
+    commit_raw_events(workspace, [raw_event()])
+    first = deduplicate(workspace, WINDOW, NOW)
+    text = (project_folder / "billing.toml").read_text(encoding="utf-8")
+    (project_folder / "billing.toml").write_text(text.replace("Test Ltd", "Other Ltd"), encoding="utf-8")
+
+    again = deduplicate(open_workspace(project_folder), WINDOW, NOW)
+
+    assert again == first
+
+
+def test_a_revision_pins_its_inputs_by_hash_and_no_file_of_another_date(workspace: Workspace) -> None:
+    commit_raw_events(workspace, numbered([raw_event(), raw_event(event_at=WINDOW.end, received_at=WINDOW.end)]))
+
+    pins: dict[str, Any] = dict(deduplicate(workspace, WINDOW, NOW).pins)
+
+    assert len(pins["raw_event_files"]) == 1
+    assert workspace.lake.local_file(pins["raw_event_files"][0]).is_file()
+    assert workspace.lake.get_bytes(f"pins/{pins['meters.toml']}") == workspace.project.files["meters.toml"]
+    assert workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") == workspace.project.files["accounts.csv"]
+    assert sorted(pins["sql"]) == ["event_quantities", "excluded_events", "usage", "usage_events"]
+
+
+def test_files_of_other_dates_do_not_change_the_inputs(workspace: Workspace) -> None:
+    commit_raw_events(workspace, [raw_event()])
+    first = deduplicate(workspace, WINDOW, NOW)
+    other_day = raw_event(object_id="usage/next@1", event_at=WINDOW.end, received_at=WINDOW.end)
+    commit_raw_events(workspace, [other_day], listed_at=COLLECTED_AT + timedelta(hours=1))
+
+    again = deduplicate(workspace, WINDOW, NOW)
+
+    assert again == first

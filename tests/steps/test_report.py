@@ -1,0 +1,185 @@
+"""The report shows every number of the night, asks no other host for anything, and is the same bytes each time."""
+
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+
+import pytest
+
+from pipeline.core.errors import ReconciliationError
+from pipeline.core.revision import WindowRevision
+from pipeline.steps.accept import accept, reject
+from pipeline.steps.check import check
+from pipeline.steps.collect import collect
+from pipeline.steps.deduplicate import deduplicate
+from pipeline.steps.reconcile import reconcile
+from pipeline.steps.report import report
+from pipeline.steps.workspace import Workspace
+from tests.fixtures_project import put_events, put_object, usage_event
+from tests.steps.night import AT, START, WINDOW, compute, computed_night, forged_revision, put_night, revision_of
+
+
+def page_of(ws: Workspace, revision: WindowRevision) -> str:
+    return report(ws, revision.window_id, revision.revision).read_text(encoding="utf-8")
+
+
+def words_of(page: str) -> str:
+    """Return what a reader sees, without tags and with single spaces."""
+    body = page[page.index("<body>") :]
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def reconciled_night(ws: Workspace) -> WindowRevision:
+    revision = revision_of(ws)
+    reconcile(ws, revision.window_id, revision.revision, AT)
+    return revision
+
+
+def test_the_report_of_an_accepted_night_begins_with_its_verdict(night: Workspace) -> None:
+    revision = revision_of(night)
+    check(night, revision.window_id, revision.revision, AT)
+    reconcile(night, revision.window_id, revision.revision, AT)
+    accept(night, revision.window_id, revision.revision, AT)
+
+    page = page_of(night, revision)
+
+    words = words_of(page)
+    assert "reconciled: unexplained 0 events; 3 events billed, 5 excluded, 2 lines quarantined" in words
+    assert "1, accepted" in words
+    assert "0 not met" in words
+
+
+def test_the_report_shows_the_night_step_by_step(night: Workspace) -> None:
+    words = words_of(page_of(night, reconciled_night(night)))
+
+    for step in (
+        "lines received 10",
+        "quarantined: empty object -1",
+        "quarantined: malformed line -1",
+        "events received 8",
+        "of other windows -1",
+        "from other nights +1",
+        "events of the window 8",
+        "excluded: exact duplicate -1",
+        "excluded: conflicting duplicate -1",
+        "excluded: late -1",
+        "excluded: orphaned account -1",
+        "excluded: unreadable quantity -1",
+        "events billed 3",
+    ):
+        assert step in words, step
+    assert "unexplained -" not in words
+
+
+def test_the_report_shows_quantities_amounts_and_where_conflicts_were_read(night: Workspace) -> None:
+    words = words_of(page_of(night, reconciled_night(night)))
+
+    assert "2,003,048.5" in words, "raw quantity of tokens-input"
+    assert "2,001,001.5" in words, "billed quantity of tokens-input"
+    assert re.search(r"2026-01 EUR 1 2 5\.6000028 5\.60 0\.0000028", words), "exact, rounded and residual"
+    assert re.search(r"api b request\.completed customer-2 .* usage/a\.ndjson@\w+ 4 usage/a\.ndjson@\w+ 2", words)
+    assert "billing run --window 2026-01-15 --include-late" in words
+
+
+def test_the_same_revision_makes_the_same_bytes_whatever_has_arrived_since(workspace: Workspace) -> None:
+    computed_night(workspace)
+    revision = reconciled_night(workspace)
+    first = page_of(workspace, revision)
+    put_events(workspace.raw, "usage/more.ndjson", [usage_event(id="more")], START + timedelta(hours=20))
+    collect(workspace, AT + timedelta(days=1), lambda _: None)
+    compute(workspace, AT + timedelta(days=1))
+
+    again = page_of(workspace, revision)
+
+    assert again == first
+
+
+def test_the_report_asks_no_host_for_anything_and_runs_nothing(night: Workspace) -> None:
+    page = page_of(night, reconciled_night(night))
+
+    assert "default-src 'none'" in page
+    assert not re.search(
+        r"(?i)<(script|link|img|iframe|object|embed|base|form)\b|url\(|@import|https?://|\son\w+=", page
+    )
+    assert set(re.findall(r'href="([^"]*)"', page)) <= {f"#{anchor}" for anchor in re.findall(r'id="([^"]*)"', page)}
+
+
+def test_raw_bytes_of_a_producer_cannot_act_on_the_page(workspace: Workspace) -> None:
+    hostile = b'<script>alert("1")</script><img src=x onerror=alert(1)>\x1b[31m\xff\n'
+    put_object(workspace.raw, "usage/hostile.ndjson", hostile, START + timedelta(hours=12))
+    collect(workspace, AT, lambda _: None)
+    revision = compute(workspace)
+
+    page = page_of(workspace, revision)
+
+    assert "<script" not in page
+    assert "<img" not in page
+    assert r'<script>alert("1")</script><img src=x onerror=alert(1)>\x1b[31m\xff' in html.unescape(page)
+
+
+def test_a_reason_shows_its_first_twenty_events_and_how_many_more(workspace: Workspace) -> None:
+    events = [usage_event(id=f"r{number:02}", subject="customer-404") for number in range(23)]
+    put_events(workspace.raw, "usage/orphans.ndjson", events, START + timedelta(hours=13))
+    collect(workspace, AT, lambda _: None)
+
+    page = page_of(workspace, compute(workspace))
+
+    assert len(re.findall(r">api r\d\d<", page)) == 20
+    assert "and 3 more in excluded_events" in page
+
+
+def test_a_rejected_revision_has_a_report_that_says_why(night: Workspace) -> None:
+    revision = revision_of(night)
+    reject(night, revision.window_id, revision.revision, AT, "check.critical_failed: a sum is <negative>\n  why")
+
+    words = words_of(page_of(night, revision))
+
+    assert "not reconciled: check.critical_failed: a sum is <negative>; 3 events would be billed" in words
+    assert "The reconciliation has not run for this revision." in words
+
+
+def test_a_revision_whose_usage_was_never_computed_has_a_report(workspace: Workspace) -> None:
+    put_night(workspace.raw)
+    collect(workspace, AT, lambda _: None)
+    revision = deduplicate(workspace, WINDOW, AT)
+
+    words = words_of(page_of(workspace, revision))
+
+    assert "Usage was not computed." in words
+    assert "There is no draft with this revision." in words
+
+
+def test_a_failed_control_is_shown_with_both_sides(night: Workspace) -> None:
+    queries = {"usage": "SELECT * FROM usage WHERE account_id <> 'acct-1'"}
+    revision = forged_revision(night, revision_of(night), queries)
+    with pytest.raises(ReconciliationError):
+        reconcile(night, revision.window_id, revision.revision, AT)
+
+    words = words_of(page_of(night, revision))
+
+    assert words.startswith("Skip to the waterfall Test Ltd · test project")
+    assert re.search(r"not reconciled: 4 of \d+ controls failed", words)
+    assert "tokens-input tokens 2,001,001.5 2,000,001.5 -1,000 0 fail" in words
+
+
+def test_no_number_of_the_report_has_an_exponent(night: Workspace) -> None:
+    words = words_of(page_of(night, reconciled_night(night)))
+
+    assert not re.search(r"\b\d(\.\d+)?[eE][+-]?\d+\b", re.sub(r"\b[0-9a-f]{12,}\b", "", words))
+
+
+def test_the_evidence_names_every_object_manifest_and_pin(night: Workspace) -> None:
+    revision = reconciled_night(night)
+    receipt = night.control_plane.publication("usage", revision.scope, 1)
+    assert receipt is not None
+
+    page = page_of(night, revision)
+
+    night = night.control_plane.objects_received(START, AT)
+    assert all(known.object_id in page for known in night if known.received_at < WINDOW.end + timedelta(hours=6))
+    assert receipt.manifest_hash in page
+    assert receipt.content_hash in page
+    assert revision.pins["meters.toml"] in page
+    assert revision.inputs_hash in page

@@ -1,0 +1,49 @@
+"""The status tells how far billing is, in values that JSON has."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.steps.reconcile import reconcile
+from pipeline.steps.status import status
+from pipeline.steps.workspace import Workspace
+from tests.steps.night import AT, put_night, revision_of
+
+
+def test_a_project_that_has_collected_nothing_has_a_status(workspace: Workspace) -> None:
+    facts = status(workspace)
+
+    assert facts["watermark"] is None
+    assert facts["windows"] == []
+    assert facts["collected"] == {"objects": 0, "lines": 0, "raw_events": 0, "quarantined": 0}
+
+
+def test_the_status_shows_the_newest_revision_of_a_window_and_its_verdict(night: Workspace) -> None:
+    revision = revision_of(night)
+    before = status(night)
+    reconcile(night, revision.window_id, revision.revision, AT)
+
+    after = status(night)
+
+    assert json.loads(json.dumps(after)) == after
+    assert before["windows"][0]["verdict"] == "not reconciled yet"
+    assert after["windows"] == [
+        {
+            "window": "2026-01-15",
+            "revision": 1,
+            "state": "candidate",
+            "verdict": "reconciled",
+            "billed_events": 3,
+            "late_events": 1,
+            "cutoff_at": "2026-01-16T06:00:00+00:00",
+            "needs_revision": False,
+        }
+    ]
+    assert after["collected"] == {"objects": 5, "lines": 11, "raw_events": 9, "quarantined": 2}
+    assert after["periods"] == [{"period": "2026-01", "state": "open", "line_items": 6, "invoices": 0}]
+
+
+def test_objects_that_wait_in_the_bucket_are_not_counted_as_collected(workspace: Workspace) -> None:
+    put_night(workspace.raw)
+
+    assert status(workspace)["collected"]["objects"] == 0

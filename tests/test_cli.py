@@ -1,0 +1,123 @@
+"""The console script as people and schedulers meet it: exit codes, sentences, one JSON document."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.adapters.object_store import ObjectStore
+from tests.fixtures_project import put_events, usage_event, write_project
+
+NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
+
+
+def billing(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def json_of(done: subprocess.CompletedProcess[str]) -> Any:
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_one_night_from_a_shell_collects_runs_reports_and_a_second_run_changes_nothing(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+    put_events(raw_bucket, "usage/a.ndjson", [usage_event(), usage_event(id="b", time="yesterday")], NOON)
+
+    collected = billing("collect", "--project", folder, "--json")
+    assert collected.returncode == 0, collected.stderr
+    assert json_of(collected)["raw_events"] == 1
+    assert json_of(collected)["by_reason"] == {"invalid_time": 1}
+
+    first = billing("run", "--window", "2026-01-15", "--project", folder, "--json")
+    assert first.returncode == 0, first.stderr
+    assert json_of(first)["is_new"] is True
+    assert Path(json_of(first)["report"]).is_file()
+    before = {path: path.read_bytes() for path in (folder / "lake").rglob("*") if path.is_file()}
+
+    second = billing("run", "--window", "2026-01-15", "--project", folder)
+    assert second.returncode == 0, second.stderr
+    assert "revision 1 is current" in second.stdout
+    assert {path: path.read_bytes() for path in (folder / "lake").rglob("*") if path.is_file()} == before
+
+    shown = billing("report", "--window", "2026-01-15", "--project", folder)
+    assert Path(shown.stdout.strip()).is_file()
+
+    facts = json_of(billing("status", "--project", folder, "--json"))
+    assert [(window["window"], window["revision"]) for window in facts["windows"]] == [("2026-01-15", 1)]
+
+
+def test_a_window_that_is_not_collected_is_a_refusal_with_exit_code_1(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+
+    done = billing("run", "--window", "2026-01-15", "--project", folder)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("window.not_collected: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_refusal_with_json_is_one_json_document(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+
+    done = billing("close", "--period", "2026-01", "--project", folder, "--json")
+
+    assert done.returncode == 1
+    assert json_of(done)["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--window", "yesterday"), "--window"),
+        (("run", "--window", "2026-01-15T06:00Z"), "--window"),
+        (("run",), "--window"),
+        (("close", "--period", "2026-13"), "--period"),
+        (("collect", "--unknown"), "--unknown"),
+    ],
+)
+def test_wrong_use_is_exit_code_2_and_names_the_option(
+    tmp_path: Path, raw_bucket: ObjectStore, arguments: tuple[str, ...], said: str
+) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+
+    done = billing(*arguments, "--project", folder)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("collect",), ("run", "--window", "2026-01-15"), ("status",)])
+def test_a_broken_project_stops_every_command_before_any_work(
+    tmp_path: Path, raw_bucket: ObjectStore, command: tuple[str, ...]
+) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket, {"meters.toml": "[[meters]]\nsku = 'a'\n"})
+
+    done = billing(*command, "--project", folder)
+
+    assert done.returncode == 2
+    assert "meters.toml" in done.stderr
+    assert not (folder / "control_plane.db").exists()
+    assert not (folder / "lake").exists()
+
+
+def test_init_writes_a_project_that_is_valid_and_refuses_a_folder_with_content(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+
+    made = billing("init", folder)
+    again = billing("init", folder)
+    status = billing("status", "--project", folder)
+
+    assert made.returncode == 0, made.stderr
+    assert again.returncode == 2
+    assert status.returncode == 0, status.stderr

@@ -1,0 +1,357 @@
+"""The suites of ``expectations/``: each is well formed, and each expectation in it fails on a planted fault.
+
+A check that cannot fail proves nothing. So the rows below, which stand on every boundary from inside, pass every
+expectation, and each fault is one small change that the expectation named beside it has to find.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.adapters.checks import Suite, load_suite, run_suite, suite_files
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.check import Severity
+from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, Dataset
+
+WINDOW_START = datetime(2026, 1, 15, tzinfo=UTC)
+WINDOW_END = datetime(2026, 1, 16, tzinfo=UTC)
+CUTOFF_AT = WINDOW_END + timedelta(hours=6)
+PERIOD_START, PERIOD_END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+IN_TOKYO = timedelta(hours=9)
+TOLERANCE = timedelta(minutes=5)
+INSTANT_BEFORE = timedelta(microseconds=1)
+
+BANNED_SQL = r"\b(NOW|TODAY|HASH|RANDOM|UUID|AVG|READ_\w+)\s*\(|\bCURRENT_\w+|\b(BETWEEN|DOUBLE|FLOAT|REAL)\b|/"
+
+CHECKED = (USAGE_EVENTS, USAGE, LINE_ITEMS)
+
+REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, ...]]]] = {
+    "run": (
+        (
+            ("window_start", INSTANT),
+            ("window_end", INSTANT),
+            ("cutoff_at", INSTANT),
+            ("grain", "INTERVAL"),
+            ("future_tolerance", "INTERVAL"),
+        ),
+        [(WINDOW_START, WINDOW_END, CUTOFF_AT, timedelta(hours=1), TOLERANCE)],
+    ),
+    "accounts": (
+        (("account_id", "VARCHAR"), ("currency", "VARCHAR"), ("plan", "VARCHAR")),
+        [("acct-1", "USD", "standard"), ("acct-2", "JPY", "standard")],
+    ),
+    "account_validity": (
+        (("account_id", "VARCHAR"), ("valid_from", INSTANT), ("valid_to", INSTANT)),
+        [("acct-1", WINDOW_START, WINDOW_END), ("acct-2", PERIOD_START, PERIOD_END)],
+    ),
+    "account_periods": (
+        (("account_id", "VARCHAR"), ("period_id", "VARCHAR"), ("period_start", INSTANT), ("period_end", INSTANT)),
+        [
+            ("acct-1", "2026-01", PERIOD_START, PERIOD_END),
+            ("acct-2", "2026-01", PERIOD_START - IN_TOKYO, PERIOD_END - IN_TOKYO),
+        ],
+    ),
+    "meters": (
+        (("sku", "VARCHAR"), ("event_type", "VARCHAR"), ("aggregation", "VARCHAR"), ("unit", "VARCHAR")),
+        [("tokens", "request", "sum", "tokens"), ("requests", "request", "count", "requests")],
+    ),
+    "currencies": (
+        (("currency", "VARCHAR"), ("minor_unit", "DECIMAL(28,4)")),
+        [("USD", Decimal("0.01")), ("JPY", Decimal(1))],
+    ),
+    "price_books": ((("version", "VARCHAR"),), [("standard@0123456789ab",)]),
+}
+
+
+def event(**changed: Any) -> dict[str, Any]:
+    good = {
+        "source": "api",
+        "id": "first",
+        "account_id": "acct-1",
+        "type": "request",
+        "event_at": WINDOW_START,
+        "received_at": CUTOFF_AT - INSTANT_BEFORE,
+        "quantity": None,
+        "data": '{"tokens":"5"}',
+        "object_id": "usage/a.ndjson@0123456789ab",
+        "line_number": 1,
+    }
+    return {**good, **changed}
+
+
+def usage(**changed: Any) -> dict[str, Any]:
+    good = {
+        "account_id": "acct-1",
+        "sku": "tokens",
+        "dimensions": "{}",
+        "grain_start": WINDOW_START,
+        "quantity": Decimal("0.000000001"),
+        "unit": "tokens",
+        "event_count": 1,
+        "event_set_hash": "0123456789abcdef0123456789abcdef",
+    }
+    return {**good, **changed}
+
+
+def line(**changed: Any) -> dict[str, Any]:
+    good = {
+        "line_item_id": "acct-1/tokens/2026-01/per_unit/1",
+        "account_id": "acct-1",
+        "period_id": "2026-01",
+        "service_period_start": PERIOD_START,
+        "service_period_end": PERIOD_END,
+        "plan": "standard",
+        "sku": "tokens",
+        "description": "Tokens",
+        "model": "per_unit",
+        "tier": 1,
+        "quantity": Decimal("2.5"),
+        "unit": "tokens",
+        "unit_price": Decimal("0.01"),
+        "per_units": Decimal(1),
+        "currency": "USD",
+        "amount_exact": Decimal("0.025"),
+        "amount": Decimal("0.03"),
+        "residual": Decimal("-0.005"),  # half a cent: the most that rounding can give
+        "price_book_version": "standard@0123456789ab",
+    }
+    return {**good, **changed}
+
+
+GOOD_ROWS = {
+    USAGE_EVENTS: [
+        event(),
+        event(
+            id="last",
+            event_at=WINDOW_END - INSTANT_BEFORE,
+            received_at=WINDOW_END - INSTANT_BEFORE - TOLERANCE,
+            quantity=Decimal(0),
+            line_number=2,
+        ),
+        event(id="other", data='{"tokens":"6"}', line_number=3),
+    ],
+    USAGE: [
+        usage(),
+        usage(sku="requests", unit="requests", quantity=Decimal(3), event_count=3),
+        usage(grain_start=WINDOW_END - timedelta(hours=1), quantity=Decimal(0)),
+    ],
+    LINE_ITEMS: [
+        line(),
+        line(
+            line_item_id="acct-2/requests/2026-01/graduated/2",
+            account_id="acct-2",
+            service_period_start=PERIOD_START - IN_TOKYO,
+            service_period_end=PERIOD_END - IN_TOKYO,
+            sku="requests",
+            unit="requests",
+            model="graduated",
+            tier=2,
+            unit_price=Decimal(0),
+            quantity=Decimal(0),
+            currency="JPY",
+            amount_exact=Decimal("7.5"),
+            amount=Decimal(7),
+            residual=Decimal("0.5"),
+        ),
+    ],
+}
+
+# (dataset, expectation, the fault as SQL that changes the good rows)
+FAULTS = [
+    (USAGE_EVENTS, "one_row_per_idempotency_key", "UPDATE usage_events SET id = 'first'"),
+    (USAGE_EVENTS, "one_event_per_raw_line", "UPDATE usage_events SET line_number = 1"),
+    (USAGE_EVENTS, "source_is_there", "UPDATE usage_events SET source = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "id_is_there", "UPDATE usage_events SET id = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "account_is_there", "UPDATE usage_events SET account_id = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "event_time_is_there", "UPDATE usage_events SET event_at = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "receipt_time_is_there", "UPDATE usage_events SET received_at = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "event_time_in_window", "UPDATE usage_events SET event_at = TIMESTAMPTZ '2026-01-16 00:00:00Z'"),
+    (
+        USAGE_EVENTS,
+        "event_time_in_window",
+        "UPDATE usage_events SET event_at = TIMESTAMPTZ '2026-01-14 23:59:59.999999Z'",
+    ),
+    (
+        USAGE_EVENTS,
+        "received_before_the_cutoff",
+        "UPDATE usage_events SET received_at = TIMESTAMPTZ '2026-01-16 06:00:00Z' WHERE id = 'first'",
+    ),
+    (
+        USAGE_EVENTS,
+        "not_from_the_future",
+        "UPDATE usage_events SET received_at = received_at - INTERVAL 1 MICROSECOND WHERE id = 'last'",
+    ),
+    (USAGE_EVENTS, "account_valid_at_event_time", "UPDATE usage_events SET account_id = 'acct-9' WHERE id = 'first'"),
+    (USAGE_EVENTS, "account_valid_at_event_time", "UPDATE account_validity SET valid_to = valid_from"),
+    (USAGE_EVENTS, "account_valid_at_event_time", "UPDATE account_validity SET valid_from = valid_to"),
+    (
+        USAGE_EVENTS,
+        "account_valid_at_event_time",
+        "DELETE FROM usage_events WHERE id = 'last'; "
+        "UPDATE account_validity SET valid_from = TIMESTAMPTZ '2026-01-01 00:00:00Z', "
+        "valid_to = TIMESTAMPTZ '2026-01-15 00:00:00Z'",
+    ),
+    (USAGE_EVENTS, "type_has_a_meter", "UPDATE usage_events SET type = 'unknown' WHERE id = 'first'"),
+    (USAGE_EVENTS, "type_has_a_meter", "UPDATE usage_events SET type = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "raw_line_is_known", "UPDATE usage_events SET object_id = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "raw_line_is_known", "UPDATE usage_events SET line_number = 0 WHERE id = 'first'"),
+    (USAGE_EVENTS, "data_is_a_json_object", "UPDATE usage_events SET data = '[1]' WHERE id = 'first'"),
+    (USAGE_EVENTS, "data_is_a_json_object", "UPDATE usage_events SET data = '{\"tokens\":' WHERE id = 'first'"),
+    (USAGE_EVENTS, "data_is_a_json_object", "UPDATE usage_events SET data = NULL WHERE id = 'first'"),
+    (USAGE_EVENTS, "quantity_not_negative", "UPDATE usage_events SET quantity = -0.000000001 WHERE id = 'first'"),
+    (
+        USAGE_EVENTS,
+        "no_event_under_two_keys",
+        "UPDATE usage_events SET data = '{}'",
+    ),
+    (USAGE_EVENTS, "window_has_events", "DELETE FROM usage_events"),
+    (USAGE, "one_row_per_grain", "INSERT INTO usage SELECT * FROM usage WHERE sku = 'requests'"),
+    (USAGE, "account_is_there", "UPDATE usage SET account_id = NULL WHERE sku = 'requests'"),
+    (USAGE, "sku_is_there", "UPDATE usage SET sku = NULL WHERE sku = 'requests'"),
+    (USAGE, "dimensions_are_there", "UPDATE usage SET dimensions = NULL WHERE sku = 'requests'"),
+    (USAGE, "grain_is_there", "UPDATE usage SET grain_start = NULL WHERE sku = 'requests'"),
+    (USAGE, "quantity_is_there", "UPDATE usage SET quantity = NULL WHERE sku = 'requests'"),
+    (USAGE, "grain_in_window", "UPDATE usage SET grain_start = TIMESTAMPTZ '2026-01-16 00:00:00Z'"),
+    (USAGE, "grain_in_window", "UPDATE usage SET grain_start = TIMESTAMPTZ '2026-01-14 23:00:00Z'"),
+    (USAGE, "grain_starts_on_a_grain", "UPDATE usage SET grain_start = grain_start + INTERVAL 1 MICROSECOND"),
+    (USAGE, "account_is_known", "UPDATE usage SET account_id = 'acct-9' WHERE sku = 'requests'"),
+    (USAGE, "sku_and_unit_of_a_meter", "UPDATE usage SET sku = 'unknown' WHERE sku = 'requests'"),
+    (USAGE, "sku_and_unit_of_a_meter", "UPDATE usage SET unit = 'tokens' WHERE sku = 'requests'"),
+    (USAGE, "made_of_events", "UPDATE usage SET event_count = 0 WHERE sku = 'requests'"),
+    (USAGE, "a_count_is_its_events", "UPDATE usage SET quantity = 3.000000001 WHERE sku = 'requests'"),
+    (USAGE, "event_set_is_named", "UPDATE usage SET event_set_hash = '' WHERE sku = 'requests'"),
+    (USAGE, "quantity_not_negative", "UPDATE usage SET quantity = -0.000000001 WHERE sku = 'tokens'"),
+    (USAGE, "window_has_usage", "DELETE FROM usage"),
+    (LINE_ITEMS, "one_row_per_line_item", "INSERT INTO line_items SELECT * FROM line_items WHERE tier = 2"),
+    (LINE_ITEMS, "id_is_there", "UPDATE line_items SET line_item_id = NULL WHERE tier = 2"),
+    (LINE_ITEMS, "amount_is_there", "UPDATE line_items SET amount = NULL WHERE tier = 2"),
+    (LINE_ITEMS, "quantity_is_there", "UPDATE line_items SET quantity = NULL WHERE tier = 2"),
+    (LINE_ITEMS, "model_is_known", "UPDATE line_items SET model = 'guess' WHERE tier = 2"),
+    (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET account_id = 'acct-9' WHERE tier = 2"),
+    (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET currency = 'USD' WHERE tier = 2"),
+    (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET plan = 'other' WHERE tier = 2"),
+    (LINE_ITEMS, "sku_and_unit_of_a_meter", "UPDATE line_items SET unit = 'tokens' WHERE tier = 2"),
+    (LINE_ITEMS, "id_says_account_sku_and_period", "UPDATE line_items SET period_id = '2026-02' WHERE tier = 2"),
+    (LINE_ITEMS, "id_says_account_sku_and_period", "UPDATE line_items SET account_id = 'acct-1' WHERE tier = 2"),
+    (
+        LINE_ITEMS,
+        "service_period_of_the_account",
+        "UPDATE line_items SET service_period_end = TIMESTAMPTZ '2026-02-01 00:00:00Z' WHERE tier = 2",
+    ),
+    (
+        LINE_ITEMS,
+        "service_period_of_the_account",
+        "UPDATE line_items SET service_period_start = TIMESTAMPTZ '2026-01-01 00:00:00Z' WHERE tier = 2",
+    ),
+    (
+        LINE_ITEMS,
+        "residual_is_what_rounding_took",
+        "UPDATE line_items SET residual = residual + 0.000000000000000000001 WHERE tier = 2",
+    ),
+    (LINE_ITEMS, "residual_is_what_rounding_took", "UPDATE line_items SET residual = NULL WHERE tier = 2"),
+    (
+        LINE_ITEMS,
+        "residual_within_half_a_minor_unit",
+        "UPDATE line_items SET residual = 0.500000000000000000001 WHERE tier = 2",
+    ),
+    (
+        LINE_ITEMS,
+        "residual_within_half_a_minor_unit",
+        "UPDATE line_items SET residual = -0.005000000000000000001 WHERE tier = 1",
+    ),
+    (LINE_ITEMS, "residual_within_half_a_minor_unit", "UPDATE line_items SET currency = 'EUR' WHERE tier = 2"),
+    (LINE_ITEMS, "amount_in_whole_minor_units", "UPDATE line_items SET amount = 0.0301 WHERE tier = 1"),
+    (LINE_ITEMS, "amount_in_whole_minor_units", "UPDATE line_items SET amount = 7.01 WHERE tier = 2"),
+    (LINE_ITEMS, "tier_counts_from_one", "UPDATE line_items SET tier = 0 WHERE tier = 2"),
+    (LINE_ITEMS, "tier_counts_from_one", "UPDATE line_items SET model = 'per_unit' WHERE tier = 2"),
+    (LINE_ITEMS, "price_is_for_some_units", "UPDATE line_items SET per_units = 0 WHERE tier = 2"),
+    (LINE_ITEMS, "price_book_is_known", "UPDATE line_items SET price_book_version = 'draft@000' WHERE tier = 2"),
+    (LINE_ITEMS, "unit_price_not_negative", "UPDATE line_items SET unit_price = -0.000000000001 WHERE tier = 2"),
+    (LINE_ITEMS, "quantity_not_negative", "UPDATE line_items SET quantity = -0.000000001 WHERE tier = 2"),
+    (LINE_ITEMS, "period_has_line_items", "DELETE FROM line_items"),
+]
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
+    with Warehouse(tmp_path) as session:
+        for dataset, rows in GOOD_ROWS.items():
+            session.table_rows(dataset.name, dataset.columns, [tuple(row.values()) for row in rows])
+        for name, (columns, reference_rows) in REFERENCE_TABLES.items():
+            session.table_rows(name, columns, reference_rows)
+        yield session
+
+
+def only(suite: Suite, name: str) -> Suite:
+    expectations = tuple(expectation for expectation in suite.expectations if expectation.meta.name == name)
+    return Suite(suite.dataset, expectations, suite.content)
+
+
+def test_there_is_one_suite_for_each_dataset_that_is_checked() -> None:
+    assert {path.stem for path in suite_files()} == {dataset.name for dataset in CHECKED}
+
+
+@pytest.mark.parametrize("dataset", CHECKED, ids=lambda dataset: dataset.name)
+def test_a_suite_has_both_severities_and_says_when_there_are_no_rows(dataset: Dataset) -> None:
+    suite = load_suite(dataset)
+
+    # Most expectations hold for an empty dataset, so one of them has to count its rows.
+    assert {expectation.severity for expectation in suite.expectations} == set(Severity)
+    assert "expect_table_row_count_to_be_between" in {expectation.type for expectation in suite.expectations}
+
+
+@pytest.mark.parametrize("dataset", CHECKED, ids=lambda dataset: dataset.name)
+def test_a_suite_is_written_the_way_json_tools_write_it(dataset: Dataset) -> None:
+    content = load_suite(dataset).content.decode()
+
+    assert content == json.dumps(json.loads(content), indent=2, ensure_ascii=False) + "\n"
+
+
+@pytest.mark.parametrize("dataset", CHECKED, ids=lambda dataset: dataset.name)
+def test_the_sql_of_a_suite_has_no_clock_float_or_path(dataset: Dataset) -> None:
+    queries = [query for e in load_suite(dataset).expectations if (query := e.wrong_rows(dataset))]
+    assert queries
+
+    findings = [
+        found[0]
+        for query, _ in queries
+        if (found := re.search(BANNED_SQL, re.sub(r"'[^']*'", "''", query), re.IGNORECASE))
+    ]
+
+    assert findings == []
+
+
+@pytest.mark.parametrize("dataset", CHECKED, ids=lambda dataset: dataset.name)
+def test_rows_on_the_boundaries_pass_every_expectation(dataset: Dataset, warehouse: Warehouse) -> None:
+    suite = load_suite(dataset)
+
+    results = run_suite(suite, "window=2026-01-15", warehouse.connection)
+
+    assert [result.expectation for result in results] == [expectation.meta.name for expectation in suite.expectations]
+    assert [result for result in results if not result.success] == []
+
+
+@pytest.mark.parametrize("dataset", CHECKED, ids=lambda dataset: dataset.name)
+def test_every_expectation_has_a_fault_that_it_must_find(dataset: Dataset) -> None:
+    planted = {name for planted_in, name, _ in FAULTS if planted_in == dataset}
+
+    assert planted == {expectation.meta.name for expectation in load_suite(dataset).expectations}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name", "fault"), FAULTS, ids=[f"{d.name}-{name}-{i}" for i, (d, name, _) in enumerate(FAULTS)]
+)
+def test_an_expectation_finds_its_fault(dataset: Dataset, name: str, fault: str, warehouse: Warehouse) -> None:
+    warehouse.connection.execute(fault)
+
+    (result,) = run_suite(only(load_suite(dataset), name), "window=2026-01-15", warehouse.connection)
+
+    assert not result.success
+    assert result.expectation == name
+    assert result.sample_keys or result.observed == "0 rows"
