@@ -214,7 +214,11 @@ def _newest_rows(workspace: Workspace, dataset: Any, scope: str, revision: int |
 def _summary(result: DemoResult) -> list[str]:
     lines = ["", f"Billed for {PERIOD}: {result.invoice_count} invoices, {result.line_count:,} line items"]
     lines += [f"  {total:>14,f} {currency}" for currency, total in sorted(result.totals.items())]
-    lines += [f"from {result.billed_event_count:,} events of three nights, each counted once.", ""]
+    lines += [
+        f"{result.billed_event_count:,} events of three nights were counted, each once. Those that are in February in",
+        "their account's time zone wait for the next invoice.",
+        "",
+    ]
     lines.append("Not billed, and why: events that were read")
     lines += _counts(result.excluded, EXCLUSION_SENTENCES)
     lines.append("Not billed, and why: lines or files that could not be read, kept in quarantine")

@@ -367,8 +367,11 @@ class ControlPlane:
         drafts: Sequence[InvoiceDraft],
         write_document: Callable[[InvoiceDraft, str], str],
         at: datetime,
+        revisions: Mapping[str, int] | None = None,
     ) -> list[IssuedInvoice]:
         """Number every draft and make the period final, all in one transaction; a final period returns its invoices.
+
+        ``revisions`` names, by window, the accepted revision that was rated; a newer one accepted meanwhile is refused.
 
         Numbers follow the account order and have no gap: whatever fails, also ``write_document`` (which stores the
         document of a number and returns its SHA-256), takes back every number with it.
@@ -376,6 +379,7 @@ class ControlPlane:
         with self._write() as connection:
             if _exists(connection, t.final_periods.c.period_id == period_id):
                 return _invoices(connection, period_id)
+            _require_newest(connection, revisions or {})
             connection.execute(insert(t.final_periods).values(period_id=period_id, series=series, finalised_at=at))
             last_number = connection.scalar(
                 select(t.number_series.c.last_number).where(t.number_series.c.series == series).with_for_update()
@@ -469,6 +473,27 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, IDS_PER_STATEMENT)):
         yield chunk
+
+
+def _require_newest(connection: Connection, revisions: Mapping[str, int]) -> None:
+    """Refuse to close with a revision that is no longer the newest accepted one of its window."""
+    columns = t.window_revisions.c
+    newest = connection.execute(
+        select(columns.window_id, func.max(columns.revision))
+        .where(columns.state == RevisionState.ACCEPTED.value)
+        .group_by(columns.window_id)
+    )
+    overtaken = [
+        f"window {window_id}: revision {revisions[window_id]} was rated, revision {revision} is accepted now"
+        for window_id, revision in sorted(tuple(row) for row in newest)
+        if window_id in revisions and revision != revisions[window_id]
+    ]
+    if overtaken:
+        raise PublicationError(
+            "close.revision_overtaken",
+            "a window got a new revision while the period was being closed",
+            [*overtaken, "no invoice was issued and no number was taken; close the period again"],
+        )
 
 
 def _exists(connection: Connection, condition: ColumnElement[bool]) -> bool:

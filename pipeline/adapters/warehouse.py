@@ -69,6 +69,7 @@ class Warehouse:
             config["threads"] = str(threads)
         self.connection = duckdb.connect(":memory:", config=config)
         self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET enable_progress_bar = false")
 
     def __enter__(self) -> Self:
         return self

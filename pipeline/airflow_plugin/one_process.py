@@ -1,8 +1,8 @@
 """Runs the real DAGs in this process, one task after another: no scheduler, no server, no port.
 
 It is what `make demo` uses and what a DAG is tried with. A run here has the same tasks, params, trigger rules and
-receipts as under a scheduler, but a task is not tried again. Airflow's own output, which is long, goes to
-a log file; one line per task goes to the caller.
+receipts as under a scheduler, but nothing is waited for and no task is tried again. Airflow's own output, which is
+long, goes to a log file; one line per task goes to the caller.
 """
 
 from __future__ import annotations
@@ -87,9 +87,11 @@ class OneProcessAirflow:
         """
         self._errors.clear()
         with self.quiet():
-            dag = self._load()[dag_id]  # a fresh one: Airflow leaves the params of a run in the DAG object
-            for task in dag.tasks:
-                task.retries = 0  # nothing changes while this process waits
+            self._d = getattr(self, "_d", None) or self._load(); dag = self._d[dag_id]  # a fresh one: Airflow leaves the params of a run in the DAG object
+            for task in dag.tasks:  # nothing changes while this process waits
+                task.retries = 0
+                if hasattr(task, "poke_interval"):
+                    task.timeout = 0
             dag_run = dag.test(logical_date=logical_date, run_conf=dict(params or {}))
             returned = _returned(dag_run)
             task_count = len(dag_run.get_task_instances())

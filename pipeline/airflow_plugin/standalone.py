@@ -81,7 +81,8 @@ def _billing_environment(home: Path) -> Iterator[dict[str, str]]:
     (home / "s3" / EXAMPLE_BUCKET).mkdir(parents=True, exist_ok=True)
     with serve_s3(home / "s3") as endpoint:
         _say(f"billing project: {project}, a copy of the example ({settings.PROJECT_VARIABLE} names another)")
-        _say(f"its bucket is the folder {home / 's3' / EXAMPLE_BUCKET}: put files there, then un-pause the DAGs")
+        keys = " ".join(f"{name}={value}" for name, value in endpoint.environment().items())
+        _say(f"its bucket is s3://{EXAMPLE_BUCKET} at {endpoint.url}  {keys}")
         yield {
             **endpoint.environment(),
             settings.PROJECT_VARIABLE: str(project),
@@ -204,6 +205,7 @@ def _watch(processes: Mapping[str, subprocess.Popen[bytes]], home: Path, port: i
     while (ended := _ended(processes)) is None:
         if not is_ready and (is_ready := _is_healthy(port)):
             _say(f"Airflow is at http://127.0.0.1:{port}  user: {USER}  password: {password}  (Ctrl-C stops it)")
+            _say("the DAGs are paused at first: un-pause collect_usage and bill_window to begin")
         if not is_ready and time.monotonic() > give_up_at:
             _say(f"not healthy after {_SECONDS_TO_START} s, see the logs in {home}")
             return 1

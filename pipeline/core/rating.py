@@ -165,15 +165,18 @@ def rate_usage(
     """Return the line items of a billing period in order of id; all or nothing.
 
     Each account is priced by the book effective at the start of its own period. Usage that has no price (no
-    effective book, plan, or charge in the account's currency), that is counted in two units, or whose amount
+    effective book, plan, or charge in the account's currency), whose account is gone, that is counted in two units, or whose amount
     does not fit is collected, and one ``PricingError`` names all of it. Usage of zero needs no price.
     """
     items: list[LineItem] = []
     problems: list[str] = []
     unit_of: dict[tuple[str, str], str] = {}
     for row in usage:
-        account = accounts[row.account_id]
         where = f"account {row.account_id}, SKU {row.sku}, {plain_text(row.quantity)} {row.unit}"
+        account = accounts.get(row.account_id)
+        if account is None:
+            problems.append(f"{where}: the account is not in accounts.csv any more; its usage would vanish")
+            continue
         unit = unit_of.setdefault((row.account_id, row.sku), row.unit)
         if unit != row.unit:
             problems.append(f"{where}: the SKU is counted in {unit} as well; one SKU has one unit within a period")

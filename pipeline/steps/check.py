@@ -55,9 +55,28 @@ class _Checked:
 
 def check(workspace: Workspace, window_id: str, revision: int, at: datetime) -> CheckReport:
     """Store and return what the expectations found; ``CheckFailed`` after storing if a critical one does not hold."""
-    suites = {dataset.name: load_suite(dataset) for dataset in (USAGE_EVENTS, USAGE, LINE_ITEMS)}
     window = find_revision(workspace, window_id, revision)
-    checked = list(_publications(workspace, window))
+    return _check(workspace, window, list(_publications(workspace, window)), _scope(window_id, revision), at)
+
+
+def check_period(workspace: Workspace, line_items: Receipt, at: datetime) -> CheckReport:
+    """Check the line items that a period is about to be closed with; the last gate before invoices.
+
+    They are those of the last night unless prices or the directory changed since, which no night has checked.
+    """
+    rated = _rated_revisions(workspace, line_items)
+    if not rated:
+        return CheckReport("", 0, ())
+    window = max(rated, key=lambda revision: revision.window_start)
+    checked = _Checked(LINE_ITEMS, line_items, rated, line_items.scope.removeprefix("period="))
+    return _check(workspace, window, [checked], line_items.scope, at)
+
+
+def _check(
+    workspace: Workspace, window: WindowRevision, checked: list[_Checked], scope: str, at: datetime
+) -> CheckReport:
+    datasets = {publication.dataset.name: publication.dataset for publication in checked}
+    suites = {name: load_suite(dataset) for name, dataset in datasets.items()}
     results: list[CheckResult] = []
     for publication in checked:
         with Warehouse(workspace.scratch) as warehouse:
@@ -67,7 +86,7 @@ def check(workspace: Workspace, window_id: str, revision: int, at: datetime) -> 
                 warehouse.table_rows(name, columns, rows)
             suite = suites[publication.dataset.name]
             results += run_suite(suite, publication.receipt.scope, warehouse.connection)
-    report = CheckReport(window_id, revision, tuple(results))
+    report = CheckReport(window.window_id, window.revision, tuple(results))
     pins = {
         "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
         "checked": [[p.dataset.name, p.receipt.scope, p.receipt.manifest_hash] for p in checked],
@@ -75,7 +94,7 @@ def check(workspace: Workspace, window_id: str, revision: int, at: datetime) -> 
         "inputs_hash": window.inputs_hash,
         "price_books": [priced.version for priced in workspace.project.price_books],
     }
-    publish_document(workspace, CHECK_RESULTS, _scope(window_id, revision), report.to_json(), pins, at)
+    publish_document(workspace, CHECK_RESULTS, scope, report.to_json(), pins, at)
     require_checks_passed(report)
     return report
 

@@ -1,8 +1,8 @@
 """Close: the open period of all accounts becomes final, and each account with usage gets its numbered invoice.
 
 A period closes on evidence (P9): every window of it accepted, no late event unsettled, collection shown to be
-complete past the last cutoff. It is rated afresh, reconciled, and then made final in one transaction that takes the
-numbers (no gap), stores the JSON documents and records both. The JSON document is the invoice; the pages are
+complete past the last cutoff. It is rated afresh, checked and reconciled, and then made final in one transaction that
+takes the numbers (no gap), stores the JSON documents and records both. The JSON document is the invoice; the pages are
 rendered from the stored bytes, so closing again finishes or repeats them, and never makes another invoice.
 """
 
@@ -23,6 +23,7 @@ from pipeline.core.money import Money
 from pipeline.core.rating import LineItem
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import BillingWindow, billing_period, windows_between
+from pipeline.steps.check import check_period
 from pipeline.steps.late import late_windows
 from pipeline.steps.rate import RatedPeriod, account_periods, publish_draft, rated_period
 from pipeline.steps.reconcile import reconcile_period
@@ -50,6 +51,7 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
         _require_ready(workspace, period_id)
         rated = rated_period(workspace, period_id, candidate=None)
         draft_lines = publish_draft(workspace, rated, at)
+        check_period(workspace, draft_lines, at)
         drafts = draft_invoices(rated.lines)
         reconcile_period(workspace, period_id, drafts, at)
         invoices = _finalise(workspace, rated, draft_lines, drafts, at)
@@ -132,7 +134,8 @@ def _finalise(
         return workspace.lake.put_bytes(canonical_json(document), "documents", ".json").sha256
 
     series = workspace.project.settings.seller.number_series
-    return workspace.control_plane.finalise_period(rated.period_id, series, drafts, write_document, at)
+    revisions = {revision.window_id: revision.revision for revision in rated.revisions}
+    return workspace.control_plane.finalise_period(rated.period_id, series, drafts, write_document, at, revisions)
 
 
 def _write_readable(workspace: Workspace, invoice: IssuedInvoice, folder: Path) -> None:

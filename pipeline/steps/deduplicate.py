@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
-from pipeline.core.errors import NotReadyError
+from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
@@ -42,6 +42,7 @@ def deduplicate(
     ``include_late`` when the newest revision left late events out. ``NotReadyError`` until collection reached the
     cutoff.
     """
+    _require_billed_window(workspace, window)
     _require_collected(workspace, window)
     pins = current_pins(workspace, window)
     with _session(workspace) as (warehouse, folder):
@@ -73,6 +74,16 @@ def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: Windo
     warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
     counts = warehouse.select("exclusion_counts", {})
     return sum(count["event_count"] for count in counts if count["reason"] == ExclusionReason.LATE)
+
+
+def _require_billed_window(workspace: Workspace, window: BillingWindow) -> None:
+    first_window = workspace.project.settings.window.first_window
+    if window.start.date() < first_window:
+        raise InputError(
+            "window.before_first_window",
+            f"window {window.window_id} is before the first window that is billed",
+            [f"billing.toml: window.first_window is {first_window.isoformat()}; usage before it is never invoiced"],
+        )
 
 
 def _require_collected(workspace: Workspace, window: BillingWindow) -> None:

@@ -433,6 +433,20 @@ def test_two_invoices_for_one_account_and_currency_in_a_period_are_refused(contr
     assert control_plane.period_state("2026-01") == "open"
 
 
+def test_a_period_is_not_made_final_with_a_revision_that_was_overtaken(control_plane: ControlPlane) -> None:
+    for number in (1, 2):
+        control_plane.open_revision(revision(number), AT)
+        control_plane.decide_revision("2026-01-15", number, RevisionState.ACCEPTED, AT, "passed")
+
+    with pytest.raises(PublicationError) as refused:
+        control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT, {"2026-01-15": 1})
+    assert refused.value.code == "close.revision_overtaken"
+    assert control_plane.invoices() == []
+
+    issued = control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT, {"2026-01-15": 2})
+    assert [invoice.number for invoice in issued] == ["LLM-000001"]
+
+
 def test_a_period_without_an_invoice_becomes_final_and_uses_no_number(control_plane: ControlPlane) -> None:
     assert control_plane.finalise_period("2026-01", "LLM", [], write_document, AT) == []
     assert control_plane.period_state("2026-01") == "final"

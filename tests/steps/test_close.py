@@ -16,13 +16,14 @@ from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
-from pipeline.core.errors import InputError, NotReadyError
+from pipeline.core.errors import BillingError, InputError, NotReadyError
 from pipeline.core.invoice import InvoiceDraft
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
+from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close, windows_of_period
-from pipeline.steps.publish import dataset_files
+from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
@@ -145,6 +146,30 @@ def test_the_controls_of_the_period_are_published(ready: Workspace) -> None:
     close(ready, "2026-01", AT)
 
     assert dataset_files(ready, RECONCILIATION, "period=2026-01")
+
+
+def test_the_line_items_are_checked_before_they_are_invoiced(ready: Workspace) -> None:
+    close(ready, "2026-01", AT)
+
+    lines = ready.control_plane.publication(LINE_ITEMS.name, "period=2026-01")
+    checked = ready.control_plane.publication(CHECK_RESULTS, "period=2026-01")
+    assert lines is not None
+    assert checked is not None
+    pins = read_manifest(ready, checked.manifest_hash).pins
+    assert pins["checked"] == [[LINE_ITEMS.name, "period=2026-01", lines.manifest_hash]]
+
+
+def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(ready: Workspace) -> None:
+    gone = "\n".join(line for line in SIX_ACCOUNTS.splitlines() if not line.startswith("acct-3,"))
+    files = {"billing.toml": LAST_NIGHTS, "accounts.csv": gone}
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
+
+    with pytest.raises(BillingError) as refused:
+        close(changed, "2026-01", AT)
+
+    assert "acct-3" in str(refused.value)
+    assert changed.control_plane.invoices() == []
+    assert changed.control_plane.period_state("2026-01") == "open"
 
 
 def test_the_issue_date_is_that_of_the_last_cutoff_whenever_the_period_is_closed(ready: Workspace) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
-from pipeline.core.errors import NotReadyError
+from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.revision import RevisionState
+from pipeline.core.window import ONE_DAY, BillingWindow, parse_window
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.steps.raw_events import (
@@ -63,6 +64,17 @@ def test_a_window_is_computed_when_collection_reached_its_cutoff(workspace: Work
 def test_a_window_that_was_never_collected_is_not_ready(workspace: Workspace) -> None:
     with pytest.raises(NotReadyError, match="nothing was collected yet"):
         deduplicate(workspace, WINDOW, NOW)
+
+
+def test_a_window_before_the_first_one_is_refused_and_the_first_one_is_not(workspace: Workspace) -> None:
+    first = parse_window(workspace.project.settings.window.first_window.isoformat(), ONE_DAY)
+    commit_raw_events(workspace, [raw_event()], listed_at=CUTOFF_AT)
+
+    with pytest.raises(InputError) as refused:
+        deduplicate(workspace, BillingWindow(first.start - ONE_DAY, first.start), NOW)
+
+    assert refused.value.code == "window.before_first_window"
+    assert deduplicate(workspace, first, NOW).revision == 1
 
 
 def test_an_event_received_at_the_cutoff_is_late_and_one_microsecond_before_is_not(workspace: Workspace) -> None:
