@@ -87,7 +87,7 @@ class OneProcessAirflow:
         """
         self._errors.clear()
         with self.quiet():
-            self._d = getattr(self, "_d", None) or self._load(); dag = self._d[dag_id]  # a fresh one: Airflow leaves the params of a run in the DAG object
+            dag = self._load()[dag_id]  # a fresh one: Airflow leaves the params of a run in the DAG object
             for task in dag.tasks:  # nothing changes while this process waits
                 task.retries = 0
                 if hasattr(task, "poke_interval"):

@@ -165,8 +165,9 @@ def rate_usage(
     """Return the line items of a billing period in order of id; all or nothing.
 
     Each account is priced by the book effective at the start of its own period. Usage that has no price (no
-    effective book, plan, or charge in the account's currency), whose account is gone, that is counted in two units, or whose amount
-    does not fit is collected, and one ``PricingError`` names all of it. Usage of zero needs no price.
+    effective book, plan, or charge in the account's currency), whose account is gone, that is counted in two
+    units, or whose amount does not fit is collected, and one ``PricingError`` names all of it. Usage of zero
+    needs no price.
     """
     items: list[LineItem] = []
     problems: list[str] = []
