@@ -70,7 +70,7 @@ acct-3,Dritte Kundin,EUR,Europe/Berlin,standard,2025-12-31T23:00:00Z,,customer-3
 PRICE_BOOK = """
 name = "standard"
 author = "finance@example.com"
-effective_from = 2025-01-01T00:00:00Z
+effective_from = 2025-01-01
 
 [plans.standard]
 

@@ -12,7 +12,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
@@ -302,13 +302,13 @@ def _contract_problems(contracts: Sequence[SourceContract]) -> Iterable[str]:
 
 
 def _price_book_problems(books: Mapping[str, PriceBook]) -> Iterable[str]:
-    first_at: dict[datetime, str] = {}
+    first_at: dict[date, str] = {}
     for name, book in books.items():
         first = first_at.setdefault(book.effective_from, name)
         if first != name:
             yield (
                 f"{name}: effective_from: found {book.effective_from.isoformat()}, the same as {first}, "
-                "accepted one book for each instant"
+                "accepted one book for each date"
             )
 
 

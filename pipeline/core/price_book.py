@@ -1,20 +1,28 @@
 """Price books: plans, charges and tiers, as finance writes them in TOML.
 
-A book is read with exact decimals and named by the SHA-256 of its bytes. ``effective_from`` is an instant of
-usage time: a period is priced by the newest book that is effective at the period's start.
+A book is read with exact decimals and named by the SHA-256 of its bytes. ``effective_from`` is a calendar date, and a
+date begins in each account's own time zone: the book "from 1 January" prices the whole January of every account,
+in Tokyo as in New York. A period is priced by the newest book that is effective on the period's first day.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.core.contract import StrictModel
 from pipeline.core.decimals import Quantity, UnitPrice, fits
 from pipeline.core.money import UNIT_PRICE_SCALE, RoundingMode, exact, minor_unit_digits
+
+
+def _calendar_date(value: Any) -> Any:
+    if isinstance(value, datetime) or not isinstance(value, date | str):
+        raise ValueError("expected a date such as 2026-01-01; it begins in each account's own time zone")
+    return date.fromisoformat(value) if isinstance(value, str) else value
 
 
 class Tier(StrictModel):
@@ -114,6 +122,6 @@ class PriceBook(StrictModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     description: str = ""
     author: Annotated[str, Field(min_length=1)]
-    effective_from: AwareDatetime
+    effective_from: Annotated[date, BeforeValidator(_calendar_date)]
     rounding: RoundingMode = RoundingMode.HALF_UP
     plans: Annotated[dict[str, Plan], Field(min_length=1)]

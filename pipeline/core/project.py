@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -119,7 +119,7 @@ class Project:
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
 
-    def price_book_at(self, instant: datetime) -> PricedBook | None:
-        """Return the newest book that is effective at an instant of usage time, if there is one."""
-        effective = [priced for priced in self.price_books if priced.book.effective_from <= instant]
+    def price_book_on(self, day: date) -> PricedBook | None:
+        """Return the newest book that is effective on a calendar day of the account, if there is one."""
+        effective = [priced for priced in self.price_books if priced.book.effective_from <= day]
         return max(effective, key=lambda priced: priced.book.effective_from, default=None)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from pipeline.core.account import Account
 from pipeline.core.decimals import fits, plain_text
@@ -160,11 +161,11 @@ def rate_usage(
     usage: Iterable[PeriodUsage],
     period_id: str,
     accounts: Mapping[str, Account],
-    price_book_at: Callable[[datetime], PricedBook | None],
+    price_book_on: Callable[[date], PricedBook | None],
 ) -> list[LineItem]:
     """Return the line items of a billing period in order of id; all or nothing.
 
-    Each account is priced by the book effective at the start of its own period. Usage that has no price (no
+    Each account is priced by the book effective on the first day of its own period. Usage that has no price (no
     effective book, plan, or charge in the account's currency), whose account is gone, that is counted in two
     units, or whose amount does not fit is collected, and one ``PricingError`` names all of it. Usage of zero
     needs no price.
@@ -185,9 +186,10 @@ def rate_usage(
         if row.quantity == 0:
             continue
         period = billing_period(period_id, account.time_zone)
-        priced = price_book_at(period.start)
+        first_day = period.start.astimezone(ZoneInfo(account.time_zone)).date()
+        priced = price_book_on(first_day)
         if priced is None:
-            problems.append(f"{where}: no price book is effective at {period.start.isoformat()}")
+            problems.append(f"{where}: no price book is effective on {first_day.isoformat()}")
             continue
         plan = priced.book.plans.get(account.plan)
         if plan is None:

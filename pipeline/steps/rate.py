@@ -102,7 +102,7 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
         warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
         period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
     project = workspace.project
-    lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_at)
+    lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
     return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage)
 
 

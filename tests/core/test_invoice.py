@@ -26,7 +26,7 @@ def account(account_id: str = "acct-7") -> Account:
 
 
 def book(*tiers: dict[str, str]) -> PricedBook:
-    fields = {"name": "prices", "author": "ana", "effective_from": "2025-01-01T00:00:00Z"}
+    fields = {"name": "prices", "author": "ana", "effective_from": "2025-01-01"}
     plan = {"charges": [{**CHARGE, "tiers": list(tiers)}]}
     return PricedBook(PriceBook.model_validate({**fields, "plans": {"standard": plan}}), "prices@0123456789ab")
 

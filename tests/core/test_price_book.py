@@ -1,6 +1,7 @@
 """Price books: what is refused before anything is priced."""
 
 import tomllib
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -21,7 +22,7 @@ def graduated(*tiers: dict[str, str]) -> dict[str, Any]:
 
 
 def book(*charges: dict[str, Any], **changes: Any) -> PriceBook:
-    fields = {"name": "prices", "author": "ana", "effective_from": "2026-01-01T00:00:00Z"}
+    fields = {"name": "prices", "author": "ana", "effective_from": "2026-01-01"}
     return PriceBook.model_validate({**fields, "plans": {"standard": {"charges": list(charges)}}, **changes})
 
 
@@ -96,9 +97,10 @@ def test_a_misspelt_key_is_refused() -> None:
         book(per_unit(unit_prise="1"))
 
 
-def test_a_book_without_a_zone_in_its_effective_time_is_refused() -> None:
+@pytest.mark.parametrize("found", ["2026-01-01T00:00:00Z", datetime(2026, 1, 1, tzinfo=UTC), 20260101, "1 January"])
+def test_a_book_that_is_effective_from_anything_but_a_date_is_refused(found: object) -> None:
     with pytest.raises(ValidationError, match="effective_from"):
-        book(per_unit(), effective_from="2026-01-01T00:00:00")
+        book(per_unit(), effective_from=found)
 
 
 def test_rounding_is_half_up_unless_the_book_says_otherwise() -> None:

@@ -3,7 +3,7 @@
 import json
 import tomllib
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ def book(*charges: dict[str, Any], **changes: Any) -> PricedBook:
     content = {
         "name": "prices",
         "author": "ana",
-        "effective_from": "2026-01-01T00:00:00Z",
+        "effective_from": "2026-01-01",
         "plans": {"standard": {"charges": list(charges)}},
         **changes,
     }
@@ -66,7 +66,7 @@ def rate(
     period_id: str = "2026-01",
 ) -> list[LineItem]:
     directory = {one.account_id: one for one in accounts}
-    return rate_usage(rows, period_id, directory, lambda _instant: priced)
+    return rate_usage(rows, period_id, directory, lambda _day: priced)
 
 
 def quantities_and_amounts(items: list[LineItem]) -> list[tuple[int, str, str]]:
@@ -191,22 +191,24 @@ def test_the_service_period_is_the_month_in_the_time_zone_of_the_account() -> No
     assert item.service_period_end == datetime(2026, 2, 1, 5, tzinfo=UTC)
 
 
-def test_the_price_book_is_the_one_effective_at_the_start_of_the_period_of_the_account() -> None:
+def test_a_price_book_begins_with_the_day_in_the_time_zone_of_each_account() -> None:
     old, new = book(per_unit("1")), book(per_unit("2"))
     accounts = {
         "east": account("east", time_zone="Asia/Tokyo"),  # its January starts on 31 December, 15:00 UTC
-        "west": account("west", time_zone="UTC"),
+        "west": account("west", time_zone="America/New_York"),  # and its on 1 January, 05:00 UTC
     }
-    new_year = datetime(2026, 1, 1, tzinfo=UTC)
 
-    items = rate_usage(
-        [usage("1", account_id="east"), usage("1", account_id="west")],
-        "2026-01",
-        accounts,
-        lambda instant: new if instant >= new_year else old,
-    )
+    def priced(first_day: date) -> list[Decimal]:
+        items = rate_usage(
+            [usage("1", account_id="east"), usage("1", account_id="west")],
+            "2026-01",
+            accounts,
+            lambda day: new if day >= first_day else old,
+        )
+        return [item.amount for item in items]
 
-    assert [item.amount for item in items] == [Decimal(1), Decimal(2)]
+    assert priced(date(2026, 1, 1)) == [Decimal(2), Decimal(2)]
+    assert priced(date(2026, 1, 2)) == [Decimal(1), Decimal(1)]
 
 
 def test_everything_without_a_price_is_named_in_one_refusal() -> None:
@@ -232,7 +234,7 @@ def test_everything_without_a_price_is_named_in_one_refusal() -> None:
 
 
 def test_usage_without_an_effective_price_book_is_refused() -> None:
-    with pytest.raises(PricingError, match="no price book is effective at 2026-01-01T00:00:00"):
+    with pytest.raises(PricingError, match="no price book is effective on 2026-01-01"):
         rate(usage("1"), priced=None)
 
 

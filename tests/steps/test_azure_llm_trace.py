@@ -93,7 +93,7 @@ conv,Conversation service,USD,UTC,{plan},2023-11-01T00:00:00Z,,conv
 PRICES = """
 name = "trace"
 author = "pricing@example.com"
-effective_from = 2023-11-01T00:00:00Z
+effective_from = 2023-11-01
 
 [[plans.per_unit.charges]]
 sku = "context-tokens"
