@@ -8,6 +8,7 @@ credentials and the region of the bucket are boto3's own variables (``AWS_*``).
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -27,8 +28,15 @@ def project_folder(named: Path | None = None) -> Path:
 
 
 def endpoint_url(settings: ProjectSettings) -> str | None:
-    """Return the URL of the S3 server, or None for AWS itself."""
-    return os.environ.get(ENDPOINT_URL_VARIABLE) or settings.raw.endpoint_url
+    """Return the URL of the S3 server, or None for AWS itself; what is not a URL is refused."""
+    named = os.environ.get(ENDPOINT_URL_VARIABLE)
+    if named and not re.match(r"https?://[^/\s]+", named):
+        raise InputError(
+            "settings.endpoint_url",
+            "the S3 endpoint cannot be used",
+            [f"{ENDPOINT_URL_VARIABLE}: found {named!r}, accepted a URL such as https://s3.example.com"],
+        )
+    return named or settings.raw.endpoint_url
 
 
 def database_url(settings: ProjectSettings, folder: Path) -> str:

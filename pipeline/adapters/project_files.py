@@ -63,8 +63,9 @@ def load_project(folder: Path) -> Project:
         problems += _plan_problems(rows, read_books.values())
     if meter_file is not None:
         problems += _sku_problems(meter_file, read_books)
-        if len(read_contracts) == len(contracts):
+        if read_contracts and len(read_contracts) == len(contracts):
             problems += _event_type_problems(meter_file, read_contracts)
+            problems += _meter_path_problems(meter_file, read_contracts)
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError("project.invalid", f"{folder} has {count}; nothing was done", problems)
@@ -219,7 +220,8 @@ def _sentence(model: type[BaseModel], details: ErrorDetails) -> str:
             return f"{key}.model: found nothing, accepted {', '.join(tags)}"
         case "value_error":
             prefix = f"{key}: " if key else ""
-            return f"{prefix}found {_shown(details['input'])}; {context['error']}"
+            found = "" if isinstance(details["input"], Mapping) else f"found {_shown(details['input'])}; "
+            return f"{prefix}{found}{context['error']}"
         case "timezone_aware" | "datetime_from_date_parsing" | "datetime_parsing" | "datetime_type":
             return f"{key}: found {_shown(details['input'])}, accepted {_INSTANT}"
         case "too_short":
@@ -336,6 +338,29 @@ def _event_type_problems(meter_file: MeterFile, contracts: Sequence[SourceContra
                 f"meters.toml: event_type of {meter.sku}: found {meter.event_type!r}, "
                 f"accepted {', '.join(declared)} (event_types in sources/)"
             )
+
+
+def _meter_path_problems(meter_file: MeterFile, contracts: Sequence[SourceContract]) -> Iterable[str]:
+    """Find paths of data that no feed of the event type can fill: each event would be excluded, or counted wrongly."""
+    for meter in meter_file.meters:
+        feeds = [feed for feed in contracts if not feed.event_types or meter.event_type in feed.event_types]
+        if meter.value == "quantity" and feeds and all(feed.event.quantity is None for feed in feeds):
+            yield (
+                f"meters.toml: value of {meter.sku}: found 'quantity', which no contract maps; "
+                "accepted a path of data, or [event.quantity] in sources/"
+            )
+        if not feeds or any(not feed.event.data or feed.unknown_fields == "keep" for feed in feeds):
+            continue
+        declared = sorted({name for feed in feeds for name in feed.event.data})
+        paths = {"value": meter.value.removeprefix("data.")} if meter.value and meter.value != "quantity" else {}
+        paths |= {f"filter.{path}": path for path in meter.filter}
+        paths |= {f"dimensions.#{number}": path for number, path in enumerate(meter.dimensions, start=1)}
+        for key, path in paths.items():
+            if path.partition(".")[0] not in declared:
+                yield (
+                    f"meters.toml: {key} of {meter.sku}: found {path!r}, which no contract takes from a record; "
+                    f"accepted {', '.join(declared)} ([event.data] in sources/)"
+                )
 
 
 def _grain_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) -> Iterable[str]:

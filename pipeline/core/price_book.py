@@ -8,21 +8,16 @@ in Tokyo as in New York. A period is priced by the newest book that is effective
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.core.contract import StrictModel
 from pipeline.core.decimals import Quantity, UnitPrice, fits
 from pipeline.core.money import UNIT_PRICE_SCALE, RoundingMode, exact, minor_unit_digits
-
-
-def _calendar_date(value: Any) -> Any:
-    if isinstance(value, datetime) or not isinstance(value, date | str):
-        raise ValueError("expected a date such as 2026-01-01; it begins in each account's own time zone")
-    return date.fromisoformat(value) if isinstance(value, str) else value
+from pipeline.core.window import calendar_date
 
 
 class Tier(StrictModel):
@@ -122,6 +117,6 @@ class PriceBook(StrictModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     description: str = ""
     author: Annotated[str, Field(min_length=1)]
-    effective_from: Annotated[date, BeforeValidator(_calendar_date)]
+    effective_from: Annotated[date, BeforeValidator(calendar_date)]
     rounding: RoundingMode = RoundingMode.HALF_UP
     plans: Annotated[dict[str, Plan], Field(min_length=1)]

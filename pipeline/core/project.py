@@ -6,20 +6,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
-from pipeline.core.window import ONE_DAY
+from pipeline.core.window import ONE_DAY, calendar_date
 
+DURATION_MAX = timedelta(days=366)
 _DURATION_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
@@ -31,9 +33,12 @@ def parse_duration(text: object) -> timedelta:
     """
     if isinstance(text, timedelta):
         return text
-    if not isinstance(text, str) or not text[:-1].isdecimal() or text[-1:] not in _DURATION_UNITS:
-        raise ValueError(f"expected a duration such as 15m, 6h or 1d, got {text!r}")
-    return timedelta(seconds=int(text[:-1]) * _DURATION_UNITS[text[-1]])
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,6}[dhms]", text):
+        raise ValueError("expected a duration such as 15m, 6h or 1d")
+    duration = timedelta(seconds=int(text[:-1]) * _DURATION_UNITS[text[-1]])
+    if duration > DURATION_MAX:
+        raise ValueError(f"expected a duration of at most {DURATION_MAX.days}d")
+    return duration
 
 
 class WindowSettings(StrictModel):
@@ -42,7 +47,7 @@ class WindowSettings(StrictModel):
     length: timedelta = ONE_DAY
     grace_period: timedelta = timedelta(hours=6)
     grain: timedelta = timedelta(hours=1)
-    first_window: date
+    first_window: Annotated[date, Field(ge=date(1971, 1, 1), lt=date(3000, 1, 1)), BeforeValidator(calendar_date)]
     future_tolerance: timedelta = timedelta(minutes=5)
 
     @field_validator("length", "grace_period", "grain", "future_tolerance", mode="before")
@@ -62,8 +67,8 @@ class WindowSettings(StrictModel):
 class RawSettings(StrictModel):
     """The bucket that producers drop files into; never written by the pipeline."""
 
-    bucket: Annotated[str, Field(min_length=3)]
-    endpoint_url: str | None = None
+    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$")]
+    endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
     region: str = "us-east-1"
 
 

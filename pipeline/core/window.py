@@ -33,6 +33,17 @@ def require_utc(instant: datetime, name: str) -> datetime:
     return instant.astimezone(UTC)
 
 
+def calendar_date(value: object) -> date:
+    """Return the calendar date of a TOML date or a text like ``2026-01-01``; an instant is refused, it is not a date.
+
+    >>> calendar_date("2026-01-01")
+    datetime.date(2026, 1, 1)
+    """
+    if isinstance(value, datetime) or not isinstance(value, date | str):
+        raise ValueError("expected a calendar date such as 2026-01-01, without a time")
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class BillingWindow:
     """The half-open UTC span ``[start, end)`` that one nightly run counts."""

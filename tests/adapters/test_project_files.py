@@ -79,7 +79,7 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         (
             "billing.toml",
             replaced(BILLING, 'grain = "1h"', "grain = 3600"),
-            "billing.toml: window.grain: found 3600; expected a duration such as 15m, 6h or 1d, got 3600",
+            "billing.toml: window.grain: found 3600; expected a duration such as 15m, 6h or 1d",
         ),
         (
             "billing.toml",
@@ -99,13 +99,12 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         (
             "sources/usage.toml",
             CONTRACT + '[event.id]\nfield = "id"\nconstant = "1"\n',
-            "sources/usage.toml: event.id: found a table; set exactly one of field, constant, object_key, derive",
+            "sources/usage.toml: event.id: set exactly one of field, constant, object_key, derive",
         ),
         (
             "meters.toml",
             replaced(METERS, 'value = "data.input_tokens"', ""),
-            "meters.toml: meters.#1: found a table; "
-            'a sum needs `value` ("quantity" or "data.<path>"); a count has none',
+            'meters.toml: meters.#1: a sum needs `value` ("quantity" or "data.<path>"); a count has none',
         ),
         (
             BOOK,
@@ -134,10 +133,25 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
             f"{BOOK}: plans.standard.charges.#2.unit_price: found True; expected an exact decimal, got bool True",
         ),
         (
+            "billing.toml",
+            replaced(BILLING, '"6h"', '"999999999999d"'),
+            "billing.toml: window.grace_period: found '999999999999d'; expected a duration such as 15m, 6h or 1d",
+        ),
+        (
+            "billing.toml",
+            replaced(BILLING, '"6h"', '"9999d"'),
+            "billing.toml: window.grace_period: found '9999d'; expected a duration of at most 366d",
+        ),
+        (
+            "billing.toml",
+            replaced(BILLING, "2026-01-01", "9999-12-31"),
+            "billing.toml: window.first_window: found 9999-12-31, accepted less than 3000-01-01",
+        ),
+        (
             BOOK,
             replaced(PRICE_BOOK, "2025-01-01", "2025-01-01T00:00:00Z"),
-            f"{BOOK}: effective_from: found 2025-01-01T00:00:00+00:00; expected a date such as 2026-01-01; "
-            "it begins in each account's own time zone",
+            f"{BOOK}: effective_from: found 2025-01-01T00:00:00+00:00; expected a calendar date such as 2026-01-01, "
+            "without a time",
         ),
     ],
 )
@@ -280,6 +294,19 @@ def test_a_spreadsheet_may_add_a_byte_order_mark_and_carriage_returns(load: Load
             "accepted one book for each date",
         ),
         (
+            {
+                "sources/usage.toml": CONTRACT + '[event.data.input_tokens]\nfield = "data.input_tokens"\n',
+                "meters.toml": replaced(METERS, "data.input_tokens", "data.inputs"),
+            },
+            "meters.toml: value of tokens-input: found 'inputs', which no contract takes from a record; "
+            "accepted input_tokens ([event.data] in sources/)",
+        ),
+        (
+            {"meters.toml": replaced(METERS, '"data.input_tokens"', '"quantity"')},
+            "meters.toml: value of tokens-input: found 'quantity', which no contract maps; "
+            "accepted a path of data, or [event.quantity] in sources/",
+        ),
+        (
             {"meters.toml": replaced(METERS, "request.completed", "request.done")},
             "meters.toml: event_type of tokens-input: found 'request.done', "
             "accepted request.completed (event_types in sources/)",
@@ -373,7 +400,9 @@ def test_a_folder_that_holds_anything_is_not_written_to(tmp_path: Path) -> None:
 
 
 def test_billing_toml_can_be_read_alone(tmp_path: Path) -> None:
-    (tmp_path / "billing.toml").write_text(BILLING.replace("{bucket}", "raw-usage"))
+    (tmp_path / "billing.toml").write_text(
+        BILLING.replace("{bucket}", "raw-usage").replace("{endpoint_url}", "http://127.0.0.1:9")
+    )
     assert load_settings(tmp_path).raw.bucket == "raw-usage"
 
     (tmp_path / "billing.toml").write_text("name = 3")
