@@ -11,6 +11,8 @@ READY  := $(VENV)/.ready
 
 # uv installs the locked environment; a machine without it gets it through pip, into .uv/ only.
 UV_VERSION := 0.13.9
+# A company's own certificate authority is in the system's store; pip looks there, uv is told to.
+export UV_SYSTEM_CERTS := true
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 help: ## print this help

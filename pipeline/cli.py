@@ -1,6 +1,7 @@
 """The console script ``billing``: the same steps as the DAGs, without Airflow.
 
-Exit code 0 on success, 1 on a business refusal (a gate, not ready), 2 on wrong use (a command, a project file).
+Exit code 0 on success, 1 on a business refusal (a gate, not ready), 2 on wrong use (a command, a project file), 3 on a
+defect of the pipeline itself (with its traceback).
 With ``--json`` standard output is one JSON document, also for a refusal; progress goes to standard error.
 This module is an edge: it reads the clock and the arguments, calls one step and prints what the step returned.
 """
@@ -11,20 +12,26 @@ import dataclasses
 import json
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.exceptions import TyperException
 
 from pipeline import settings
 from pipeline.core.errors import BillingError, InputError, NotReadyError
 from pipeline.core.window import parse_window
 
+if TYPE_CHECKING:
+    from pipeline.steps.run import WindowResult
+
 T = TypeVar("T")
+DEFECT = 3
 
 app = typer.Typer(
     name="billing",
@@ -46,14 +53,29 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def main() -> None:
     """Run the console script; a refusal becomes its sentence and its exit code, never a traceback."""
+    as_json = "--json" in sys.argv
     try:
-        app()
+        exit_code = app(standalone_mode=False)
     except BillingError as error:
-        if "--json" in sys.argv:
+        if as_json:
             _print_json({"error": {"code": error.code, "summary": error.summary, "details": error.details}})
         else:
             typer.echo(str(error), err=True)
-        raise SystemExit(error.exit_code) from None
+        exit_code = error.exit_code
+    except TyperException as error:  # an option or command that does not exist
+        summary = getattr(error, "format_message", error.__str__)()
+        if as_json:
+            _print_json({"error": {"code": "cli.usage", "summary": summary, "details": ["see: billing --help"]}})
+        else:
+            typer.echo(f"cli.usage: {summary}\n  see: billing --help", err=True)
+        exit_code = InputError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        exit_code = 130
+    except Exception:
+        traceback.print_exc()
+        typer.echo("this is a defect of the pipeline, not of the data; nothing was accepted or issued", err=True)
+        exit_code = DEFECT
+    raise SystemExit(exit_code)
 
 
 def _as_json(value: Any) -> Any:
@@ -135,29 +157,49 @@ def collect(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"  no contract covers {key}")
 
 
-@app.command(epilog="Example: billing run --window 2026-01-15 --project my-billing")
+@app.command(epilog="Examples: billing run --window 2026-01-15 --project my-billing; billing run --due")
 def run(
-    window: Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")],
+    window: Annotated[str | None, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")] = None,
+    due: Annotated[
+        bool, typer.Option("--due", help="Every window that is past its cutoff and not accepted, or got late events.")
+    ] = False,
     include_late: Annotated[
         bool, typer.Option("--include-late", help="Make a new revision that takes in the events that came late.")
     ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute one billing window: deduplicate, aggregate, rate, check, reconcile, accept, report."""
-    from pipeline.steps.run import run_window
+    """Compute billing windows: deduplicate, aggregate, rate, check, reconcile, accept, report."""
+    from pipeline.steps.run import due_windows, run_window
     from pipeline.steps.workspace import open_workspace
 
+    if (window is None) != due:
+        raise InputError("cli.wrong_option", "name one --window, or --due for every window that is due", [])
     workspace = open_workspace(settings.project_folder(project))
-    billing_window = _parse(
-        window, "--window", lambda text: parse_window(text, workspace.project.settings.window.length)
-    )
-    result = run_window(workspace, billing_window, _now(), _progress(as_json), include_late=include_late)
+    if window is None:
+        windows, include_late = due_windows(workspace), True
+    else:
+        length = workspace.project.settings.window.length
+        windows = [_parse(window, "--window", lambda text: parse_window(text, length))]
+    results = []
+    for billing_window in windows:
+        result = run_window(workspace, billing_window, _now(), _progress(as_json), include_late=include_late)
+        results.append(result)
+        if not as_json:
+            _say_window(result)
     if as_json:
-        _print_json(result)
-        return
+        _print_json(results if due else results[0])
+    elif not results:
+        typer.echo("no window is due")
+
+
+def _say_window(result: WindowResult) -> None:
     state = "accepted" if result.is_new else "is current"
+    excluded = ", ".join(f"{count:,} {reason}" for reason, count in result.excluded_events.items()) or "none"
     typer.echo(f"window {result.window_id}: revision {result.revision} {state}; report {result.report}")
+    typer.echo(f"  {result.billed_events:,} events billed, excluded: {excluded}")
+    if "late" in result.excluded_events:
+        typer.echo(f"  late events wait for the next revision: billing run --window {result.window_id} --include-late")
 
 
 @app.command(epilog="Example: billing close --period 2026-01 --project my-billing")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
-from tests.fixtures_project import put_events, usage_event, write_project
+from tests.fixtures_project import PROJECT_FILES, put_events, usage_event, write_project
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
@@ -81,6 +81,7 @@ def test_a_refusal_with_json_is_one_json_document(tmp_path: Path, raw_bucket: Ob
         (("run", "--window", "yesterday"), "--window"),
         (("run", "--window", "2026-01-15T06:00Z"), "--window"),
         (("run",), "--window"),
+        (("run", "--due", "--window", "2026-01-15"), "--window"),
         (("close", "--period", "2026-13"), "--period"),
         (("collect", "--unknown"), "--unknown"),
     ],
@@ -95,6 +96,41 @@ def test_wrong_use_is_exit_code_2_and_names_the_option(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_does_not_exist_is_one_json_document_with_json() -> None:
+    done = billing("bogus", "--json")
+
+    assert done.returncode == 2
+    assert json_of(done)["error"]["code"] == "cli.usage"
+
+
+@pytest.mark.slow
+def test_every_window_that_is_due_is_billed_and_late_events_are_taken_in(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    today = datetime.now(UTC).date()  # collection reaches now, so the windows that are due end with yesterday's
+    first_window = f"first_window = {today - timedelta(days=4)}"
+    billing_toml = PROJECT_FILES["billing.toml"].replace("first_window = 2026-01-01", first_window)
+    folder = write_project(tmp_path / "project", raw_bucket, {"billing.toml": billing_toml})
+    noon = datetime.combine(today - timedelta(days=4), time(12), UTC)
+    put_events(raw_bucket, "usage/a.ndjson", [usage_event(time=noon.isoformat())], noon)
+    put_events(raw_bucket, "usage/b.ndjson", [usage_event(id="b", time=noon.isoformat())], noon + timedelta(days=1))
+    assert billing("collect", "--project", folder).returncode == 0
+
+    first = json_of(billing("run", "--due", "--project", folder, "--json"))
+    assert first[0]["billed_events"] == 1
+    assert first[0]["excluded_events"] == {"late": 1}
+    assert [result["window_id"] for result in first[:3]] == [
+        (today - timedelta(days=days)).isoformat() for days in (4, 3, 2)
+    ]
+
+    second = json_of(billing("run", "--due", "--project", folder, "--json"))
+    third = json_of(billing("run", "--due", "--project", folder, "--json"))
+    oldest = first[0]["window_id"]
+    of_oldest = [(result["revision"], result["billed_events"]) for result in second if result["window_id"] == oldest]
+    assert of_oldest == [(2, 2)]
+    assert oldest not in [result["window_id"] for result in third]
 
 
 @pytest.mark.parametrize("command", [("collect",), ("run", "--window", "2026-01-15"), ("status",)])

@@ -449,6 +449,12 @@ class ControlPlane:
                     "nothing was changed; the same call may succeed when the database answers again",
                 ],
             ) from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                "control_plane.not_a_database",
+                f"the control plane's file cannot be used: {error}",
+                [f"database {self._engine.url.render_as_string(hide_password=True)}", "correct control_plane.url"],
+            ) from error
 
 
 # SQLite is set up here and nowhere else.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from pipeline.adapters.object_store import ObjectStore
-from pipeline.core.errors import PublicationError
+from pipeline.core.errors import InputError, PublicationError
 from pipeline.core.project import ProjectSettings
 
 _PATH = re.compile(r"(?P<directory>(?!\.)[\w.=-]+(/(?!\.)[\w.=-]+)*)/(?P<sha256>[0-9a-f]{64})(?P<suffix>[\w.-]*)")
@@ -86,7 +86,14 @@ class LocalLake:
 
     def _put(self, write: Callable[[IO[bytes]], object], directory: str, suffix: str) -> DataFileRef:
         folder = self._root / directory
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                "lake.folder_unusable",
+                f"the lake's folder cannot be made: {error.strerror}",
+                [f"lake {self._root}", "correct lake.url in billing.toml, or the rights on the folder"],
+            ) from error
         descriptor, name = tempfile.mkstemp(prefix=".being-written-", dir=folder)
         temporary = Path(name)
         try:

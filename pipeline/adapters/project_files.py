@@ -12,7 +12,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +28,7 @@ from pipeline.core.manifest import sha256_hex
 from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.project import PricedBook, Project, ProjectSettings
-from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone
+from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone, period_containing
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
@@ -61,6 +61,8 @@ def load_project(folder: Path) -> Project:
         problems += _grain_problems(settings, rows)
     if len(read_books) == len(books):
         problems += _plan_problems(rows, read_books.values())
+        if settings is not None and read_books:
+            problems += _first_book_problems(settings, rows, read_books)
     if meter_file is not None:
         problems += _sku_problems(meter_file, read_books)
         if read_contracts and len(read_contracts) == len(contracts):
@@ -315,9 +317,38 @@ def _price_book_problems(books: Mapping[str, PriceBook]) -> Iterable[str]:
 
 
 def _plan_problems(rows: Sequence[AccountRow], books: Iterable[PriceBook]) -> Iterable[str]:
+    """Find accounts whose plan no book has, or whose plan no book prices in their currency."""
+    books = tuple(books)
     plans = sorted({plan for book in books for plan in book.plans})
-    for account_id, plan in sorted({(row.account_id, row.plan) for row in rows if row.plan not in plans}):
-        yield f"accounts.csv: plan of account {account_id}: found {plan!r}, accepted {', '.join(plans)} (price_books/)"
+    for account_id, plan, currency in sorted({(row.account_id, row.plan, row.currency) for row in rows}):
+        charges = [charge for book in books if plan in book.plans for charge in book.plans[plan].charges]
+        currencies = sorted({charge.currency for charge in charges})
+        if plan not in plans:
+            yield (
+                f"accounts.csv: plan of account {account_id}: found {plan!r}, "
+                f"accepted {', '.join(plans)} (price_books/)"
+            )
+        elif currency not in currencies:
+            yield (
+                f"accounts.csv: currency of account {account_id}: found {currency}, "
+                f"accepted {', '.join(currencies)} (charges of plan {plan!r} in price_books/)"
+            )
+
+
+def _first_book_problems(
+    settings: ProjectSettings, rows: Sequence[AccountRow], books: Mapping[str, PriceBook]
+) -> Iterable[str]:
+    """Find a first period that no book prices: the month in which the first window begins, where the account is."""
+    first_start = datetime.combine(settings.window.first_window, time.min, UTC)
+    first_name, first_book = min(books.items(), key=lambda item: item[1].effective_from)
+    for time_zone in sorted({row.time_zone for row in rows}):
+        first_day = date.fromisoformat(f"{period_containing(first_start, time_zone).period_id}-01")
+        if first_book.effective_from > first_day:
+            yield (
+                f"{first_name}: effective_from: found {first_book.effective_from.isoformat()}, accepted "
+                f"{first_day.isoformat()} or before, the month in which the first window begins in {time_zone}"
+            )
+            return
 
 
 def _sku_problems(meter_file: MeterFile, books: Mapping[str, PriceBook]) -> Iterable[str]:

@@ -74,6 +74,7 @@ class DataField(StrictModel):
     type: Literal["decimal", "text"] = "text"
     required: bool = True
     minimum: Quantity | None = None
+    maximum: Quantity | None = None
 
 
 class EventMapping(StrictModel):

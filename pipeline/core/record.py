@@ -429,6 +429,10 @@ def _typed(record: Record, path: Path, name: str, field: DataField) -> Any:
         raise _RejectedError(
             QuarantineReason.INVALID_QUANTITY, f"{name}: expected at least {field.minimum}, got {plain_text(number)}"
         )
+    if field.maximum is not None and number > field.maximum:
+        raise _RejectedError(
+            QuarantineReason.INVALID_QUANTITY, f"{name}: expected at most {field.maximum}, got {plain_text(number)}"
+        )
     return number
 
 

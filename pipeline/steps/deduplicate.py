@@ -66,14 +66,18 @@ def revision_pins(revision: WindowRevision) -> dict[str, str]:
     return {"inputs_hash": revision.inputs_hash, "cutoff_at": revision.cutoff_at.isoformat()}
 
 
-def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> int:
-    """Return how many events the published revision left out as late; 0 if it was not published."""
+def exclusion_counts(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> dict[str, int]:
+    """Return how many events the published revision left out, by reason; empty if it was not published."""
     if workspace.control_plane.publication(EXCLUDED_EVENTS.name, revision.scope, revision.revision) is None:
-        return 0
+        return {}
     files = dataset_files(workspace, EXCLUDED_EVENTS, revision.scope, revision.revision)
     warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
-    counts = warehouse.select("exclusion_counts", {})
-    return sum(count["event_count"] for count in counts if count["reason"] == ExclusionReason.LATE)
+    return {count["reason"]: count["event_count"] for count in warehouse.select("exclusion_counts", {})}
+
+
+def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> int:
+    """Return how many events the published revision left out as late; 0 if it was not published."""
+    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0)
 
 
 def _require_billed_window(workspace: Workspace, window: BillingWindow) -> None:

@@ -1,4 +1,4 @@
-"""One billing window from collected events to an accepted revision and its report: the order of one night.
+"""Billing windows from collected events to accepted revisions and their reports: the order of one night.
 
 The DAG `bill_window` runs the same steps one by one; this is the road without Airflow.
 """
@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.check import Severity
+from pipeline.core.dataset import USAGE_EVENTS
 from pipeline.core.errors import BillingError
 from pipeline.core.revision import RevisionState, WindowRevision
-from pipeline.core.window import BillingWindow
+from pipeline.core.window import BillingWindow, windows_between
 from pipeline.steps.accept import accept, reject
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.check import check
-from pipeline.steps.deduplicate import deduplicate
+from pipeline.steps.deduplicate import deduplicate, exclusion_counts
+from pipeline.steps.late import late_windows
 from pipeline.steps.rate import rate
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.report import report
 from pipeline.steps.workspace import Workspace
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +37,13 @@ class WindowResult:
     revision: int
     is_new: bool
     reason: str
+    billed_events: int
+    excluded_events: dict[str, int]
     report: Path
 
 
 def run_window(
-    workspace: Workspace,
-    window: BillingWindow,
-    at: datetime,
-    say: Callable[[str], None],
-    *,
-    include_late: bool = False,
+    workspace: Workspace, window: BillingWindow, at: datetime, say: Say, *, include_late: bool = False
 ) -> WindowResult:
     """Compute the window and accept it if every gate passes; unchanged inputs publish nothing new.
 
@@ -61,14 +64,41 @@ def run_window(
     return _result(workspace, revision, is_new=True)
 
 
-def _compute(workspace: Workspace, revision: WindowRevision, at: datetime, say: Callable[[str], None]) -> None:
+def due_windows(workspace: Workspace) -> list[BillingWindow]:
+    """Return, in order, each window that is collected past its cutoff and is not accepted, or that late events reached.
+
+    Windows count from the first one of the project; one that reaches only into final periods is left alone when late.
+    """
+    settings = workspace.project.settings.window
+    watermark_at = workspace.control_plane.watermark_at()
+    if watermark_at is None:
+        return []
+    first = datetime.combine(settings.first_window, time.min, UTC)
+    collected = [
+        window
+        for window in windows_between(first, watermark_at, settings.length)
+        if window.cutoff_at(settings.grace_period) <= watermark_at
+    ]
+    accepted = {
+        revision.window_id
+        for revision in workspace.control_plane.window_revisions()
+        if revision.state is RevisionState.ACCEPTED
+    }
+    late = set(late_windows(workspace))
+    return [window for window in collected if window.window_id not in accepted or window in late]
+
+
+def _compute(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> None:
     window_id, number = revision.window_id, revision.revision
     usage = aggregate(workspace, window_id, number, at)
     say(f"{window_id}: usage has {usage.row_count:,} rows")
     for draft in rate(workspace, window_id, number, at):
         say(f"{window_id}: draft of {draft.scope} has {draft.row_count:,} line items")
     checked = check(workspace, window_id, number, at)
-    say(f"{window_id}: {len(checked.results)} expectations checked")
+    warnings = checked.failed(Severity.WARNING)
+    say(f"{window_id}: {len(checked.results)} expectations checked, {len(warnings)} warnings")
+    for warning in warnings:
+        say(f"{window_id}: warning: {warning.dataset}: expected {warning.expected}, got {warning.observed}")
     controls = reconcile(workspace, window_id, number, at)
     say(f"{window_id}: {controls.row_count:,} controls reconciled")
     accept(workspace, window_id, number, at)
@@ -77,4 +107,15 @@ def _compute(workspace: Workspace, revision: WindowRevision, at: datetime, say: 
 
 def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> WindowResult:
     path = report(workspace, revision.window_id, revision.revision)
-    return WindowResult(revision.window_id, revision.revision, is_new, revision.reason, path)
+    billed = workspace.control_plane.publication(USAGE_EVENTS.name, revision.scope, revision.revision)
+    with Warehouse(workspace.scratch) as warehouse:
+        excluded = exclusion_counts(workspace, warehouse, revision)
+    return WindowResult(
+        revision.window_id,
+        revision.revision,
+        is_new,
+        revision.reason,
+        billed.row_count if billed else 0,
+        excluded,
+        path,
+    )

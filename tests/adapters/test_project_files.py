@@ -307,6 +307,16 @@ def test_a_spreadsheet_may_add_a_byte_order_mark_and_carriage_returns(load: Load
             "accepted a path of data, or [event.quantity] in sources/",
         ),
         (
+            {"accounts.csv": replaced(ACCOUNTS, "Dritte Kundin,EUR", "Dritte Kundin,GBP")},
+            "accounts.csv: currency of account acct-3: found GBP, "
+            "accepted EUR, USD (charges of plan 'standard' in price_books/)",
+        ),
+        (
+            {BOOK: replaced(PRICE_BOOK, "2025-01-01", "2026-01-01")},
+            f"{BOOK}: effective_from: found 2026-01-01, accepted 2025-12-01 or before, "
+            "the month in which the first window begins in America/New_York",
+        ),
+        (
             {"meters.toml": replaced(METERS, "request.completed", "request.done")},
             "meters.toml: event_type of tokens-input: found 'request.done', "
             "accepted request.completed (event_types in sources/)",

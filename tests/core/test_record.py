@@ -74,7 +74,7 @@ TYPED = contract(
     event={
         "quantity": {"field": "data.quantity", "type": "decimal", "minimum": 0, "required": False},
         "data": {
-            "input_tokens": {"field": "data.input_tokens", "type": "decimal", "minimum": 0},
+            "input_tokens": {"field": "data.input_tokens", "type": "decimal", "minimum": 0, "maximum": 1_000_000_000},
             "model": {"field": "data.model", "required": False},
         },
     }
@@ -490,6 +490,14 @@ CSV = contract(
     },
 )
 HEADER = b"at,customer,tokens,model"
+
+
+@pytest.mark.parametrize(("tokens", "is_accepted"), [("1000000000", True), ("1000000000.000000001", False)])
+def test_a_quantity_above_the_maximum_of_the_contract_is_quarantined(tokens: str, is_accepted: bool) -> None:
+    result = parse(event(data={"input_tokens": tokens}), TYPED)
+
+    assert isinstance(result, RawEvent) is is_accepted
+    assert is_accepted or result.reason is QuarantineReason.INVALID_QUANTITY  # type: ignore[union-attr]
 
 
 def csv_result(line: bytes, feed: SourceContract = CSV, header: bytes = HEADER) -> RawEvent | Rejection:
