@@ -61,10 +61,20 @@ def test_every_line_that_was_broken_on_purpose_is_in_quarantine_under_its_reason
 
 
 def test_every_event_that_must_not_be_billed_is_excluded_under_its_reason(demo: dict[str, Any]) -> None:
-    duplicates = demo["excluded"].pop(ExclusionReason.EXACT_DUPLICATE.value)
+    excluded = dict(demo["excluded"])
+    duplicates = excluded.pop(ExclusionReason.EXACT_DUPLICATE.value)
 
-    assert demo["excluded"] == {reason.value: count for reason, count in PLANTED_IN_EXCLUDED.items()}
+    assert excluded == {reason.value: count for reason, count in PLANTED_IN_EXCLUDED.items()}
     assert duplicates > 0
+
+
+def test_every_event_collected_is_billed_or_counted_under_a_reason(demo: dict[str, Any]) -> None:
+    assert demo["of_no_window"] == {"before_the_first_window": 1}
+    assert demo["raw_event_count"] == (
+        demo["billed_event_count"] + sum(demo["excluded"].values()) + sum(demo["of_no_window"].values())
+    )
+    assert demo["unexplained_event_count"] == 0
+    assert demo["billed_event_count"] > 1000
 
 
 def test_windows_that_late_files_reached_are_billed_again_before_the_month_is_closed(demo: dict[str, Any]) -> None:

@@ -47,6 +47,11 @@ NIGHTS = tuple(BillingWindow(FIRST_WINDOW.start + n * ONE_DAY, FIRST_WINDOW.end 
 GRACE_PERIOD = timedelta(hours=6)
 PERIOD = "2026-01"
 SMALL_EVENTS_PER_HOUR = 12
+OF_NO_WINDOW_SENTENCES = {
+    "before_the_first_window": f"used before the first window, {FIRST_WINDOW.window_id}; never billed",
+    "in_the_future": "used later than received by more than the tolerance, after the last window that has run",
+    "window_has_not_run": "of windows that have not run yet; each is counted by its own window",
+}
 
 Say = Callable[[str], None]
 
@@ -58,9 +63,11 @@ class DemoResult:
     totals: dict[str, Decimal] = field(default_factory=dict)
     invoice_count: int = 0
     line_count: int = 0
+    raw_event_count: int = 0
     billed_event_count: int = 0
     quarantined: Counter[str] = field(default_factory=Counter)
     excluded: Counter[str] = field(default_factory=Counter)
+    of_no_window: Counter[str] = field(default_factory=Counter)
     revisions: dict[str, int] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
     control_count: int = 0
@@ -68,9 +75,15 @@ class DemoResult:
     rounding: dict[str, Decimal] = field(default_factory=dict)
     invoice: str = ""
 
+    @property
+    def unexplained_event_count(self) -> int:
+        """Return how many events of those collected are neither billed nor counted under a reason."""
+        return self.raw_event_count - self.billed_event_count - self.excluded.total() - self.of_no_window.total()
+
     def to_json(self) -> dict[str, Any]:
         return {
             **vars(self),
+            "unexplained_event_count": self.unexplained_event_count,
             "totals": {currency: f"{total:f}" for currency, total in self.totals.items()},
             "rounding": {currency: f"{residual:f}" for currency, residual in self.rounding.items()},
         }
@@ -147,6 +160,7 @@ def _deliver(bucket: ObjectStore, files: Iterable[SampleFile]) -> None:
 
 def _say_collected(collected: DagRunResult, result: DemoResult, say: Say) -> None:
     receipt = collected.returned["collect"]
+    result.raw_event_count += receipt["raw_events"]
     result.quarantined.update(receipt["quarantined"])
     count = sum(receipt["quarantined"].values())
     say(f"{receipt['objects']} objects collected: {receipt['raw_events']:,} events, {count} in quarantine")
@@ -178,6 +192,7 @@ def _gather(workspace: Workspace, closed: dict[str, Any], result: DemoResult) ->
         result.excluded.update(row["reason"] for row in _rows(workspace, EXCLUDED_EVENTS, revision))
         result.billed_event_count += len(_rows(workspace, USAGE_EVENTS, revision))
         _gather_controls(_rows(workspace, RECONCILIATION, revision), result)
+    result.of_no_window = _of_no_window(workspace)
     _gather_controls(_newest_rows(workspace, RECONCILIATION, f"period={PERIOD}"), result)
     lines = _newest_rows(workspace, LINE_ITEMS, f"period={PERIOD}")
     result.line_count = len(lines)
@@ -193,6 +208,26 @@ def _gather_controls(rows: list[dict[str, Any]], result: DemoResult) -> None:
         for row in rows
         if row["verdict"] != "pass" or (row["delta"] != 0 and row["tolerance"] == 0)
     ]
+
+
+def _of_no_window(workspace: Workspace) -> Counter[str]:
+    """Count, in the raw events themselves, those that are used outside the windows that have run, by why they are."""
+    from pyarrow import parquet
+
+    from pipeline.steps.publish import manifest_files
+
+    tolerance = workspace.project.settings.window.future_tolerance
+    object_ids = workspace.control_plane.object_ids()
+    counts: Counter[str] = Counter()
+    for manifest in workspace.control_plane.collections_of(object_ids)["raw_events"]:
+        for file in manifest_files(workspace, manifest):
+            for event in parquet.read_table(file, columns=["event_at", "received_at"]).to_pylist():
+                if event["event_at"] < NIGHTS[0].start:
+                    counts["before_the_first_window"] += 1
+                elif event["event_at"] >= NIGHTS[-1].end:
+                    is_in_the_future = event["event_at"] > event["received_at"] + tolerance
+                    counts["in_the_future" if is_in_the_future else "window_has_not_run"] += 1
+    return counts
 
 
 def _rows(workspace: Workspace, dataset: Any, revision: WindowRevision) -> list[dict[str, Any]]:
@@ -219,15 +254,20 @@ def _summary(result: DemoResult) -> list[str]:
         "their account's time zone wait for the next invoice.",
         "",
     ]
-    lines.append("Not billed, and why: events that were read")
+    lines.append(f"Every event that was read, once: {result.raw_event_count:,} collected =")
+    lines.append(f"  {result.billed_event_count:>6,}  billed")
     lines += _counts(result.excluded, EXCLUSION_SENTENCES)
+    lines += _counts(result.of_no_window, OF_NO_WINDOW_SENTENCES)
+    lines.append(f"  {result.unexplained_event_count:>6,}  unexplained")
     lines.append("Not billed, and why: lines or files that could not be read, kept in quarantine")
     lines += _counts(result.quarantined, QUARANTINE_SENTENCES)
     again = [window_id for window_id, revision in result.revisions.items() if revision > 1]
     lines += ["", f"Late files reached {' and '.join(again) or 'no window'}: billed again before the month was closed."]
+    if result.unexplained_event_count:
+        lines.append(f"NOT every event is accounted for: {result.unexplained_event_count:,} unexplained.")
     if result.controls_not_zero:
         lines += ["NOT every equation is zero:", *(f"  {control}" for control in result.controls_not_zero)]
-    else:
+    if is_accounted_for(result):
         lines.append(
             f"Everything is accounted for: {result.control_count:,} equations, each with nothing unexplained (0)."
         )
@@ -236,9 +276,14 @@ def _summary(result: DemoResult) -> list[str]:
     return lines
 
 
+def is_accounted_for(result: DemoResult) -> bool:
+    """Return whether every equation is zero, that of all events collected among them."""
+    return not result.controls_not_zero and result.unexplained_event_count == 0
+
+
 def _counts(counts: Counter[str], sentences: Mapping[Any, str]) -> list[str]:
     """Return a line for each reason that occurred, in the order of the list of reasons."""
-    return [f"  {counts[reason.value]:>6,}  {sentences[reason]}" for reason in sentences if counts[reason.value]]
+    return [f"  {counts[reason]:>6,}  {sentence}" for reason, sentence in sentences.items() if counts[reason]]
 
 
 def _short(path: str) -> str:
@@ -266,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     say("done")
     print(json.dumps(result.to_json(), indent=2) if options.json else "\n".join(_summary(result)))
-    return 1 if result.controls_not_zero else 0
+    return 0 if is_accounted_for(result) else 1
 
 
 if __name__ == "__main__":

@@ -291,6 +291,7 @@ class ControlPlane:
                         "it stands unchanged; run the window again to open the next revision",
                     ],
                 )
+            _refuse_overlap(connection, revision)
             newest = _newest_revision(connection, t.window_revisions.c.window_id == revision.window_id)
             expected = 1 if newest is None else newest.revision + 1
             if revision.revision != expected:
@@ -479,6 +480,24 @@ def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, IDS_PER_STATEMENT)):
         yield chunk
+
+
+def _refuse_overlap(connection: Connection, revision: WindowRevision) -> None:
+    """Refuse a window that shares an instant with another one: their usage would be billed twice."""
+    columns = t.window_revisions.c
+    other = connection.scalar(
+        select(columns.window_id).where(
+            columns.window_id != revision.window_id,
+            columns.window_start < revision.window_end,
+            columns.window_end > revision.window_start,
+        )
+    )
+    if other is not None:
+        raise PublicationError(
+            "revision.overlapping_window",
+            f"window {revision.window_id} overlaps window {other}",
+            ["window.length was changed after windows were computed; usage of both would be billed twice"],
+        )
 
 
 def _require_newest(connection: Connection, revisions: Mapping[str, int]) -> None:

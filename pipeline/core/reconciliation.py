@@ -47,8 +47,8 @@ EQUATION_SENTENCES: dict[Equation, str] = {
     Equation.OBJECT_LINES: "lines counted in the object = raw events + quarantined lines stored for it",
     Equation.NIGHT_EVENTS: "lines received this night - quarantined lines = events received this night",
     Equation.WINDOW_EVENTS: (
-        "events received this night - those of other windows + those of this window received on other nights "
-        "= raw events of the window"
+        "events received this night - those before the first window - those in the future - those of other windows "
+        "+ those of this window received on other nights = raw events of the window"
     ),
     Equation.EVENT_OUTCOMES: "raw events of the window = billed events + excluded events of every reason",
     Equation.EVENTS_ONCE: "every raw event of the window is billed or excluded exactly once",
@@ -158,7 +158,9 @@ class EventCounts:
     night_line_count: int
     night_quarantine_count: int
     night_event_count: int
-    other_window_event_count: int  # received this night, of other windows
+    before_first_window_event_count: int  # received this night, used before anything was billed: of no window
+    future_event_count: int  # received this night, outside this window, used after receipt by more than the tolerance
+    other_window_event_count: int  # received this night, of other windows: the rest
     other_night_event_count: int  # of this window, received on other nights
     window_event_count: int
     usage_event_count: int
@@ -168,6 +170,10 @@ class EventCounts:
     @property
     def excluded_count(self) -> int:
         return sum(self.excluded_counts.values())
+
+    @property
+    def outside_window_event_count(self) -> int:
+        return self.before_first_window_event_count + self.future_event_count + self.other_window_event_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +271,7 @@ def object_controls(objects: Iterable[ObjectLines]) -> list[Control]:
 
 def event_controls(counts: EventCounts) -> list[Control]:
     """Return the bridge from the lines of the night to the outcome of every event of the window."""
-    bridged = counts.night_event_count - counts.other_window_event_count + counts.other_night_event_count
+    bridged = counts.night_event_count - counts.outside_window_event_count + counts.other_night_event_count
     equations = [
         (Equation.NIGHT_EVENTS, counts.night_line_count - counts.night_quarantine_count, counts.night_event_count),
         (Equation.WINDOW_EVENTS, bridged, counts.window_event_count),
@@ -401,7 +407,7 @@ def unexplained_event_count(controls: Iterable[Control]) -> int:
 def verdict_sentence(controls: Sequence[Control], counts: EventCounts) -> str:
     """Say in one sentence whether the window revision reconciles, and what it bills.
 
-    >>> counts = EventCounts(10, 1, 9, 0, 0, 9, 7, {"late": 2}, 9)
+    >>> counts = EventCounts(10, 1, 9, 0, 0, 0, 0, 9, 7, {"late": 2}, 9)
     >>> verdict_sentence(event_controls(counts), counts)
     'reconciled: unexplained 0 events; 7 events billed, 2 excluded, 1 line quarantined'
     """

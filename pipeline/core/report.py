@@ -36,6 +36,7 @@ SAMPLE_ROWS_MAX = 20
 TOP_ACCOUNTS_MAX = 10
 OBJECT_ROWS_MAX = 500
 RAW_SAMPLE_CHARACTERS_MAX = 240
+EVENT_TEXT_CHARACTERS_MAX = 80
 
 
 class StepKind(StrEnum):
@@ -99,7 +100,7 @@ class QuarantinedLine:
 
 @dataclass(frozen=True, slots=True)
 class ExcludedEvent:
-    """One excluded event; of a duplicate, also where the copy that stands was read."""
+    """One excluded event, its long texts shortened; of a duplicate, also where the copy that stands was read."""
 
     object_id: str
     line_number: int
@@ -177,10 +178,24 @@ def printable(raw: bytes) -> str:
     '\\\\xff{"id": 1}\\\\x1b[31m'
     """
     text = raw[: 4 * RAW_SAMPLE_CHARACTERS_MAX].decode("utf-8", errors="backslashreplace")
-    shown = "".join(
+    shown = _escaped(text)
+    return shown if len(shown) <= RAW_SAMPLE_CHARACTERS_MAX else f"{shown[:RAW_SAMPLE_CHARACTERS_MAX]} […]"
+
+
+def shortened(text: str) -> str:
+    """Return a text of an event so that it fits its cell and can be read safely; what is cut off is marked.
+
+    >>> shortened("key_7f3a\\u202e"), len(shortened("x" * 100_000))
+    ('key_7f3a\\\\u202e', 80)
+    """
+    shown = _escaped(text[: EVENT_TEXT_CHARACTERS_MAX + 1])
+    return shown if len(shown) <= EVENT_TEXT_CHARACTERS_MAX else f"{shown[: EVENT_TEXT_CHARACTERS_MAX - 1]}…"
+
+
+def _escaped(text: str) -> str:
+    return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
-    return shown if len(shown) <= RAW_SAMPLE_CHARACTERS_MAX else f"{shown[:RAW_SAMPLE_CHARACTERS_MAX]} […]"
 
 
 def exclusion_sentence(reason: str) -> str:
@@ -228,6 +243,17 @@ def waterfall(counts: EventCounts, quarantine_counts: Mapping[str, int]) -> tupl
     for reason, count in in_reason_order(quarantine_counts, QuarantineReason):
         move(f"quarantined: {_words(reason)}", quarantine_sentence(reason), -count)
     arrive("events received", "lines that could be read as an event", counts.night_event_count)
+    move(
+        "before the first window",
+        "used before the first window that is billed; never billed",
+        -counts.before_first_window_event_count,
+    )
+    move(
+        "in the future",
+        "outside this window and used later than received by more than the tolerance: a clock was wrong; "
+        "their own window, if it ever runs, excludes them",
+        -counts.future_event_count,
+    )
     move("of other windows", "used on another day; each is counted by its own window", -counts.other_window_event_count)
     move("from other nights", "used in this window, received in another night", counts.other_night_event_count)
     arrive("events of the window", "every copy of every event used in this window", counts.window_event_count)

@@ -92,7 +92,8 @@ def _require_ready(workspace: Workspace, period_id: str) -> None:
             gaps.append(f"window {window_id} has no accepted revision, {state}; see its report, then run it again")
         elif window_id in late:
             gaps.append(
-                f"window {window_id} holds unsettled late events; billing run --window {window_id} --include-late"
+                f"window {window_id} is not all that is known by now: late events, or changed inputs; "
+                f"billing run --window {window_id} --include-late (or --due for all)"
             )
     last_cutoff = windows[-1].cutoff_at(workspace.project.settings.window.grace_period)
     watermark = workspace.control_plane.watermark_at()

@@ -46,6 +46,7 @@ from pipeline.core.report import (
     in_reason_order,
     printable,
     quarantine_sentence,
+    shortened,
 )
 from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.window import BillingWindow, billing_period
@@ -104,6 +105,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "code_version": __version__,
         "collections": ws.control_plane.collections_of(known.object_id for known in objects),
         "drafts": _drafts(ws, revision, published[USAGE.name]),
+        "first_window_start": _first_window_start(ws).isoformat(),
         "legal_entity": ws.project.settings.seller.legal_entity,
         "night": {"start": None if night.start is None else night.start.isoformat(), "end": night.end.isoformat()},
         "objects": pin_file(ws, canonical_json([_plain(known) for known in objects])),
@@ -134,10 +136,13 @@ def night_of(ws: Workspace, revision: WindowRevision) -> Night:
     }
     own_grace = graces[revision.window_start]
     end = revision.window_end + own_grace
-    first_window_start = datetime.combine(ws.project.settings.window.first_window, time.min, UTC)
-    if revision.window_start <= first_window_start:
+    if revision.window_start <= _first_window_start(ws):
         return Night(None, end)
     return Night(revision.window_start + graces.get(revision.window_start - length, own_grace), end)
+
+
+def _first_window_start(ws: Workspace) -> datetime:
+    return datetime.combine(ws.project.settings.window.first_window, time.min, UTC)
 
 
 def pinned_night(pins: Pins) -> Night:
@@ -157,6 +162,10 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
     night, objects = pinned_night(pins), pinned_objects(ws, pins)
     window = BillingWindow(revision.window_start, revision.window_end)
     bounds = {"window_start": window.start, "window_end": window.end}
+    limits = {
+        "first_window_start": datetime.fromisoformat(pins["first_window_start"]),
+        "future_tolerance": timedelta(seconds=revision.pins["future_tolerance_seconds"]),
+    }
     with Warehouse(ws.scratch) as warehouse:
         rows = [(known.object_id, night.holds(known.received_at)) for known in objects]
         warehouse.table_rows("ledger_objects", LEDGER_OBJECTS, rows)
@@ -164,7 +173,7 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
             files = [file for manifest in pins["collections"][dataset.name] for file in manifest_files(ws, manifest)]
             warehouse.view_files(dataset.name, dataset, files)
         stored = {row["object_id"]: row for row in warehouse.select("object_line_counts", {})}
-        bridge = warehouse.select("night_event_counts", bounds)[0]
+        bridge = warehouse.select("night_event_counts", {**bounds, **limits})[0]
         quarantine = _quarantine(warehouse)
 
         view_raw_events(warehouse, ws, revision.pins)
@@ -179,9 +188,7 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
     events = EventCounts(
         night_line_count=sum(known.line_count for known in of_night),
         night_quarantine_count=sum(group.count for group in quarantine),
-        night_event_count=bridge["night_event_count"],
-        other_window_event_count=bridge["other_window_event_count"],
-        other_night_event_count=bridge["other_night_event_count"],
+        **bridge,
         window_event_count=outcomes["window_event_count"],
         usage_event_count=outcomes["usage_event_count"],
         excluded_counts={group.reason: group.count for group in excluded},
@@ -254,7 +261,10 @@ def _quarantine(warehouse: Warehouse) -> tuple[ReasonCount, ...]:
 
 def _excluded(warehouse: Warehouse) -> tuple[ReasonCount, ...]:
     counts = {row["reason"]: row["event_count"] for row in warehouse.select("exclusion_counts", {})}
-    events = [ExcludedEvent(**row) for row in warehouse.select("excluded_samples", {"sample_rows": SAMPLE_ROWS_MAX})]
+    events = [
+        ExcludedEvent(**{**row, **{name: shortened(row[name]) for name in ("source", "id", "type", "subject")}})
+        for row in warehouse.select("excluded_samples", {"sample_rows": SAMPLE_ROWS_MAX})
+    ]
     return tuple(
         ReasonCount(
             reason, exclusion_sentence(reason), count, tuple(event for event in events if event.reason == reason)

@@ -44,10 +44,11 @@ def deduplicate(
     """
     _require_billed_window(workspace, window)
     _require_collected(workspace, window)
-    pins = current_pins(workspace, window)
+    newest = workspace.control_plane.latest_revision(window.window_id)
+    pins = current_pins(workspace, window, newest)
     with _session(workspace) as (warehouse, folder):
         view_raw_events(warehouse, workspace, pins)
-        revision = _current_revision(workspace, warehouse, window, pins, at, include_late)
+        revision = _current_revision(workspace, warehouse, window, newest, pins, at, include_late)
         table_account_references(warehouse, workspace.project.directory)
         build_event_quantities(warehouse, workspace.project.meters, window)
         bounds = {"window_start": window.start, "window_end": window.end}
@@ -103,10 +104,15 @@ def _require_collected(workspace: Workspace, window: BillingWindow) -> None:
 
 
 def _current_revision(
-    workspace: Workspace, warehouse: Warehouse, window: BillingWindow, pins: Pins, at: datetime, include_late: bool
+    workspace: Workspace,
+    warehouse: Warehouse,
+    window: BillingWindow,
+    newest: WindowRevision | None,
+    pins: Pins,
+    at: datetime,
+    include_late: bool,
 ) -> WindowRevision:
     policy_cutoff_at = window.cutoff_at(workspace.project.settings.window.grace_period)
-    newest = workspace.control_plane.latest_revision(window.window_id)
     if newest is None:
         number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
     else:

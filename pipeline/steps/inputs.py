@@ -6,9 +6,11 @@ files, and the settings that change a number. The same pins make the same rows, 
 
 from __future__ import annotations
 
+import csv
+import io
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -45,19 +47,39 @@ ACCOUNT_REFERENCE_COLUMNS = (
 )
 
 
-def current_pins(workspace: Workspace, window: BillingWindow) -> dict[str, Any]:
-    """Return the pins of the window as of now; the project files among them are kept in the lake."""
+def current_pins(workspace: Workspace, window: BillingWindow, newest: WindowRevision | None) -> dict[str, Any]:
+    """Return the pins of the window as of now; the project files among them are kept in the lake.
+
+    A directory that maps every event of the window as that of the newest revision did, keeps the pin of
+    that one: a customer who joins today makes no new revision of yesterday.
+    """
     project = workspace.project
     settings = project.settings.window
+    accounts = pin_file(workspace, project.files["accounts.csv"])
+    if newest is not None and accounts != newest.pins["accounts.csv"]:
+        pinned = workspace.lake.get_bytes(f"pins/{newest.pins['accounts.csv']}")
+        if _references_in(window, pinned) == _references_in(window, project.files["accounts.csv"]):
+            accounts = newest.pins["accounts.csv"]
     return {
         "raw_event_files": raw_event_files(workspace, window),
         "meters.toml": pin_file(workspace, project.files["meters.toml"]),
-        "accounts.csv": pin_file(workspace, project.files["accounts.csv"]),
+        "accounts.csv": accounts,
         "sql": {query: Warehouse.sql_hash(query) for query in WINDOW_QUERIES},
         "grace_period_seconds": _seconds(settings.grace_period),
         "grain_seconds": _seconds(settings.grain),
         "future_tolerance_seconds": _seconds(settings.future_tolerance),
     }
+
+
+def _references_in(window: BillingWindow, accounts_csv: bytes) -> set[tuple[str, str, datetime, datetime]]:
+    """Return which account owns which subject, and when, within the window."""
+    owned = set()
+    for row in csv.DictReader(io.StringIO(accounts_csv.decode("utf-8-sig"), newline="")):
+        start = max(window.start, datetime.fromisoformat(row["valid_from"]))
+        end = min(window.end, datetime.fromisoformat(row["valid_to"]) if row["valid_to"] else window.end)
+        if start < end:
+            owned |= {(name.strip(), row["account_id"], start, end) for name in row["external_references"].split(";")}
+    return owned
 
 
 def raw_event_files(workspace: Workspace, window: BillingWindow) -> list[str]:

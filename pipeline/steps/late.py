@@ -1,4 +1,4 @@
-"""Which windows late usage reached: those that are worth another revision."""
+"""Which windows are worth another revision: late usage reached them, or what they were computed from changed."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, period_containing
 from pipeline.steps.deduplicate import late_event_count
-from pipeline.steps.inputs import raw_event_files
+from pipeline.steps.inputs import current_pins
 from pipeline.steps.workspace import Workspace
 
 
 def late_windows(workspace: Workspace) -> list[BillingWindow]:
     """Return, in order, each window whose accepted revision is not all that is known about it by now.
 
-    Either raw event files came after it, or it left events out as late. A window is left alone when every
-    period it reaches into is final.
+    Its inputs changed (raw event files, directory, meters, SQL, settings), or it left events out as late. A window
+    is left alone when every period it reaches into is final.
     """
     final_periods = workspace.control_plane.final_periods()
     accepted = {
@@ -30,7 +30,7 @@ def late_windows(workspace: Workspace) -> list[BillingWindow]:
             for revision in accepted.values()
             if not periods_touched(workspace, _window(revision)) <= final_periods
             and (
-                raw_event_files(workspace, _window(revision)) != revision.pins["raw_event_files"]
+                current_pins(workspace, _window(revision), revision) != revision.pins
                 or late_event_count(workspace, warehouse, revision) > 0
             )
         ]

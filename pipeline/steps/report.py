@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,9 @@ def _parameters(revision: WindowRevision, night: Night, pins: Pins) -> dict[str,
             f"from {format_instant(revision.window_start)} up to, not including, {format_instant(revision.window_end)}"
         ),
         "Night (receipt time)": f"from {start} up to, not including, {format_instant(night.end)}",
+        "First window (usage before it is never billed)": (
+            f"begins at {format_instant(datetime.fromisoformat(pins['first_window_start']))}"
+        ),
         "Cutoff": f"{format_instant(revision.cutoff_at)}; received at or after it is late",
         "Grace period": str(timedelta(seconds=revision.pins["grace_period_seconds"])),
         "Grain": str(timedelta(seconds=revision.pins["grain_seconds"])),

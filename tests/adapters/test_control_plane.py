@@ -433,6 +433,18 @@ def test_two_invoices_for_one_account_and_currency_in_a_period_are_refused(contr
     assert control_plane.period_state("2026-01") == "open"
 
 
+def test_a_window_that_overlaps_another_one_is_refused_and_its_neighbour_is_not(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT)
+    day = revision().window_start
+    half_day = {"window_start": day, "window_end": day + timedelta(hours=12)}
+
+    with pytest.raises(PublicationError) as refused:
+        control_plane.open_revision(replace(revision(), window_id="2026-01-15T00:00Z", **half_day), AT)
+
+    assert refused.value.code == "revision.overlapping_window"
+    assert control_plane.open_revision(revision(window_id="2026-01-16"), AT).revision == 1
+
+
 def test_a_period_is_not_made_final_with_a_revision_that_was_overtaken(control_plane: ControlPlane) -> None:
     for number in (1, 2):
         control_plane.open_revision(revision(number), AT)

@@ -34,9 +34,11 @@ from pipeline.core.reconciliation import (
 )
 
 EVENTS = EventCounts(
-    night_line_count=12,
+    night_line_count=15,
     night_quarantine_count=2,
-    night_event_count=10,
+    night_event_count=13,
+    before_first_window_event_count=1,
+    future_event_count=2,
     other_window_event_count=3,
     other_night_event_count=1,
     window_event_count=8,
@@ -88,8 +90,10 @@ def test_every_equation_of_a_window_has_a_control() -> None:
 @pytest.mark.parametrize(
     ("changed", "equation"),
     [
-        ({"night_line_count": 13}, Equation.NIGHT_EVENTS),
+        ({"night_line_count": 16}, Equation.NIGHT_EVENTS),
         ({"night_quarantine_count": 3}, Equation.NIGHT_EVENTS),
+        ({"before_first_window_event_count": 0}, Equation.WINDOW_EVENTS),
+        ({"future_event_count": 1}, Equation.WINDOW_EVENTS),
         ({"other_window_event_count": 2}, Equation.WINDOW_EVENTS),
         ({"other_night_event_count": 2}, Equation.WINDOW_EVENTS),
         ({"usage_event_count": 4}, Equation.EVENT_OUTCOMES),

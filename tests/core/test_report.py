@@ -13,6 +13,7 @@ from pipeline.core.check import CheckReport, CheckResult, Severity
 from pipeline.core.reason import ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import EventCounts, Verdict, WindowTotals, window_controls
 from pipeline.core.report import (
+    EVENT_TEXT_CHARACTERS_MAX,
     RAW_SAMPLE_CHARACTERS_MAX,
     TOP_ACCOUNTS_MAX,
     AccountAmount,
@@ -26,12 +27,13 @@ from pipeline.core.report import (
     largest_accounts,
     printable,
     quarantine_sentence,
+    shortened,
     waterfall,
 )
 from pipeline.core.revision import RevisionState, WindowRevision
 
 START = datetime(2026, 1, 15, tzinfo=UTC)
-EVENTS = EventCounts(12, 2, 10, 3, 1, 8, 5, {"late": 1, "exact_duplicate": 2}, 8)
+EVENTS = EventCounts(15, 2, 13, 1, 2, 3, 1, 8, 5, {"late": 1, "exact_duplicate": 2}, 8)
 QUARANTINE = {"wrong_type": 1, "malformed_line": 1}
 
 
@@ -73,7 +75,7 @@ def test_every_step_of_the_waterfall_leads_to_the_next() -> None:
     for before, step in pairwise(steps):
         change = {StepKind.LEVEL: 0, StepKind.TAKEN: -step.count, StepKind.ADDED: step.count}[step.kind]
         assert step.level == before.level + change, step.name
-    assert (steps[0].level, steps[-1].level) == (12, 5)
+    assert (steps[0].level, steps[-1].level) == (15, 5)
 
 
 def test_the_waterfall_names_each_reason_in_the_order_it_is_decided() -> None:
@@ -84,6 +86,8 @@ def test_the_waterfall_names_each_reason_in_the_order_it_is_decided() -> None:
         "quarantined: malformed line",
         "quarantined: wrong type",
         "events received",
+        "before the first window",
+        "in the future",
         "of other windows",
         "from other nights",
         "events of the window",
@@ -115,7 +119,7 @@ def test_every_bar_lies_within_the_chart(labels_above: bool) -> None:
 
 
 def test_a_step_of_a_few_events_among_a_million_is_still_drawn() -> None:
-    events = EventCounts(1_000_000, 0, 1_000_000, 0, 0, 1_000_000, 999_990, {"late": 10}, 1_000_000)
+    events = EventCounts(1_000_000, 0, 1_000_000, 0, 0, 0, 0, 1_000_000, 999_990, {"late": 10}, 1_000_000)
 
     drawn = chart(waterfall(events, {}), 960, labels_above=False)
 
@@ -129,7 +133,7 @@ def test_the_axis_starts_at_zero_when_the_steps_are_large() -> None:
 
 
 def test_a_night_without_any_line_has_a_chart() -> None:
-    nothing = EventCounts(0, 0, 0, 0, 0, 0, 0, {}, 0)
+    nothing = EventCounts(0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0)
 
     drawn = chart(waterfall(nothing, {}), 960, labels_above=False)
 
@@ -204,6 +208,16 @@ def test_a_long_line_is_cut_and_says_so() -> None:
 
     assert shown == "x" * RAW_SAMPLE_CHARACTERS_MAX + " […]"
     assert printable(b"x" * RAW_SAMPLE_CHARACTERS_MAX) == "x" * RAW_SAMPLE_CHARACTERS_MAX
+
+
+def test_a_long_text_of_an_event_is_cut_and_says_so() -> None:
+    assert shortened("x" * EVENT_TEXT_CHARACTERS_MAX) == "x" * EVENT_TEXT_CHARACTERS_MAX
+    assert shortened("x" * (EVENT_TEXT_CHARACTERS_MAX + 1)) == "x" * (EVENT_TEXT_CHARACTERS_MAX - 1) + "…"
+    assert len(shortened("\u202e" * EVENT_TEXT_CHARACTERS_MAX)) == EVENT_TEXT_CHARACTERS_MAX
+
+
+def test_a_text_of_an_event_is_shown_without_acting() -> None:
+    assert shortened("a\u202eb\x1b") == r"a\u202eb\x1b"
 
 
 def test_the_largest_accounts_are_chosen_within_each_currency() -> None:

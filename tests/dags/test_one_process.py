@@ -15,7 +15,7 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.core.revision import RevisionState
 from pipeline.steps.workspace import open_workspace
-from tests.fixtures_project import ACCOUNTS, put_events, usage_event, write_project
+from tests.fixtures_project import PRICE_BOOK, put_events, usage_event, write_project
 
 REPOSITORY = Path(__file__).parents[2]
 NIGHT = datetime(2026, 1, 16, 1, tzinfo=UTC)
@@ -52,9 +52,9 @@ def run_dags(folder: Path, project: Path, *runs: tuple[str, str, dict[str, Any]]
 def test_a_window_that_cannot_be_priced_is_rejected_reported_and_never_accepted(
     tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:
-    # The price book knows no yen: loading cannot tell, because the account may never use anything.
-    accounts = ACCOUNTS.replace("acct-3,Dritte Kundin,EUR", "acct-3,Dritte Kundin,JPY")
-    project = write_project(tmp_path / "project", raw_bucket, {"accounts.csv": accounts})
+    # One SKU has no price in euro: loading cannot tell, because no account with euros may ever use it.
+    book = PRICE_BOOK.replace('currency = "EUR"', 'currency = "CHF"', 1)
+    project = write_project(tmp_path / "project", raw_bucket, {"price_books/2025-01-01.toml": book})
     put_events(raw_bucket, "usage/a.ndjson", [usage_event(subject="customer-3")], NIGHT)
 
     ran = run_dags(
@@ -73,7 +73,7 @@ def test_a_window_that_cannot_be_priced_is_rejected_reported_and_never_accepted(
     assert [line for line in ran["said"] if "accept" in line] == []
     (failure,) = ran["failures"]
     assert failure.startswith("bill_window failed\n  rate: ")
-    assert "JPY" in failure
+    assert "EUR" in failure
 
 
 def test_a_window_that_is_not_collected_yet_is_refused_and_not_waited_for(tmp_path: Path, project_folder: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
-from pipeline.core.errors import BillingError, InputError, NotReadyError
+from pipeline.core.errors import InputError, NotReadyError, PricingError
 from pipeline.core.invoice import InvoiceDraft
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.revision import RevisionState
@@ -24,6 +24,7 @@ from pipeline.core.window import ONE_DAY
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close, windows_of_period
 from pipeline.steps.publish import dataset_files, read_manifest
+from pipeline.steps.rate import rated_period
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
@@ -159,17 +160,27 @@ def test_the_line_items_are_checked_before_they_are_invoiced(ready: Workspace) -
     assert pins["checked"] == [[LINE_ITEMS.name, "period=2026-01", lines.manifest_hash]]
 
 
+def test_a_period_is_not_closed_when_what_its_nights_were_computed_from_has_changed(ready: Workspace) -> None:
+    moved = SIX_ACCOUNTS.replace(",customer-5\n", ",customer-55\n")
+    files = {"billing.toml": LAST_NIGHTS, "accounts.csv": moved}
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
+
+    with pytest.raises(NotReadyError) as refused:
+        close(changed, "2026-01", AT)
+
+    assert len([line for line in refused.value.details if "changed inputs" in line]) == len(NIGHTS)
+    assert changed.control_plane.invoices() == []
+
+
 def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(ready: Workspace) -> None:
     gone = "\n".join(line for line in SIX_ACCOUNTS.splitlines() if not line.startswith("acct-3,"))
     files = {"billing.toml": LAST_NIGHTS, "accounts.csv": gone}
     changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
 
-    with pytest.raises(BillingError) as refused:
+    with pytest.raises(PricingError, match="account acct-3"):
+        rated_period(changed, "2026-01", None)
+    with pytest.raises(NotReadyError):
         close(changed, "2026-01", AT)
-
-    assert "acct-3" in str(refused.value)
-    assert changed.control_plane.invoices() == []
-    assert changed.control_plane.period_state("2026-01") == "open"
 
 
 def test_the_issue_date_is_that_of_the_last_cutoff_whenever_the_period_is_closed(ready: Workspace) -> None:
@@ -270,7 +281,7 @@ def test_a_period_is_not_closed_before_every_night_of_it_is_accepted(january: Wo
 def test_a_period_is_not_closed_while_late_usage_waits(ready: Workspace) -> None:
     receive(ready, tokens(9, "2026-01-31T11:00:00Z"), received_at="2026-02-02T00:00:00Z")
 
-    with pytest.raises(NotReadyError, match="window 2026-01-31 holds unsettled late events"):
+    with pytest.raises(NotReadyError, match="window 2026-01-31 is not all that is known by now: late events"):
         close(ready, "2026-01", AT)
     bill(ready, "2026-01-31", include_late=True)
 

@@ -209,10 +209,30 @@ def test_a_file_that_comes_after_the_revision_makes_the_next_one_which_takes_it_
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("First Customer", "First Customer Ltd"),
+        ("customer-3\n", "customer-3\nacct-9,New,USD,UTC,standard,2026-01-16T00:00:00Z,,customer-9\n"),
+    ],
+)
+def test_a_directory_that_maps_the_window_as_before_makes_no_new_revision(
+    project_folder: Path, old: str, new: str
+) -> None:
+    workspace = open_workspace(project_folder)
+    commit_raw_events(workspace, [raw_event()])
+    first = deduplicate(workspace, WINDOW, NOW)
+    text = (project_folder / "accounts.csv").read_text(encoding="utf-8")
+    assert old in text
+    (project_folder / "accounts.csv").write_text(text.replace(old, new), encoding="utf-8")
+
+    assert deduplicate(open_workspace(project_folder), WINDOW, NOW) == first
+
+
+@pytest.mark.parametrize(
     ("name", "old", "new", "reason"),
     [
         ("meters.toml", 'unit = "tokens"', 'unit = "token"', "meters.toml changed"),
-        ("accounts.csv", "First Customer", "First Customer Ltd", "accounts.csv changed"),
+        ("accounts.csv", ",customer-1\n", ",customer-1;customer-7\n", "accounts.csv changed"),
         ("billing.toml", 'grace_period = "6h"', 'grace_period = "5h"', "grace period changed from 21600 s to 18000 s"),
         ("billing.toml", 'grain = "1h"', 'grain = "30m"', "grain changed from 3600 s to 1800 s"),
     ],

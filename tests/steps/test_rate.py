@@ -182,7 +182,7 @@ def test_a_final_period_is_never_rated_again(january: Workspace, caplog: pytest.
 
 
 def test_usage_without_a_price_stops_the_night_and_publishes_no_draft(tmp_path: Path, raw_bucket: ObjectStore) -> None:
-    no_euro = PRICE_BOOK.replace('currency = "EUR"', 'currency = "CHF"')
+    no_euro = PRICE_BOOK.replace('currency = "EUR"', 'currency = "CHF"', 1)
     folder = write_project(
         tmp_path / "project", raw_bucket, {"billing.toml": LAST_NIGHTS, "price_books/2025-01-01.toml": no_euro}
     )
@@ -192,7 +192,8 @@ def test_usage_without_a_price_stops_the_night_and_publishes_no_draft(tmp_path: 
     with pytest.raises(PricingError) as refusal:
         bill(workspace, "2026-01-30")
 
-    assert len(refusal.value.details) == 3, "both SKUs are named, and what to do"
+    assert len(refusal.value.details) == 2, "the SKU without a price in euro is named, and what to do"
+    assert "SKU tokens-input" in refusal.value.details[0]
     assert workspace.control_plane.publication("line_items", "period=2026-01") is None
 
 

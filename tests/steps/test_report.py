@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 
 from pipeline.core.errors import ReconciliationError
+from pipeline.core.report import EVENT_TEXT_CHARACTERS_MAX
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.accept import accept, reject
 from pipeline.steps.check import check
@@ -16,7 +17,7 @@ from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.report import report
-from pipeline.steps.workspace import Workspace
+from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import put_events, put_object, usage_event
 from tests.steps.night import AT, START, WINDOW, compute, computed_night, forged_revision, put_night, revision_of
 
@@ -117,6 +118,66 @@ def test_raw_bytes_of_a_producer_cannot_act_on_the_page(workspace: Workspace) ->
     assert "<script" not in page
     assert "<img" not in page
     assert r'<script>alert("1")</script><img src=x onerror=alert(1)>\x1b[31m\xff' in html.unescape(page)
+
+
+def test_events_that_no_window_bills_are_steps_of_their_own(workspace: Workspace) -> None:
+    times = ("2025-12-31T23:59:59.999999Z", "2026-01-01T00:00:00Z", "2026-01-16T01:00:00Z", "9999-12-31T23:59:59Z")
+    events = [usage_event(id=time, time=time) for time in times]
+    put_events(workspace.raw, "usage/outside.ndjson", [usage_event(id="a"), *events], START + timedelta(hours=13))
+    collect(workspace, AT, lambda _: None)
+    revision = compute(workspace)
+    reconcile(workspace, revision.window_id, revision.revision, AT)
+
+    words = words_of(page_of(workspace, revision))
+
+    assert "events received 5 " in words
+    assert "before the first window -1 4 used before the first window that is billed; never billed" in words
+    assert "in the future -2 2 outside this window and used later than received" in words
+    assert "of other windows -1 1 used on another day" in words
+    assert "unexplained -" not in words
+
+
+def test_a_report_keeps_the_first_window_that_it_was_reconciled_with(workspace: Workspace) -> None:
+    events = [usage_event(id="a"), usage_event(id="early", time="2026-01-02T12:00:00Z")]
+    put_events(workspace.raw, "usage/a.ndjson", events, START + timedelta(hours=13))
+    collect(workspace, AT, lambda _: None)
+    revision = compute(workspace)
+    reconciled = reconcile(workspace, revision.window_id, revision.revision, AT)
+    before = page_of(workspace, revision)
+    billing = workspace.project.folder / "billing.toml"
+    billing.write_text(billing.read_text().replace("first_window = 2026-01-01", "first_window = 2026-01-05"))
+    moved = open_workspace(workspace.project.folder)
+
+    assert moved.project.settings.window.first_window == date(2026, 1, 5)
+    assert reconcile(moved, revision.window_id, revision.revision, AT) == reconciled
+    assert page_of(moved, revision) == before
+    assert "of other windows -1" in words_of(before)
+
+
+def test_a_report_keeps_the_tolerance_that_its_revision_was_opened_with(workspace: Workspace) -> None:
+    events = [usage_event(id="a"), usage_event(id="ahead", time="2026-01-16T00:30:00Z")]
+    put_events(workspace.raw, "usage/a.ndjson", events, WINDOW.end - timedelta(minutes=30))
+    collect(workspace, AT, lambda _: None)
+    revision = compute(workspace)
+    billing = workspace.project.folder / "billing.toml"
+    billing.write_text(billing.read_text().replace("[raw]", 'future_tolerance = "2h"\n\n[raw]'))
+
+    words = words_of(page_of(open_workspace(workspace.project.folder), revision))
+
+    assert "in the future -1" in words
+
+
+def test_a_long_text_of_an_excluded_event_is_shortened(workspace: Workspace) -> None:
+    long = "x" * 100_000
+    put_events(workspace.raw, "usage/long.ndjson", [usage_event(id=long, subject=long)], START + timedelta(hours=13))
+    collect(workspace, AT, lambda _: None)
+
+    page = page_of(workspace, compute(workspace))
+
+    cut = "x" * (EVENT_TEXT_CHARACTERS_MAX - 1) + "…"
+    assert f"<td>{cut}</td>" in page
+    assert f">api {cut}</th>" in page
+    assert "x" * EVENT_TEXT_CHARACTERS_MAX not in page
 
 
 def test_a_reason_shows_its_first_twenty_events_and_how_many_more(workspace: Workspace) -> None:
