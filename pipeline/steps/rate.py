@@ -7,6 +7,8 @@ as ``line_items`` of the period; nothing is issued here.
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from tempfile import TemporaryDirectory
 from pipeline import __version__
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE
-from pipeline.core.errors import NotReadyError, PublicationError
+from pipeline.core.errors import NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import Receipt, sha256_hex
 from pipeline.core.project import PricedBook
 from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
@@ -25,7 +27,7 @@ from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.publish import dataset_files, pin_file, publish_next
+from pipeline.steps.publish import dataset_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,7 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
         usage[revision.window_id] = receipt
         files += dataset_files(workspace, USAGE, revision.scope, revision.revision)
     periods = account_periods(workspace, period_id)
+    _require_joined(workspace, period_id, periods)
     with Warehouse(workspace.scratch) as warehouse:
         warehouse.view_files(USAGE.name, USAGE, files)
         rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
@@ -104,6 +107,36 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
     project = workspace.project
     lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
     return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage)
+
+
+def _require_joined(workspace: Workspace, period_id: str, periods: Mapping[str, BillingPeriod]) -> None:
+    """Refuse a period that overlaps, or leaves a gap to, the final one before or after it, for any account.
+
+    An account whose time zone changed would be billed twice for some hours, or never.
+    """
+    year, month = int(period_id[:4]), int(period_id[5:])
+    before = f"{year - (month == 1)}-{(month - 2) % 12 + 1:02}"
+    after = f"{year + (month == 12)}-{month % 12 + 1:02}"
+    problems = []
+    for neighbour in (before, after):
+        line_items = workspace.control_plane.publication(LINE_ITEMS.name, f"period={neighbour}")
+        if line_items is None or workspace.control_plane.period_state(neighbour) != "final":
+            continue
+        accounts_csv = read_manifest(workspace, line_items.manifest_hash).pins["accounts.csv"]
+        for row in csv.DictReader(io.StringIO(workspace.lake.get_bytes(f"pins/{accounts_csv}").decode("utf-8-sig"))):
+            period = periods.get(row["account_id"])
+            closed = billing_period(neighbour, row["time_zone"])
+            if period is not None and period.start != closed.end and period.end != closed.start:
+                problems.append(
+                    f"account {row['account_id']}: {neighbour} was closed in {row['time_zone']}, "
+                    f"{period_id} would be in {period.time_zone}"
+                )
+    if problems:
+        raise PricingError(
+            "pricing.time_zone_changed",
+            f"period {period_id} does not join the period that is final ({len(problems)} accounts)",
+            [*sorted(set(problems)), "hours would be billed twice, or never; put the time zone back"],
+        )
 
 
 def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Receipt:

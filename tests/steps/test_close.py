@@ -172,6 +172,22 @@ def test_a_period_is_not_closed_when_what_its_nights_were_computed_from_has_chan
     assert changed.control_plane.invoices() == []
 
 
+@pytest.mark.parametrize(("time_zone", "is_joined"), [("UTC", True), ("Etc/UTC", True), ("Asia/Tokyo", False)])
+def test_an_account_whose_zone_changed_after_a_close_is_never_billed_twice_or_never(
+    ready: Workspace, time_zone: str, is_joined: bool
+) -> None:
+    close(ready, "2026-01", AT)
+    moved = SIX_ACCOUNTS.replace("acct-5,Tiny Customer,USD,UTC", f"acct-5,Tiny Customer,USD,{time_zone}")
+    files = {"billing.toml": LAST_NIGHTS, "accounts.csv": moved}
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
+
+    if is_joined:
+        assert rated_period(changed, "2026-02", None).period_id == "2026-02"
+    else:
+        with pytest.raises(PricingError, match="account acct-5: 2026-01 was closed in UTC"):
+            rated_period(changed, "2026-02", None)
+
+
 def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(ready: Workspace) -> None:
     gone = "\n".join(line for line in SIX_ACCOUNTS.splitlines() if not line.startswith("acct-3,"))
     files = {"billing.toml": LAST_NIGHTS, "accounts.csv": gone}
