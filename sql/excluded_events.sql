@@ -8,7 +8,8 @@
 --          $future_tolerance  INTERVAL     how far event time may be ahead of receipt time (inclusive)
 --
 -- Producers retry, so one event can arrive many times. The copy received first stands, and the place in
--- the files breaks ties: the same raw files give the same rows, in whatever order they are read. Copies
+-- the files breaks ties: the same raw files give the same rows, in whatever order they are read. A copy
+-- whose event time was ahead of its receipt gives way to one that came when the time was right. Copies
 -- are dropped before anything else is asked, so a key is billed or excluded once, never both.
 -- Of the reasons that hold for a standing copy, the first in this order is given.
 
@@ -49,6 +50,7 @@ repeated_events AS (
         window_events.source,
         window_events.id,
         window_events.received_at,
+        window_events.event_at > window_events.received_at + $future_tolerance AS is_in_the_future,
         -- Compared as one value, in which null equals null.
         {
             'type': window_events.type,
@@ -72,7 +74,7 @@ ranked_copies AS (
         FIRST_VALUE(event_content) OVER by_receipt AS winner_content
     FROM repeated_events
     WINDOW
-        by_receipt AS (PARTITION BY source, id ORDER BY received_at, object_id, line_number)
+        by_receipt AS (PARTITION BY source, id ORDER BY is_in_the_future, received_at, object_id, line_number)
 ),
 
 later_copies AS (

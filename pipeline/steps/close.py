@@ -48,6 +48,7 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     if workspace.control_plane.period_state(period_id) == "final":
         invoices = workspace.control_plane.invoices(period_id)
     else:
+        workspace.control_plane.verify_audit_log()
         _require_ready(workspace, period_id)
         rated = rated_period(workspace, period_id, candidate=None)
         draft_lines = publish_draft(workspace, rated, at)

@@ -71,10 +71,16 @@ def current_pins(workspace: Workspace, window: BillingWindow, newest: WindowRevi
     }
 
 
+def pinned_account_rows(accounts_csv: bytes) -> list[dict[str, str]]:
+    """Return the rows of an ``accounts.csv`` that was checked when it was loaded, its cells without outer spaces."""
+    rows = csv.DictReader(io.StringIO(accounts_csv.decode("utf-8-sig"), newline=""))
+    return [{name.strip(): (cell or "").strip() for name, cell in row.items()} for row in rows]
+
+
 def _references_in(window: BillingWindow, accounts_csv: bytes) -> set[tuple[str, str, datetime, datetime]]:
     """Return which account owns which subject, and when, within the window."""
     owned = set()
-    for row in csv.DictReader(io.StringIO(accounts_csv.decode("utf-8-sig"), newline="")):
+    for row in pinned_account_rows(accounts_csv):
         start = max(window.start, datetime.fromisoformat(row["valid_from"]))
         end = min(window.end, datetime.fromisoformat(row["valid_to"]) if row["valid_to"] else window.end)
         if start < end:

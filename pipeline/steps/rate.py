@@ -7,8 +7,6 @@ as ``line_items`` of the period; nothing is issued here.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
+from pipeline.steps.inputs import pinned_account_rows
 from pipeline.steps.publish import dataset_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
@@ -74,9 +73,16 @@ def periods_touched(workspace: Workspace, revision: WindowRevision) -> list[str]
 
 
 def account_periods(workspace: Workspace, period_id: str) -> dict[str, BillingPeriod]:
-    """Return the period of each account: the same month, in the account's own time zone."""
-    accounts = workspace.project.directory.accounts()
-    return {account_id: billing_period(period_id, account.time_zone) for account_id, account in accounts.items()}
+    """Return the period of each account: the same month, in the account's own time zone.
+
+    An account that left the directory after a neighbouring month was closed keeps the zone it was closed in, so that
+    what was invoiced is not taken for usage of this month.
+    """
+    zones: dict[str, str] = {}
+    for closed_in in _final_neighbours(workspace, period_id).values():
+        zones |= closed_in
+    zones |= {name: account.time_zone for name, account in workspace.project.directory.accounts().items()}
+    return {account_id: billing_period(period_id, zone) for account_id, zone in sorted(zones.items())}
 
 
 def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision | None) -> RatedPeriod:
@@ -109,26 +115,33 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
     return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage)
 
 
+def _final_neighbours(workspace: Workspace, period_id: str) -> dict[str, dict[str, str]]:
+    """Return, for the month before and the one after if it is final, the time zone each account was closed in."""
+    year, month = int(period_id[:4]), int(period_id[5:])
+    before = f"{year - (month == 1)}-{(month - 2) % 12 + 1:02}"
+    after = f"{year + (month == 12)}-{month % 12 + 1:02}"
+    closed = {}
+    for neighbour in (before, after):
+        line_items = workspace.control_plane.publication(LINE_ITEMS.name, f"period={neighbour}")
+        if line_items is not None and workspace.control_plane.period_state(neighbour) == "final":
+            accounts_csv = read_manifest(workspace, line_items.manifest_hash).pins["accounts.csv"]
+            rows = pinned_account_rows(workspace.lake.get_bytes(f"pins/{accounts_csv}"))
+            closed[neighbour] = {row["account_id"]: row["time_zone"] for row in rows}
+    return closed
+
+
 def _require_joined(workspace: Workspace, period_id: str, periods: Mapping[str, BillingPeriod]) -> None:
     """Refuse a period that overlaps, or leaves a gap to, the final one before or after it, for any account.
 
     An account whose time zone changed would be billed twice for some hours, or never.
     """
-    year, month = int(period_id[:4]), int(period_id[5:])
-    before = f"{year - (month == 1)}-{(month - 2) % 12 + 1:02}"
-    after = f"{year + (month == 12)}-{month % 12 + 1:02}"
     problems = []
-    for neighbour in (before, after):
-        line_items = workspace.control_plane.publication(LINE_ITEMS.name, f"period={neighbour}")
-        if line_items is None or workspace.control_plane.period_state(neighbour) != "final":
-            continue
-        accounts_csv = read_manifest(workspace, line_items.manifest_hash).pins["accounts.csv"]
-        for row in csv.DictReader(io.StringIO(workspace.lake.get_bytes(f"pins/{accounts_csv}").decode("utf-8-sig"))):
-            period = periods.get(row["account_id"])
-            closed = billing_period(neighbour, row["time_zone"])
-            if period is not None and period.start != closed.end and period.end != closed.start:
+    for neighbour, time_zones in _final_neighbours(workspace, period_id).items():
+        for account_id, time_zone in time_zones.items():
+            period, closed = periods[account_id], billing_period(neighbour, time_zone)
+            if period.start != closed.end and period.end != closed.start:
                 problems.append(
-                    f"account {row['account_id']}: {neighbour} was closed in {row['time_zone']}, "
+                    f"account {account_id}: {neighbour} was closed in {time_zone}, "
                     f"{period_id} would be in {period.time_zone}"
                 )
     if problems:
