@@ -6,12 +6,13 @@ import json
 
 import pytest
 
-from pipeline.core.errors import NotReadyError, PublicationError, ReconciliationError
+from pipeline.core.errors import CheckFailed, NotReadyError, PublicationError, ReconciliationError
 from pipeline.core.revision import RevisionState
 from pipeline.steps.accept import accept, reject
 from pipeline.steps.check import check
 from pipeline.steps.reconcile import reconcile
-from pipeline.steps.workspace import Workspace
+from pipeline.steps.workspace import Workspace, open_workspace
+from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.night import AT, forged_revision, revision_of
 
 
@@ -51,6 +52,20 @@ def test_a_revision_that_was_not_reconciled_is_not_accepted(night: Workspace) ->
     check(night, revision.window_id, revision.revision, AT)
 
     with pytest.raises(NotReadyError, match="not run: reconcile"):
+        accept(night, revision.window_id, revision.revision, AT)
+
+    assert state_of(night, revision.window_id, 1) is RevisionState.CANDIDATE
+
+
+def test_a_failed_critical_check_is_not_accepted_even_by_a_caller_that_ignores_the_refusal(night: Workspace) -> None:
+    revision = revision_of(night)
+    accounts = ACCOUNTS.replace("acct-3,", "acct-4,")
+    other = write_project(night.project.folder, night.raw, {"accounts.csv": accounts})
+    with pytest.raises(CheckFailed):
+        check(open_workspace(other), revision.window_id, revision.revision, AT)
+    reconcile(night, revision.window_id, revision.revision, AT)
+
+    with pytest.raises(CheckFailed):
         accept(night, revision.window_id, revision.revision, AT)
 
     assert state_of(night, revision.window_id, 1) is RevisionState.CANDIDATE

@@ -188,6 +188,18 @@ def test_an_account_whose_zone_changed_after_a_close_is_never_billed_twice_or_ne
             rated_period(changed, "2026-02", None)
 
 
+def test_an_account_that_left_after_its_last_invoice_does_not_stop_the_next_month(ready: Workspace) -> None:
+    spaced = SIX_ACCOUNTS.replace(",UTC,", ", UTC ,")
+    files = {"billing.toml": LAST_NIGHTS, "accounts.csv": spaced}
+    close(open_workspace(write_project(ready.project.folder, ready.raw, files)), "2026-01", AT)
+    gone = "\n".join(line for line in spaced.splitlines() if not line.startswith("acct-1,"))
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, {**files, "accounts.csv": gone}))
+
+    february = rated_period(changed, "2026-02", None)
+
+    assert "acct-1" not in {line.account_id for line in february.lines}
+
+
 def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(ready: Workspace) -> None:
     gone = "\n".join(line for line in SIX_ACCOUNTS.splitlines() if not line.startswith("acct-3,"))
     files = {"billing.toml": LAST_NIGHTS, "accounts.csv": gone}
