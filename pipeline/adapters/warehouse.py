@@ -12,6 +12,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ import duckdb
 import pyarrow as pa
 
 from pipeline.core.dataset import Dataset
+from pipeline.core.errors import PricingError
 from pipeline.core.manifest import canonical_json, sha256_hex
 
 Parameters = Mapping[str, Any]
@@ -51,6 +53,22 @@ def _identifier(name: str) -> str:
     if not name.isidentifier():
         raise ValueError(f"{name!r} cannot name a relation")
     return name
+
+
+@contextmanager
+def _numbers_fit(relation: str) -> Iterator[None]:
+    """Turn a number that is too large for its column into a refusal; the engine never rounds or wraps it."""
+    try:
+        yield
+    except (duckdb.OutOfRangeException, pa.ArrowInvalid) as error:
+        raise PricingError(
+            "warehouse.number_too_large",
+            f"a number of {relation} does not fit its column",
+            [
+                f"the engine says: {str(error).splitlines()[0]}",
+                "nothing was published; look for absurd quantities, and give the field a `maximum` in its contract",
+            ],
+        ) from error
 
 
 class Warehouse:
@@ -105,7 +123,8 @@ class Warehouse:
                 _refuse_inexact(name, value)
         selection = ", ".join(f"CAST(NULL AS {sql_type}) AS {_identifier(column)}" for column, sql_type in columns)
         schema = self.connection.sql(f"SELECT {selection} LIMIT 0").to_arrow_table().schema
-        arrays = [pa.array([row[index] for row in rows], type=field.type) for index, field in enumerate(schema)]
+        with _numbers_fit(name):
+            arrays = [pa.array([row[index] for row in rows], type=field.type) for index, field in enumerate(schema)]
         self._drop(name)
         self.connection.register("incoming_rows", pa.Table.from_arrays(arrays, schema=schema))
         try:
@@ -116,11 +135,13 @@ class Warehouse:
     def build(self, query: str, parameters: Parameters) -> None:
         """Make a table named like the SQL file, of its rows."""
         self._drop(query)
-        self.connection.execute(f"CREATE TEMP TABLE {_identifier(query)} AS {_sql(query)}", _bound(parameters))
+        with _numbers_fit(query):
+            self.connection.execute(f"CREATE TEMP TABLE {_identifier(query)} AS {_sql(query)}", _bound(parameters))
 
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
-        table = self.connection.sql(_sql(query), params=_bound(parameters)).to_arrow_table()
+        with _numbers_fit(query):
+            table = self.connection.sql(_sql(query), params=_bound(parameters)).to_arrow_table()
         return [{column: _in_utc(value) for column, value in row.items()} for row in table.to_pylist()]
 
     def write(self, query: str, parameters: Parameters, to: Path, dataset: Dataset) -> Path:
@@ -130,7 +151,8 @@ class Warehouse:
         """
         bound = {**_bound(parameters), "output_path": str(to)}
         to.parent.mkdir(parents=True, exist_ok=True)
-        self.connection.execute(f"COPY ({_sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+        with _numbers_fit(query):
+            self.connection.execute(f"COPY ({_sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
         return self._checked(to, dataset)
 
     def write_table(self, name: str, to: Path, dataset: Dataset) -> Path:

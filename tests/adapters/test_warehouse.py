@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
 from pipeline.core.dataset import INSTANT, QUANTITY, Dataset
+from pipeline.core.errors import PricingError
 from pipeline.core.manifest import canonical_json
 
 THINGS = Dataset(
@@ -166,7 +167,7 @@ def test_a_naive_instant_or_a_float_is_refused_as_parameter_and_as_row(
 
 
 def test_a_decimal_with_a_digit_too_many_is_refused_not_rounded(warehouse: Warehouse) -> None:
-    with pytest.raises(ValueError, match="Rescal"):
+    with pytest.raises(PricingError, match="does not fit"):
         warehouse.table_rows("things", (("quantity", QUANTITY),), [(Decimal("0.0000000001"),)])
 
 
