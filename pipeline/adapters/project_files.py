@@ -12,7 +12,7 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
@@ -339,10 +339,11 @@ def _first_book_problems(
     settings: ProjectSettings, rows: Sequence[AccountRow], books: Mapping[str, PriceBook]
 ) -> Iterable[str]:
     """Find a first period that no book prices: the month in which the first window begins, where the account is."""
-    first_start = datetime.combine(settings.window.first_window, time.min, UTC)
     first_name, first_book = min(books.items(), key=lambda item: item[1].effective_from)
     for time_zone in sorted({row.time_zone for row in rows}):
-        first_day = date.fromisoformat(f"{period_containing(first_start, time_zone).period_id}-01")
+        first_day = date.fromisoformat(
+            f"{period_containing(settings.window.first_window_start, time_zone).period_id}-01"
+        )
         if first_book.effective_from > first_day:
             yield (
                 f"{first_name}: effective_from: found {first_book.effective_from.isoformat()}, accepted "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -62,6 +62,11 @@ class WindowSettings(StrictModel):
         if not timedelta(minutes=1) <= self.grain <= self.length or self.length % self.grain:
             raise ValueError("grain must divide the window length and be at least 1m")
         return self
+
+    @property
+    def first_window_start(self) -> datetime:
+        """Return the first instant that is billed."""
+        return datetime.combine(self.first_window, time.min, UTC)
 
 
 class RawSettings(StrictModel):

@@ -89,6 +89,16 @@ def window_containing(instant: datetime, length: timedelta) -> BillingWindow:
     return BillingWindow(start, start + length)
 
 
+def is_collected(cutoff_at: datetime, watermark_at: datetime | None) -> bool:
+    """Tell whether everything received before the cutoff has been collected.
+
+    >>> cutoff_at = datetime(2026, 1, 16, 6, tzinfo=UTC)
+    >>> is_collected(cutoff_at, cutoff_at), is_collected(cutoff_at, cutoff_at - timedelta(microseconds=1))
+    (True, False)
+    """
+    return watermark_at is not None and watermark_at >= cutoff_at
+
+
 def parse_window(text: str, length: timedelta) -> BillingWindow:
     """Return the window named ``2026-01-15`` or ``2026-01-15T06:00Z``; any other text raises ``ValueError``."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(Z|\+00:00))?", text):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pipeline.core.manifest import Receipt, canonical_json
 from pipeline.core.money import Money
 from pipeline.core.rating import LineItem
 from pipeline.core.revision import RevisionState
-from pipeline.core.window import BillingWindow, billing_period, windows_between
+from pipeline.core.window import BillingWindow, billing_period, is_collected, windows_between
 from pipeline.steps.check import check_period
 from pipeline.steps.late import late_windows
 from pipeline.steps.rate import RatedPeriod, account_periods, publish_draft, rated_period
@@ -66,8 +66,7 @@ def windows_of_period(workspace: Workspace, period_id: str) -> list[BillingWindo
     """Return each window that shares an instant with the period in a zone of the accounts, from the first one on."""
     periods = account_periods(workspace, period_id).values()
     settings = workspace.project.settings.window
-    first = datetime.combine(settings.first_window, time.min, tzinfo=UTC)
-    start = max(first, min(period.start for period in periods))
+    start = max(settings.first_window_start, min(period.start for period in periods))
     return list(windows_between(start, max(period.end for period in periods), settings.length))
 
 
@@ -98,7 +97,7 @@ def _require_ready(workspace: Workspace, period_id: str) -> None:
             )
     last_cutoff = windows[-1].cutoff_at(workspace.project.settings.window.grace_period)
     watermark = workspace.control_plane.watermark_at()
-    if watermark is None or watermark < last_cutoff:
+    if not is_collected(last_cutoff, watermark):
         collected = "nothing was collected yet" if watermark is None else f"collected up to {watermark.isoformat()}"
         gaps.append(f"{collected}, expected the last cutoff {last_cutoff.isoformat()} or later; billing collect")
     if gaps:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -142,7 +142,7 @@ def night_of(ws: Workspace, revision: WindowRevision) -> Night:
 
 
 def _first_window_start(ws: Workspace) -> datetime:
-    return datetime.combine(ws.project.settings.window.first_window, time.min, UTC)
+    return ws.project.settings.window.first_window_start
 
 
 def pinned_night(pins: Pins) -> Night:

@@ -17,7 +17,7 @@ from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import WindowRevision
-from pipeline.core.window import BillingWindow
+from pipeline.core.window import BillingWindow, is_collected
 from pipeline.steps.inputs import (
     Pins,
     build_event_quantities,
@@ -94,7 +94,7 @@ def _require_billed_window(workspace: Workspace, window: BillingWindow) -> None:
 def _require_collected(workspace: Workspace, window: BillingWindow) -> None:
     cutoff_at = window.cutoff_at(workspace.project.settings.window.grace_period)
     watermark_at = workspace.control_plane.watermark_at()
-    if watermark_at is None or watermark_at < cutoff_at:
+    if not is_collected(cutoff_at, watermark_at):
         reached = "nothing was collected yet" if watermark_at is None else f"it reached {watermark_at.isoformat()}"
         raise NotReadyError(
             "window.not_collected",

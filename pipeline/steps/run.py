@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time
+from datetime import datetime
 from pathlib import Path
 
 from pipeline.adapters.warehouse import Warehouse
@@ -15,7 +15,7 @@ from pipeline.core.check import Severity
 from pipeline.core.dataset import USAGE_EVENTS
 from pipeline.core.errors import BillingError
 from pipeline.core.revision import RevisionState, WindowRevision
-from pipeline.core.window import BillingWindow, windows_between
+from pipeline.core.window import BillingWindow, is_collected, windows_between
 from pipeline.steps.accept import accept, reject
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.check import check
@@ -73,11 +73,10 @@ def due_windows(workspace: Workspace) -> list[BillingWindow]:
     watermark_at = workspace.control_plane.watermark_at()
     if watermark_at is None:
         return []
-    first = datetime.combine(settings.first_window, time.min, UTC)
     collected = [
         window
-        for window in windows_between(first, watermark_at, settings.length)
-        if window.cutoff_at(settings.grace_period) <= watermark_at
+        for window in windows_between(settings.first_window_start, watermark_at, settings.length)
+        if is_collected(window.cutoff_at(settings.grace_period), watermark_at)
     ]
     accepted = {
         revision.window_id

@@ -7,14 +7,21 @@ import this module each time they are parsed, so the steps it calls are imported
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.adapters.project_files import load_settings
 from pipeline.core.errors import InputError, PublicationError
 from pipeline.core.revision import RevisionState
-from pipeline.core.window import BillingWindow, billing_period, parse_window, require_utc, window_containing
+from pipeline.core.window import (
+    BillingWindow,
+    billing_period,
+    is_collected,
+    parse_window,
+    require_utc,
+    window_containing,
+)
 
 if TYPE_CHECKING:
     from pipeline.steps.workspace import Workspace
@@ -31,6 +38,7 @@ class WindowSchedule:
     def first_period_end(self) -> datetime:
         """Return the end of the first calendar month that can hold usage; a zone west of UTC is a day behind.
 
+        >>> from datetime import UTC
         >>> WindowSchedule(datetime(2026, 2, 1, tzinfo=UTC), timedelta(days=1)).first_period_end.isoformat()
         '2026-02-01T00:00:00+00:00'
         """
@@ -41,12 +49,13 @@ class WindowSchedule:
 def window_schedule(folder: Path) -> WindowSchedule:
     """Return when windows begin, from ``billing.toml`` alone; a broken file raises ``InputError``."""
     window = load_settings(folder).window
-    return WindowSchedule(datetime.combine(window.first_window, time.min, UTC), window.length)
+    return WindowSchedule(window.first_window_start, window.length)
 
 
 def window_of_run(window: str | None, data_interval_end: datetime | None, length: timedelta) -> BillingWindow:
     """Return the window that is named, else the last one that ended when the data interval of the run did.
 
+    >>> from datetime import UTC
     >>> window_of_run(None, datetime(2026, 1, 16, tzinfo=UTC), timedelta(days=1)).window_id
     '2026-01-15'
     """
@@ -69,6 +78,7 @@ def period_of_run(period: str | None, run_after: datetime, *, is_manual: bool) -
 
     A manual run has to name its period, because closing cannot be undone.
 
+    >>> from datetime import UTC
     >>> period_of_run(None, datetime(2026, 2, 5, 12, tzinfo=UTC), is_manual=False)
     '2026-01'
     """
@@ -96,16 +106,6 @@ def period_to_close(workspace: Workspace, period: str | None, run_after: datetim
     if not is_manual and not windows_of_period(workspace, period_id):
         return None
     return period_id
-
-
-def is_collected(cutoff_at: datetime, watermark_at: datetime | None) -> bool:
-    """Tell whether everything received before the cutoff has been collected.
-
-    >>> cutoff_at = datetime(2026, 1, 16, 6, tzinfo=UTC)
-    >>> is_collected(cutoff_at, cutoff_at), is_collected(cutoff_at, cutoff_at - timedelta(microseconds=1))
-    (True, False)
-    """
-    return watermark_at is not None and watermark_at >= cutoff_at
 
 
 def cutoff_is_collected(workspace: Workspace, window: BillingWindow) -> bool:

@@ -10,14 +10,13 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.core.errors import InputError, PublicationError
 from pipeline.core.revision import RevisionState
-from pipeline.core.window import parse_window
+from pipeline.core.window import is_collected, parse_window
 from pipeline.steps.accept import reject
 from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.run import run_window
 from pipeline.steps.schedule import (
     cutoff_is_collected,
-    is_collected,
     late_window_runs,
     period_of_run,
     period_to_close,
