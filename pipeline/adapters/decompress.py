@@ -1,30 +1,34 @@
 """Reads an object's bytes as text bytes: plain, gzip or zstd, told apart by what is inside and never by the name.
 
-Reading is streaming and bounded: a bomb costs at most one step's output before the limit stops it. An object is
+Reading is streaming and bounded: a bomb costs at most one step's output before a limit stops it. An object is
 either read to its proper end or refused as a whole, because the lines before a break cannot be told from
-lines that were cut.
+lines that were cut. gzip is inflated by ISA-L, zstd by the reference library.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-import zstandard
+from isal import igzip_lib
 
 from pipeline.core.reason import QuarantineReason
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 CHUNK_BYTES = 1 << 20
 SNIFFED_BYTES = 512
+RATIO_FREE_BYTES = 64 << 20  # a small object may be as repetitive as it likes
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"  # bytes 2 to 4 of a skippable frame, which parallel writers put first
-_ZSTD_WINDOW_BYTES_MAX = 1 << 27
-# One kilobyte of zstd holds at most 256 blocks of 128 KiB, so a step never makes more than 32 MiB.
-_ZSTD_STEP_BYTES = 1 << 10
+_ZSTD_OPTIONS: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 27}
 
 _FOREIGN = (
     (b"\x89PNG", "a PNG image"),
@@ -54,33 +58,57 @@ class ObjectFault(Exception):  # noqa: N818 - it is a fault of the object, recor
         self.message = message
 
 
-def read_chunks(path: Path, byte_count_max: int) -> Iterator[bytes]:
-    """Yield the decompressed bytes of a file, in order, each chunk not empty.
+class _Decompressor(Protocol):
+    """What the two libraries have in common; one object reads one gzip member or one zstd frame."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+def read_chunks(path: Path, byte_count_max: int, ratio_max: int | None = None) -> Iterator[bytes]:
+    """Yield the decompressed bytes of a file, in order, each chunk not empty and at most a megabyte.
 
     Raises ``ObjectFault`` when compressed data ends early or is corrupt, when more than ``byte_count_max`` bytes come
-    out, and when the result is no text (an image, Parquet, UTF-16, data compressed twice).
+    out, or (after the first 64 MiB) more than ``ratio_max`` for each byte of the file, and when the result is no text
+    (an image, Parquet, UTF-16, data compressed twice).
     """
     byte_count = 0
     head = b""
+    compressed_byte_count = max(path.stat().st_size, 1)
     with path.open("rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        if start.startswith(_GZIP):
-            chunks = _gunzip(file)
-        elif start == _ZSTD or (start[1:] == _ZSTD_SKIPPABLE and start[0] & 0xF0 == 0x50):
-            chunks = _unzstd(file)
-        else:
-            chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
-        for chunk in chunks:
+        for chunk in _content(file):
             byte_count += len(chunk)
             if byte_count > byte_count_max:
                 raise ObjectFault(
                     QuarantineReason.OBJECT_TOO_LARGE, f"more than {byte_count_max} bytes once decompressed"
                 )
+            if ratio_max is not None and byte_count > max(ratio_max * compressed_byte_count, RATIO_FREE_BYTES):
+                raise ObjectFault(
+                    QuarantineReason.COMPRESSION_RATIO_TOO_HIGH,
+                    f"{compressed_byte_count} bytes become more than {ratio_max} times as many",
+                )
             if len(head) < SNIFFED_BYTES:
                 head = (head + chunk)[:SNIFFED_BYTES]
                 _refuse_foreign(head)
             yield chunk
+
+
+def _content(file: BinaryIO) -> Iterator[bytes]:
+    start = file.read(4)
+    file.seek(0)
+    if start.startswith(_GZIP):
+        return _inflated(file, lambda: igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_GZIP), "gzip")
+    if start == _ZSTD or (start[1:] == _ZSTD_SKIPPABLE and start[0] & 0xF0 == 0x50):
+        return _inflated(file, lambda: zstd.ZstdDecompressor(options=_ZSTD_OPTIONS), "zstd")
+    return iter(lambda: file.read(CHUNK_BYTES), b"")
 
 
 def _refuse_foreign(head: bytes) -> None:
@@ -94,60 +122,41 @@ def _refuse_foreign(head: bytes) -> None:
         )
 
 
-def _gunzip(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the content of every gzip member; zero bytes after the last one are padding."""
-    member = zlib.decompressobj(wbits=31)
+def _inflated(file: BinaryIO, new_decompressor: Callable[[], _Decompressor], name: str) -> Iterator[bytes]:
+    """Yield the content of every gzip member or zstd frame; zero bytes after the last gzip member are padding."""
+    part = new_decompressor()
     compressed = file.read(CHUNK_BYTES)
-    while compressed:
+    while True:
         try:
-            content = member.decompress(compressed, CHUNK_BYTES)
-        except zlib.error:
-            raise ObjectFault(QuarantineReason.UNREADABLE_OBJECT, "the gzip data is corrupt") from None
+            content = part.decompress(compressed, CHUNK_BYTES)
+        except (igzip_lib.IsalError, zstd.ZstdError):  # type: ignore[misc]  # its stub calls the class an instance
+            raise ObjectFault(QuarantineReason.UNREADABLE_OBJECT, f"the {name} data is corrupt") from None
         if content:
             yield content
-        if member.eof:
-            compressed = member.unused_data.lstrip(b"\x00")
-            while not compressed:
-                padding = file.read(CHUNK_BYTES)
-                if not padding:
-                    return
-                compressed = padding.lstrip(b"\x00")
-            if len(compressed) < len(_GZIP):
-                compressed += file.read(CHUNK_BYTES)
-            if not compressed.startswith(_GZIP):
-                raise ObjectFault(QuarantineReason.UNREADABLE_OBJECT, "something else follows the gzip data")
-            member = zlib.decompressobj(wbits=31)
+        if part.eof:
+            compressed = _next_part(file, part.unused_data, name)
+            if not compressed:
+                return
+            part = new_decompressor()
+        elif part.needs_input:
+            compressed = file.read(CHUNK_BYTES)
+            if not compressed:
+                raise ObjectFault(QuarantineReason.TRUNCATED_OBJECT, f"the {name} data ends before its end mark")
         else:
-            compressed = member.unconsumed_tail or file.read(CHUNK_BYTES)
-    # A full output step may have left content inside the decompressor.
-    content = member.flush()
-    if content:
-        yield content
-    if not member.eof:
-        raise ObjectFault(QuarantineReason.TRUNCATED_OBJECT, "the gzip data ends before its end mark")
+            compressed = b""
 
 
-def _unzstd(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the content of every zstd frame."""
-    context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX)
-    frame = context.decompressobj()
-    gathered = bytearray()
-    compressed = b""
-    while True:
-        compressed = compressed or file.read(_ZSTD_STEP_BYTES)
-        if not compressed:
-            break
-        if frame.eof:
-            frame = context.decompressobj()
-        try:
-            gathered += frame.decompress(compressed)
-        except zstandard.ZstdError:
-            raise ObjectFault(QuarantineReason.UNREADABLE_OBJECT, "the zstd data is corrupt") from None
-        compressed = frame.unused_data if frame.eof else b""
-        if len(gathered) >= CHUNK_BYTES:
-            yield bytes(gathered)
-            gathered.clear()
-    if gathered:
-        yield bytes(gathered)
-    if not frame.eof:
-        raise ObjectFault(QuarantineReason.TRUNCATED_OBJECT, "the zstd data ends before its end mark")
+def _next_part(file: BinaryIO, rest: bytes, name: str) -> bytes:
+    """Return the bytes from the start of the next member or frame on; none at the end of the file."""
+    is_gzip = name == "gzip"
+    rest = rest.lstrip(b"\x00") if is_gzip else rest
+    while not rest:
+        more = file.read(CHUNK_BYTES)
+        if not more:
+            return b""
+        rest = more.lstrip(b"\x00") if is_gzip else more
+    if is_gzip and len(rest) < len(_GZIP):
+        rest += file.read(CHUNK_BYTES)
+    if is_gzip and not rest.startswith(_GZIP):
+        raise ObjectFault(QuarantineReason.UNREADABLE_OBJECT, "something else follows the gzip data")
+    return rest

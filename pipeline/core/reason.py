@@ -16,6 +16,7 @@ class QuarantineReason(StrEnum):
     UNREADABLE_OBJECT = "unreadable_object"
     TRUNCATED_OBJECT = "truncated_object"
     OBJECT_TOO_LARGE = "object_too_large"
+    COMPRESSION_RATIO_TOO_HIGH = "compression_ratio_too_high"
     WRONG_HEADER = "wrong_header"
     INVALID_ENCODING = "invalid_encoding"
     LINE_TOO_LONG = "line_too_long"
@@ -34,6 +35,7 @@ QUARANTINE_SENTENCES: dict[QuarantineReason, str] = {
     QuarantineReason.UNREADABLE_OBJECT: "the object is not what its contract says (format or compression)",
     QuarantineReason.TRUNCATED_OBJECT: "the compressed data ends early, so no line of the object is trusted",
     QuarantineReason.OBJECT_TOO_LARGE: "the object is larger than the limit of its contract once decompressed",
+    QuarantineReason.COMPRESSION_RATIO_TOO_HIGH: "the object grows more by decompression than its contract accepts",
     QuarantineReason.WRONG_HEADER: "the header row lacks a column that the contract needs",
     QuarantineReason.INVALID_ENCODING: "the line is not UTF-8",
     QuarantineReason.LINE_TOO_LONG: "the line is longer than the limit of its contract",

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
-from pipeline.adapters.decompress import ObjectFault, read_chunks
+from pipeline.adapters.decompress import RATIO_FREE_BYTES, ObjectFault, read_chunks
+from pipeline.adapters.decompress import zstd as zstd_library
 from pipeline.core.reason import QuarantineReason
 
 LINES = b"".join(b'{"id":"%d","x":"%s"}\n' % (number, os.urandom(20).hex().encode()) for number in range(50_000))
@@ -22,7 +22,7 @@ LIMIT = 1 << 30
 
 
 def zstd(content: bytes) -> bytes:
-    return zstandard.ZstdCompressor().compress(content)
+    return zstd_library.compress(content)
 
 
 def two_gzip_members(content: bytes) -> bytes:
@@ -35,10 +35,8 @@ def two_zstd_frames(content: bytes) -> bytes:
 
 
 def zstd_without_size(content: bytes) -> bytes:
-    sink = io.BytesIO()
-    with zstandard.ZstdCompressor(write_checksum=True).stream_writer(sink, closefd=False) as writer:
-        writer.write(content)
-    return sink.getvalue()
+    compressor = zstd_library.ZstdCompressor(options={zstd_library.CompressionParameter.checksum_flag: 1})
+    return compressor.compress(content) + compressor.flush()
 
 
 def plain(content: bytes) -> bytes:
@@ -161,3 +159,18 @@ def test_a_bomb_is_stopped_at_the_limit_in_bounded_memory(tmp_path: Path, compre
 
     assert raised.value.reason is QuarantineReason.OBJECT_TOO_LARGE
     assert peak < 100 << 20
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd], ids=lambda compress: compress.__name__)
+def test_more_growth_than_the_ratio_is_refused_and_exactly_the_ratio_is_read(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    content = b"0" * RATIO_FREE_BYTES
+    path = tmp_path / "object"
+    path.write_bytes(compress(b'"' + content))
+    ratio = -(-(len(content) + 1) // path.stat().st_size)
+
+    assert sum(map(len, read_chunks(path, LIMIT, ratio))) == len(content) + 1
+    with pytest.raises(ObjectFault) as raised:
+        list(read_chunks(path, LIMIT, ratio - 1))
+    assert raised.value.reason is QuarantineReason.COMPRESSION_RATIO_TOO_HIGH

@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import zstandard
 
+from pipeline.adapters.decompress import zstd as zstd_library
 from pipeline.adapters.object_store import ListedObject, ObjectStore
 from pipeline.core.dataset import QUARANTINE, RAW_EVENTS, Dataset
 from pipeline.core.errors import InputError, NotReadyError
@@ -182,7 +182,7 @@ def test_every_quantity_that_fits_the_column_is_stored_exactly_however_it_is_wri
 
 
 def zstd(content: bytes) -> bytes:
-    return zstandard.ZstdCompressor().compress(content)
+    return zstd_library.compress(content)
 
 
 @pytest.mark.parametrize("key", ["usage/a.ndjson", "usage/a.ndjson.gz", "usage/a.ndjson.zst"])
