@@ -1,6 +1,6 @@
 # Every command a user or a developer needs. `make` alone prints this help.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint airflow lock clean
+.PHONY: help demo test check lint airflow bench-collect lock clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -16,7 +16,7 @@ export UV_SYSTEM_CERTS := true
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 help: ## print this help
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "  The first command sets up $(VENV)/ from requirements.lock; nothing else is needed than Python 3.11+."
 
@@ -37,6 +37,9 @@ lint: $(READY) ## ruff, mypy --strict, import-linter, sqlfluff
 
 airflow: $(READY) ## start Airflow standalone with the DAGs and print where to log in
 	@$(BIN)/python -m pipeline.airflow_plugin.standalone
+
+bench-collect: $(READY) ## measure collect beside DuckDB and Polars (half an hour, 10 GB in /tmp), write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.collect --render
 
 lock: .uv/bin/uv ## resolve requirements.lock again from pyproject.toml
 	@.uv/bin/uv pip compile --universal --generate-hashes --all-extras --upgrade --quiet --no-emit-index-url --no-header \

@@ -9,7 +9,8 @@ The window is the data interval of the run, or the `window` param of a manual ru
 `reconcile` are the gates: when one refuses, `accept` does not run, `settle` rejects the revision, the report is
 rendered all the same and the run is failed. Between tasks travel receipts (names, numbers, hashes), never rows. A task
 that is run again publishes the same bytes. `include_late` makes a new revision that takes in the events that came
-late.
+late. After the cutoff `deduplicate` refuses a window whose sources have not shown that they are complete, and is tried
+again; `accept_incomplete` gives the reason why it is closed all the same, which the report prints.
 """
 
 from __future__ import annotations
@@ -57,6 +58,13 @@ SCHEDULE = window_schedule(settings.project_folder())
             title="Take in late events",
             description="Make a new revision that takes in the events that came after the cutoff.",
         ),
+        "accept_incomplete": Param(
+            None,
+            type=["null", "string"],
+            pattern=r"\S",
+            title="Accept an incomplete window",
+            description="Why the window is closed although evidence is missing; recorded, and printed in the report.",
+        ),
     },
     doc_md=__doc__,
     tags=["billing"],
@@ -79,7 +87,13 @@ def bill_window() -> None:
 
         workspace = open_workspace(settings.project_folder())
         window = parse_window(window_id, SCHEDULE.length)
-        opened = deduplicate(workspace, window, datetime.now(UTC), include_late=params["include_late"])
+        opened = deduplicate(
+            workspace,
+            window,
+            datetime.now(UTC),
+            include_late=params["include_late"],
+            accept_incomplete=params["accept_incomplete"],
+        )
         return {"window_id": opened.window_id, "revision": opened.revision, "inputs_hash": opened.inputs_hash}
 
     @task

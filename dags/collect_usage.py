@@ -45,6 +45,7 @@ def collect_usage() -> None:
             "raw_events": result.raw_events,
             "quarantined": dict(result.by_reason),
             "unclaimed_keys": len(result.unclaimed_keys),
+            "replaced_keys": len(result.replaced_keys),
             "pending": len(result.pending),
         }
 

@@ -28,7 +28,7 @@ from pipeline.core.errors import BillingError, InputError, NotReadyError
 from pipeline.core.window import parse_window
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import WindowResult
+    from pipeline.steps.run import LeftOutWindow, WindowResult
 
 T = TypeVar("T")
 DEFECT = 3
@@ -41,6 +41,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+source_app = typer.Typer(help="Source contracts that come with the package.", no_args_is_help=True)
+app.add_typer(source_app, name="source")
 
 ProjectOption = Annotated[
     Path | None,
@@ -153,8 +156,10 @@ def collect(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         typer.echo(f"  {count:>7,}  {reason}")
     for key, why in result.pending.items():
         typer.echo(f"  pending, collected next time: {key}: {why.splitlines()[0]}")
+    for key in result.replaced_keys:
+        typer.echo(f"  replaced since it was collected, the new version is collected beside the one before: {key}")
     for key in result.unclaimed_keys:
-        typer.echo(f"  no contract covers {key}")
+        typer.echo(f"  nobody claims {key}: no contract covers it, or no manifest lists it")
 
 
 @app.command(epilog="Examples: billing run --window 2026-01-15 --project my-billing; billing run --due")
@@ -166,34 +171,60 @@ def run(
     include_late: Annotated[
         bool, typer.Option("--include-late", help="Make a new revision that takes in the events that came late.")
     ] = False,
+    accept_incomplete: Annotated[
+        str | None,
+        typer.Option(
+            "--accept-incomplete",
+            metavar="REASON",
+            help="Close a window although evidence is missing; the reason is recorded and printed in the report.",
+        ),
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compute billing windows: deduplicate, aggregate, rate, check, reconcile, accept, report."""
-    from pipeline.steps.run import due_windows, run_window
+    """Compute billing windows: deduplicate, aggregate, rate, check, reconcile, accept, report.
+
+    With --due a window that lacks evidence is left out and the others are billed; exit code 1 says that one was.
+    """
+    from pipeline.steps.run import LeftOutWindow, run_due_windows, run_window
     from pipeline.steps.workspace import open_workspace
 
     if (window is None) != due:
         raise InputError("cli.wrong_option", "name one --window, or --due for every window that is due", [])
+    if due and accept_incomplete is not None:
+        raise InputError("cli.wrong_option", "--accept-incomplete is about one --window, which somebody looked at", [])
     workspace = open_workspace(settings.project_folder(project))
-    if window is None:
-        windows, include_late = due_windows(workspace), True
-    else:
+    if window is not None:
         length = workspace.project.settings.window.length
-        windows = [_parse(window, "--window", lambda text: parse_window(text, length))]
+        result = run_window(
+            workspace,
+            _parse(window, "--window", lambda text: parse_window(text, length)),
+            _now(),
+            _progress(as_json),
+            include_late=include_late,
+            accept_incomplete=accept_incomplete,
+        )
+        _print_json(result) if as_json else _say_window(result)
+        return
     results = []
-    for billing_window in windows:
-        result = run_window(workspace, billing_window, _now(), _progress(as_json), include_late=include_late)
-        results.append(result)
+    for due_result in run_due_windows(workspace, _now, _progress(as_json)):
+        results.append(due_result)
         if not as_json:
-            _say_window(result)
+            _say_window(due_result)
     if as_json:
-        _print_json(results if due else results[0])
+        _print_json(results)
     elif not results:
         typer.echo("no window is due")
+    if any(isinstance(due_result, LeftOutWindow) for due_result in results):
+        raise typer.Exit(NotReadyError.exit_code)
 
 
-def _say_window(result: WindowResult) -> None:
+def _say_window(result: WindowResult | LeftOutWindow) -> None:
+    from pipeline.steps.run import LeftOutWindow
+
+    if isinstance(result, LeftOutWindow):
+        typer.echo("\n".join([f"left out: {result.summary}", *(f"  {line}" for line in result.details)]), err=True)
+        return
     state = "accepted" if result.is_new else "is current"
     excluded = ", ".join(f"{count:,} {reason}" for reason, count in result.excluded_events.items()) or "none"
     typer.echo(f"window {result.window_id}: revision {result.revision} {state}; report {result.report}")
@@ -265,6 +296,38 @@ def status(project: ProjectOption = None, as_json: JsonOption = False) -> None:
         typer.echo(line)
 
 
+@source_app.command("list", epilog="Example: billing source list")
+def list_sources(as_json: JsonOption = False) -> None:
+    """List the ready source contracts: the feeds that a project can collect without writing one."""
+    from pipeline.adapters.project_files import ready_contracts
+
+    ready = ready_contracts()
+    if as_json:
+        _print_json(ready)
+        return
+    width = max(len(contract.name) for contract in ready)
+    for contract in ready:
+        typer.echo(f"{contract.name:<{width}}  {contract.description}")
+
+
+@source_app.command("add", epilog="Example: billing source add lago --prefix usage/lago/ --project my-billing")
+def add_source(
+    contract: Annotated[str, typer.Argument(metavar="CONTRACT", help="One that `billing source list` names.")],
+    prefix: Annotated[str | None, typer.Option(help="Where the keys of the feed's objects begin.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the contract in the project, and of its file.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a ready source contract into the project, as sources/<name>.toml."""
+    from pipeline.adapters.project_files import add_ready_contract
+
+    path = add_ready_contract(settings.project_folder(project), contract, prefix, name)
+    if as_json:
+        _print_json({"contract": path})
+        return
+    typer.echo(f"{path} is written; next: read it, then bill its event types in meters.toml")
+
+
 def _status_lines(facts: Any, indent: str = "") -> list[str]:
     lines: list[str] = []
     for key, value in facts.items():
@@ -273,14 +336,28 @@ def _status_lines(facts: Any, indent: str = "") -> list[str]:
             lines += [f"{indent}{name}", *_status_lines(value, indent + "  ")]
         elif isinstance(value, list):
             lines.append(f"{indent}{name}: {len(value)}" if value else f"{indent}{name}: none")
-            lines += [
-                f"{indent}  "
-                + ("  ".join(f"{k} {v}" for k, v in item.items()) if isinstance(item, dict) else str(item))
-                for item in value
-            ]
+            for item in value:
+                lines += _item_lines(item, indent + "  ")
         else:
             lines.append(f"{indent}{name}: {value}")
     return lines
+
+
+def _item_lines(item: Any, indent: str) -> list[str]:
+    """Return an entry of a list on one line, and below it a line for each entry of a list in it."""
+    if not isinstance(item, dict):
+        return [f"{indent}{item}"]
+    lines = [indent + "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in _scalars(item))]
+    for name, entries in item.items():
+        for entry in entries if isinstance(entries, list) else ():
+            (_, first), *others = _scalars(entry) if isinstance(entry, dict) else [(name, entry)]
+            rest = "".join(f"  {other.replace('_', ' ')} {value}" for other, value in others)
+            lines.append(f"{indent}  {name}: {first}{rest}")
+    return lines
+
+
+def _scalars(item: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in item.items() if not isinstance(value, list)]
 
 
 def _parse(text: str, option: str, parse: Callable[[str], T]) -> T:

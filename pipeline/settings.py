@@ -1,7 +1,8 @@
 """Settings of this machine: the only reader of environment variables.
 
 ``BILLING_PROJECT`` names the project folder; ``BILLING_DATABASE_URL`` and ``BILLING_S3_ENDPOINT_URL`` replace what
-``billing.toml`` says, so that one project runs on a laptop and on a server and holds no password. The
+``billing.toml`` says, so that one project runs on a laptop and on a server and holds no password. ``BILLING_WORKERS``
+is how many processes collect at once, by default one for each processor. The
 credentials and the region of the bucket are boto3's own variables (``AWS_*``).
 """
 
@@ -20,6 +21,7 @@ from pipeline.core.project import ProjectSettings
 PROJECT_VARIABLE = "BILLING_PROJECT"
 DATABASE_URL_VARIABLE = "BILLING_DATABASE_URL"
 ENDPOINT_URL_VARIABLE = "BILLING_S3_ENDPOINT_URL"
+WORKERS_VARIABLE = "BILLING_WORKERS"
 
 
 def project_folder(named: Path | None = None) -> Path:
@@ -57,6 +59,20 @@ def database_url(settings: ProjectSettings, folder: Path) -> str:
     if not url.database or url.database == ":memory:":
         raise _refused(origin, "an SQLite database in memory")
     return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
+
+
+def worker_count() -> int:
+    """Return how many processes may work at once; what they compute does not depend on it."""
+    named = os.environ.get(WORKERS_VARIABLE)
+    if not named:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", named):
+        raise InputError(
+            "settings.workers",
+            "the number of processes cannot be used",
+            [f"{WORKERS_VARIABLE}: found {named!r}, accepted a whole number from 1 on"],
+        )
+    return int(named)
 
 
 def _refused(origin: str, found: str) -> InputError:

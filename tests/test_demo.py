@@ -27,7 +27,8 @@ PLANTED_IN_QUARANTINE = {
     QuarantineReason.UNKNOWN_FIELD: 1,
     QuarantineReason.WRONG_TYPE: 1,
     QuarantineReason.INVALID_TIME: 1,
-    QuarantineReason.INVALID_QUANTITY: 2,
+    QuarantineReason.INVALID_QUANTITY: 1,
+    QuarantineReason.NOT_A_NUMBER: 1,
     QuarantineReason.UNKNOWN_EVENT_TYPE: 1,
 }
 PLANTED_IN_EXCLUDED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,24 @@ def test_a_broken_project_is_refused_before_a_database_or_a_folder_is_made(tmp_p
         open_workspace(folder)
 
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("named", "expected"), [("1", 1), ("16", 16)])
+def test_the_number_of_processes_is_what_is_named(monkeypatch: pytest.MonkeyPatch, named: str, expected: int) -> None:
+    monkeypatch.setenv(settings.WORKERS_VARIABLE, named)
+
+    assert settings.worker_count() == expected
+
+
+def test_there_is_a_process_for_each_processor_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(settings.WORKERS_VARIABLE, raising=False)
+
+    assert settings.worker_count() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("named", ["0", "-1", "two", "1.5", "10000"])
+def test_a_number_of_processes_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    monkeypatch.setenv(settings.WORKERS_VARIABLE, named)
+
+    with pytest.raises(InputError, match=r"settings\.workers"):
+        settings.worker_count()

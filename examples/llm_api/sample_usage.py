@@ -21,7 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import zstandard
+from pipeline.adapters.decompress import zstd
 
 FIRST_HOUR = datetime(2026, 1, 30, tzinfo=UTC)
 DAYS = 3
@@ -230,7 +230,7 @@ def _gateway_file(hour: HourOfNode) -> SampleFile:
     """node-a compresses with gzip by day and not at all by night, node-b with gzip and zstd in turn."""
     content = hour.lines()
     if hour.node == "node-b" and hour.start.hour % 2:
-        return SampleFile(f"{hour.key}.zst", zstandard.ZstdCompressor().compress(content), hour.received_at)
+        return SampleFile(f"{hour.key}.zst", zstd.compress(content), hour.received_at)
     if hour.node == "node-b" or hour.start.hour >= 6:
         return SampleFile(f"{hour.key}.gz", gzip.compress(content, mtime=0), hour.received_at)
     return SampleFile(hour.key, content, hour.received_at)

@@ -17,6 +17,7 @@ from dataclasses import asdict, fields
 from datetime import date, datetime
 from itertools import islice
 from pathlib import Path
+from time import sleep
 from typing import Any, Literal, TypeVar
 
 from alembic import command
@@ -27,7 +28,9 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Table,
     create_engine,
+    delete,
     event,
     exists,
     func,
@@ -43,6 +46,16 @@ from sqlalchemy.pool import NullPool
 from pipeline.adapters import audit_log
 from pipeline.adapters import control_plane_tables as t
 from pipeline.adapters.audit_log import AuditEntry, Change
+from pipeline.core.completeness import (
+    CollectedEvidence,
+    CollectedObject,
+    Evidence,
+    EvidenceKind,
+    PendingObject,
+    SourceException,
+    UnclaimedKey,
+    UnclaimedObject,
+)
 from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
@@ -52,10 +65,12 @@ from pipeline.core.window import require_utc
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 BUSY_TIMEOUT_SECONDS = 60
+SWITCH_ATTEMPT_MILLISECONDS = 50
 IDS_PER_STATEMENT = 10_000  # below the bound-parameter limits of SQLite and PostgreSQL
 
 Item = TypeVar("Item")
 
+_EXCEPTION_COLUMNS = [t.completeness_exceptions.c[column.name] for column in fields(SourceException)]
 _LEDGER_COLUMNS = [t.object_ledger.c[column.name] for column in fields(LedgerObject)]
 _INVOICE_COLUMNS = [t.invoices.c[column.name] for column in fields(IssuedInvoice)]
 _RECEIPT_COLUMNS = [t.publications.c[column.name] for column in fields(Receipt)]
@@ -133,19 +148,31 @@ class ControlPlane:
         with self._read() as connection:
             return [LedgerObject(*row) for row in connection.execute(query.order_by(t.object_ledger.c.object_id))]
 
-    def commit_collection(self, collection: Collection, manifests: Sequence[Manifest], at: datetime) -> None:
-        """Commit a collection, its ledger objects and its manifests together, or nothing of it.
+    def commit_collection(
+        self,
+        collection: Collection,
+        manifests: Sequence[Manifest],
+        at: datetime,
+        evidence: Mapping[str, Evidence] | None = None,
+        pending: Mapping[str, str] | None = None,
+        unclaimed: Iterable[UnclaimedKey] = (),
+    ) -> None:
+        """Commit a collection, its ledger objects, its evidence and its manifests together, or nothing of it.
 
-        A collection without objects is recorded too: it moves the watermark. The same collection again is a
-        no-op. Refused: an object that another collection committed, counts that do not tie (P3).
+        ``evidence`` is named by object id and each of these objects is in the collection. ``pending`` (a message by
+        key) and ``unclaimed`` replace what the listing before showed. A collection without objects is recorded too: it
+        moves the watermark. The same collection again adds nothing. Refused: an object that another collection
+        committed, counts that do not tie (P3).
         """
         _require_tied_counts(collection, manifests)
+        evidence_rows = _evidence_rows(collection, evidence or {})
         hashes = sorted(manifest.manifest_hash for manifest in manifests)
         object_ids = sorted(ledger_object.object_id for ledger_object in collection.objects)
         listed_at = require_utc(collection.listed_at, "listed_at")
         identity = {"listed_at": listed_at.isoformat(), "objects": object_ids, "manifests": hashes}
         collection_id = sha256_hex(canonical_json(identity))
         with self._write() as connection:
+            _replace_not_taken(connection, at, pending or {}, unclaimed)
             if _exists(connection, t.collections.c.collection_id == collection_id):
                 return
             known = [
@@ -171,6 +198,8 @@ class ControlPlane:
                     insert(t.object_ledger),
                     [{**asdict(ledger_object), "collection_id": collection_id} for ledger_object in collection.objects],
                 )
+            if evidence_rows:
+                connection.execute(insert(t.evidence), evidence_rows)
             audit_log.append(
                 connection,
                 at,
@@ -195,6 +224,42 @@ class ControlPlane:
         with self._read() as connection:
             newest: datetime | None = connection.scalar(select(func.max(t.collections.c.listed_at, type_=t.Instant)))
             return newest
+
+    def collected_objects(self, contract: str) -> list[CollectedObject]:
+        """Return the newest version of each object of usage data that was collected for a contract, by key."""
+        ledger = t.object_ledger.c
+        columns = [ledger[name] for name in CollectedObject._fields]
+        is_evidence = exists().where(t.evidence.c.object_id == ledger.object_id)
+        query = select(*columns).where(ledger.contract == contract, ~is_evidence)
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(ledger.key, ledger.received_at, ledger.object_id))
+            return list({row.key: CollectedObject(*row) for row in rows}.values())
+
+    def evidence(self, contract: str | None = None) -> list[CollectedEvidence]:
+        """Return every version of each object of evidence, of one contract or of all, in order of receipt."""
+        columns = t.evidence.c
+        query = select(t.evidence).order_by(columns.received_at, columns.object_id)
+        if contract is not None:
+            query = query.where(columns.contract == contract)
+        with self._read() as connection:
+            return [
+                CollectedEvidence(
+                    row.object_id,
+                    row.received_at,
+                    Evidence(row.contract, EvidenceKind(row.kind), row.key, row.content),
+                )
+                for row in connection.execute(query)
+            ]
+
+    def pending_objects(self) -> list[PendingObject]:
+        """Return the objects that the newest collection could not fetch, in order of key."""
+        with self._read() as connection:
+            return [PendingObject(*row) for row in connection.execute(select(t.pending_objects).order_by("key"))]
+
+    def unclaimed_objects(self) -> list[UnclaimedObject]:
+        """Return the objects that the newest collection saw and nobody claims, in order of key."""
+        with self._read() as connection:
+            return [UnclaimedObject(*row) for row in connection.execute(select(t.unclaimed_objects).order_by("key"))]
 
     def raw_event_manifests(self, event_dates: Sequence[date]) -> list[str]:
         """Return the hashes of the raw_events manifests that hold a file of one of the dates, sorted."""
@@ -270,8 +335,10 @@ class ControlPlane:
         with self._read() as connection:
             return [_revision(row) for row in connection.execute(query)]
 
-    def open_revision(self, revision: WindowRevision, at: datetime) -> WindowRevision:
-        """Record a candidate, or return it as it stands if it is there already.
+    def open_revision(
+        self, revision: WindowRevision, at: datetime, exceptions: Sequence[SourceException] = ()
+    ) -> WindowRevision:
+        """Record a candidate, or return it as it stands if it is there already; record exceptions of it with it.
 
         Refused: the same number with other inputs, a number that leaves a gap, a state other than candidate.
         """
@@ -281,6 +348,7 @@ class ControlPlane:
         with self._write() as connection:
             existing = _find_revision(connection, revision.window_id, revision.revision)
             if existing is not None and existing.inputs_hash == revision.inputs_hash:
+                _record_exceptions(connection, exceptions, at)
                 return existing
             if existing is not None:
                 raise PublicationError(
@@ -313,7 +381,27 @@ class ControlPlane:
                     },
                 ),
             )
+            _record_exceptions(connection, exceptions, at)
             return revision
+
+    def record_exceptions(self, exceptions: Sequence[SourceException], at: datetime) -> None:
+        """Record exceptions of revisions that are open; what is recorded already is left as it is."""
+        with self._write() as connection:
+            _record_exceptions(connection, exceptions, at)
+
+    def exceptions(self, window_id: str | None = None, revision: int | None = None) -> list[SourceException]:
+        """Return the recorded exceptions, of one revision, of one window or all, in the order they were recorded."""
+        columns = t.completeness_exceptions.c
+        query = select(*_EXCEPTION_COLUMNS).order_by(columns.at, columns.window_id, columns.contract)
+        if window_id is not None:
+            query = query.where(columns.window_id == window_id)
+        if revision is not None:
+            query = query.where(columns.revision == revision)
+        with self._read() as connection:
+            return [
+                SourceException(**{**row._mapping, "missing": tuple(json.loads(row.missing))})
+                for row in connection.execute(query)
+            ]
 
     def decide_revision(self, window_id: str, revision: int, state: RevisionState, at: datetime, why: str) -> None:
         """Accept or reject a revision. The same decision again is a no-op.
@@ -463,9 +551,23 @@ class ControlPlane:
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # SQLAlchemy's BEGIN below is the only one
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+    _use_write_ahead_log(connection)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_SECONDS * 1000}")
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch a new database over; SQLite does not wait for another process that is doing the same, so this does."""
+    connection.execute(f"PRAGMA busy_timeout = {SWITCH_ATTEMPT_MILLISECONDS}")
+    for attempts_left in reversed(range(max(1, BUSY_TIMEOUT_SECONDS * 1000 // (2 * SWITCH_ATTEMPT_MILLISECONDS)))):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if not attempts_left:
+                raise
+            sleep(SWITCH_ATTEMPT_MILLISECONDS / 1000)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -545,6 +647,63 @@ def _require_tied_counts(collection: Collection, manifests: Sequence[Manifest]) 
             "collect.counts_do_not_tie",
             "lines would appear or vanish with this collection",
             [*untied, "nothing was committed; this is a defect of the collection, not of the data"],
+        )
+
+
+def _evidence_rows(collection: Collection, evidence: Mapping[str, Evidence]) -> list[dict[str, Any]]:
+    objects = {ledger_object.object_id: ledger_object for ledger_object in collection.objects}
+    rows = []
+    for object_id, said in sorted(evidence.items()):
+        known = objects.get(object_id)
+        if known is None or (known.key, known.contract, known.line_count) != (said.key, said.contract, 0):
+            raise ValueError(f"evidence is of an object of the collection that has no lines, got {object_id}")
+        rows.append({"object_id": object_id, "received_at": known.received_at, **asdict(said)})
+    return rows
+
+
+def _replace_not_taken(
+    connection: Connection, at: datetime, pending: Mapping[str, str], unclaimed: Iterable[UnclaimedKey]
+) -> None:
+    """Keep what the newest listing showed and nobody took, with the instant it was first seen; forget the rest."""
+    newest = connection.scalar(select(func.max(t.collections.c.committed_at, type_=t.Instant)))
+    if newest is not None and at < newest:
+        return
+    _replace(connection, t.pending_objects, "since", at, [{"key": k, "message": pending[k]} for k in sorted(pending)])
+    _replace(connection, t.unclaimed_objects, "first_seen_at", at, [one._asdict() for one in sorted(set(unclaimed))])
+
+
+def _replace(connection: Connection, table: Table, seen: str, at: datetime, rows: Sequence[dict[str, Any]]) -> None:
+    known = {row.key: dict(row._mapping) for row in connection.execute(select(table))}
+    kept = {row["key"]: {**row, seen: known[row["key"]][seen] if row["key"] in known else at} for row in rows}
+    outdated = [key for key, row in known.items() if kept.get(key) != row]
+    for keys in _chunks(outdated):
+        connection.execute(delete(table).where(table.c.key.in_(keys)))
+    added = [row for key, row in kept.items() if known.get(key) != row]
+    if added:
+        connection.execute(insert(table), added)
+
+
+def _record_exceptions(connection: Connection, exceptions: Sequence[SourceException], at: datetime) -> None:
+    for exception in exceptions:
+        missing = canonical_json(list(exception.missing)).decode()
+        identity = [exception.window_id, exception.revision, exception.contract, missing]
+        exception_id = sha256_hex(canonical_json(identity))
+        if _exists(connection, t.completeness_exceptions.c.exception_id == exception_id):
+            continue
+        row = {**asdict(exception), "missing": missing}
+        connection.execute(insert(t.completeness_exceptions).values(exception_id=exception_id, **row))
+        audit_log.append(
+            connection,
+            at,
+            Change(
+                "completeness_exception_recorded",
+                f"window={exception.window_id}/revision={exception.revision}",
+                {
+                    "contract": exception.contract,
+                    "missing": list(exception.missing),
+                    "reason": exception.reason,
+                },
+            ),
         )
 
 

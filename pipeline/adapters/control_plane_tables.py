@@ -16,6 +16,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -98,6 +99,7 @@ object_ledger = Table(
     Column("quarantine_count", BigInteger, nullable=False),
     CheckConstraint("line_count = raw_event_count + quarantine_count", name="lines_tie"),
     Index(None, "received_at"),
+    Index(None, "contract"),
 )
 
 # The commit of a dataset's revision: the one row that makes a manifest visible to readers.
@@ -171,6 +173,52 @@ invoices = Table(
     Column("issued_at", Instant, nullable=False),
     UniqueConstraint("series", "series_number"),
     UniqueConstraint("period_id", "account_id", "currency"),
+)
+
+# What an object of evidence says: a control file, a heartbeat, a manifest; committed with the object's ledger row.
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("object_id", Text, ForeignKey("object_ledger.object_id"), primary_key=True),
+    Column("contract", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("content", Text, nullable=False),
+    Index(None, "contract"),
+)
+
+# A revision that was closed although evidence was missing; `missing` is a JSON list of sentences.
+completeness_exceptions = Table(
+    "completeness_exceptions",
+    metadata,
+    Column("exception_id", String(64), primary_key=True),
+    Column("window_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("missing", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Instant, nullable=False),
+    ForeignKeyConstraint(["window_id", "revision"], ["window_revisions.window_id", "window_revisions.revision"]),
+    Index(None, "window_id", "revision"),
+)
+
+# What the newest listing showed and no collection took; each collection replaces both tables.
+pending_objects = Table(
+    "pending_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("message", Text, nullable=False),
+    Column("since", Instant, nullable=False),
+)
+
+unclaimed_objects = Table(
+    "unclaimed_objects",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("byte_count", BigInteger, nullable=False),
+    Column("contract", Text, nullable=False),
+    Column("first_seen_at", Instant, nullable=False),
 )
 
 # Append-only; each entry's hash covers the entry before it. `at` is text so that a changed byte is a changed hash.

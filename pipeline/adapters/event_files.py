@@ -1,16 +1,14 @@
 """Parquet files of rows that arrive in order: one file per partition, the same bytes for the same rows (P1).
 
-However many rows there are, memory holds one buffer of them: rows are staged on disk as Arrow segments, partition by
-partition, and become one Parquet file each at the end. Where a segment or a row group ends depends on the rows
+However many rows there are, memory holds a row group of each partition. Where a row group ends depends on the rows
 alone, never on time or memory, so the bytes do too.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,67 +22,83 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
     INSTANT: pa.timestamp("us", tz="UTC"),
     QUANTITY: pa.decimal128(38, 9),
 }
-_BUFFERED_ROWS_MAX = 50_000
-_BUFFERED_BYTES_MAX = 32 << 20
-_ROW_GROUP_ROWS = 65_536
-_ROW_GROUP_BYTES = 64 << 20
+_REPEATED = ("object_id", "source", "type", "subject", "received_at", "contract", "reason")
+_ASCENDING = ("line_number", "event_at", "byte_offset")
+_ROW_GROUP_ROWS = 16_384
+_ROW_GROUP_BYTES = 32 << 20
+
+
+class PartitionFile(NamedTuple):
+    """A finished file: its partition (an event date, or empty), where it is, and how many rows it has."""
+
+    partition: str
+    path: Path
+    row_count: int
+
+
+def arrow_schema(dataset: Dataset) -> pa.Schema:
+    """Return the Arrow schema of a dataset."""
+    return pa.schema([(name, _ARROW_TYPES[sql_type]) for name, sql_type in dataset.columns])
+
+
+@dataclass(slots=True)
+class _Partition:
+    path: Path
+    waiting: list[pa.Table] = field(default_factory=list)
+    waiting_rows: int = 0
+    waiting_bytes: int = 0
+    row_count: int = 0
+    writer: pq.ParquetWriter | None = None
 
 
 class EventFiles:
     """The rows of one dataset, added in the dataset's total order, as one Parquet file per partition."""
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
-        self._dataset = dataset
+        self._schema = arrow_schema(dataset)
         self._folder = folder
-        self._schema = pa.schema([(name, _ARROW_TYPES[sql_type]) for name, sql_type in dataset.columns])
-        self._buffers: defaultdict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self._buffered_rows = 0
-        self._buffered_bytes = 0
-        self._segments: defaultdict[str, list[Path]] = defaultdict(list)
+        self._partitions: dict[str, _Partition] = {}
+        names = dataset.column_names
+        self._options: dict[str, Any] = {
+            "compression": "zstd",
+            "compression_level": 1,
+            "use_dictionary": [name for name in _REPEATED if name in names],
+            "column_encoding": {name: "DELTA_BINARY_PACKED" for name in _ASCENDING if name in names},
+            "write_statistics": [name for name in ("event_at", "received_at") if name in names],
+            "store_schema": False,
+        }
         folder.mkdir(parents=True)
 
-    def add(self, partition: str, row: tuple[Any, ...], byte_count: int) -> None:
-        """Add one row, its values in the order of the columns; ``byte_count`` is about what it holds in memory."""
-        self._buffers[partition].append(row)
-        self._buffered_rows += 1
-        self._buffered_bytes += byte_count
-        if self._buffered_rows >= _BUFFERED_ROWS_MAX or self._buffered_bytes >= _BUFFERED_BYTES_MAX:
-            self._flush()
+    def add(self, partition: str, rows: pa.Table) -> None:
+        """Add rows to a partition. Rows are kept as they are until a row group is full, so a slice is best a copy."""
+        found = self._partitions.get(partition)
+        if found is None:
+            found = self._partitions[partition] = _Partition(self._folder / f"{partition or 'rows'}.parquet")
+        found.waiting.append(rows)
+        found.waiting_rows += rows.num_rows
+        found.waiting_bytes += rows.nbytes
+        if found.waiting_rows >= _ROW_GROUP_ROWS or found.waiting_bytes >= _ROW_GROUP_BYTES:
+            self._write(found)
 
-    def write(self) -> dict[str, Path]:
-        """Write every partition that has rows; return its file by name of partition, in order."""
-        self._flush()
-        return {partition: self._write(partition) for partition in sorted(self._segments)}
+    def finish(self) -> list[PartitionFile]:
+        """Write what is left and return the file of each partition that has rows, in order of partition."""
+        files = []
+        for name, partition in sorted(self._partitions.items()):
+            if partition.waiting:
+                self._write(partition)
+            if partition.writer is not None:
+                partition.writer.close()
+                files.append(PartitionFile(name, partition.path, partition.row_count))
+        self._partitions.clear()
+        return files
 
-    def _flush(self) -> None:
-        for partition, rows in self._buffers.items():
-            columns = [
-                pa.array(values, field.type)
-                for values, field in zip(zip(*rows, strict=True), self._schema, strict=True)
-            ]
-            segment = self._folder / f"{partition or 'rows'}.{len(self._segments[partition])}.arrow"
-            with pa.OSFile(str(segment), "wb") as sink, pa.ipc.new_file(sink, self._schema) as writer:
-                writer.write_batch(pa.record_batch(columns, schema=self._schema))
-            self._segments[partition].append(segment)
-        self._buffers.clear()
-        self._buffered_rows = self._buffered_bytes = 0
-
-    def _write(self, partition: str) -> Path:
-        path = self._folder / f"{partition or 'rows'}.parquet"
-        with pq.ParquetWriter(path, self._schema, compression="zstd", compression_level=3) as writer:
-            for row_group in self._row_groups(partition):
-                writer.write_table(row_group, row_group_size=row_group.num_rows)
-        return path
-
-    def _row_groups(self, partition: str) -> Iterator[pa.Table]:
-        gathered: list[pa.Table] = []
-        for segment in self._segments[partition]:
-            with pa.OSFile(str(segment), "rb") as source:
-                gathered.append(pa.ipc.open_file(source).read_all())
-            segment.unlink()
-            row_count = sum(table.num_rows for table in gathered)
-            if row_count >= _ROW_GROUP_ROWS or sum(table.nbytes for table in gathered) >= _ROW_GROUP_BYTES:
-                yield pa.concat_tables(gathered)
-                gathered = []
-        if gathered:
-            yield pa.concat_tables(gathered)
+    def _write(self, partition: _Partition) -> None:
+        # In one piece: where the pieces met must not show in the file.
+        rows = pa.concat_tables(partition.waiting) if len(partition.waiting) > 1 else partition.waiting[0]
+        if any(column.num_chunks > 1 for column in rows.columns):
+            rows = rows.combine_chunks()
+        if partition.writer is None:
+            partition.writer = pq.ParquetWriter(partition.path, self._schema, **self._options)
+        partition.writer.write_table(rows, row_group_size=rows.num_rows)
+        partition.row_count += rows.num_rows
+        partition.waiting, partition.waiting_rows, partition.waiting_bytes = [], 0, 0

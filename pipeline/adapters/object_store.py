@@ -64,6 +64,7 @@ class ObjectStore:
     def __init__(self, bucket: str, endpoint_url: str | None = None, region: str = "us-east-1") -> None:
         self.bucket = bucket
         self.endpoint_url = endpoint_url
+        self.region = region
         is_loopback = urlsplit(endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
         self._client: S3Client = boto3.session.Session().client(
             "s3",

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import combinations
@@ -24,6 +26,8 @@ from pydantic_core import ErrorDetails
 from pipeline.core.account import AccountDirectory, AccountRow, directory_problems
 from pipeline.core.contract import SourceContract, StrictModel
 from pipeline.core.errors import InputError
+from pipeline.core.evidence import ControlFile
+from pipeline.core.json_schema import schema_problems
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
@@ -31,6 +35,7 @@ from pipeline.core.project import PricedBook, Project, ProjectSettings
 from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone, period_containing
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
+READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -45,7 +50,7 @@ def load_project(folder: Path) -> Project:
         )
     reader = _Reader(folder)
     settings = reader.toml("billing.toml", ProjectSettings)
-    contracts = [reader.toml(name, SourceContract) for name in reader.names("sources")]
+    contracts = [reader.contract(name) for name in reader.names("sources")]
     meter_file = reader.toml("meters.toml", MeterFile)
     rows = reader.accounts("accounts.csv")
     books = {name: reader.toml(name, PriceBook) for name in reader.names("price_books")}
@@ -58,6 +63,7 @@ def load_project(folder: Path) -> Project:
     problems += _price_book_problems(read_books)
     if settings is not None:
         problems += _settings_problems(settings)
+        problems += _control_file_problems(settings, read_contracts)
         problems += _grain_problems(settings, rows)
     if len(read_books) == len(books):
         problems += _plan_problems(rows, read_books.values())
@@ -111,6 +117,62 @@ def write_starter_project(folder: Path) -> list[Path]:
     return written
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyContract:
+    """A source contract that comes with the package, for a feed that many teams have."""
+
+    name: str
+    description: str
+    prefix: str
+
+
+def ready_contracts() -> list[ReadyContract]:
+    """Return the contracts that ``add_ready_contract`` can write, by name."""
+    found = []
+    for path in sorted(READY_CONTRACTS.glob("*.toml")):
+        contract = SourceContract.model_validate(tomllib.loads(path.read_text("utf-8"), parse_float=Decimal))
+        found.append(ReadyContract(path.stem, contract.description, contract.prefix))
+    return found
+
+
+def add_ready_contract(folder: Path, ready_name: str, prefix: str | None = None, name: str | None = None) -> Path:
+    """Write a ready contract into ``sources/`` of a project, under another prefix or name if one is given.
+
+    Nothing is overwritten, and nothing stays written if the project does not load with it.
+    """
+    names = [ready.name for ready in ready_contracts()]
+    if ready_name not in names:
+        raise InputError(
+            "source.unknown_contract", f"there is no ready contract {ready_name!r}", [f"accepted: {', '.join(names)}"]
+        )
+    name = name or ready_name
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise InputError(
+            "source.wrong_name",
+            f"found the name {name!r}, accepted a letter, then letters, digits and underscores, all small",
+        )
+    load_project(folder)
+    target = folder / "sources" / f"{name}.toml"
+    text = (READY_CONTRACTS / f"{ready_name}.toml").read_text("utf-8")
+    values = {"name": name} | ({} if prefix is None else {"prefix": prefix})
+    for key, value in values.items():
+        line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        text = re.sub(rf"^{key} = .*$", lambda _, line=line: line, text, count=1, flags=re.MULTILINE)  # type: ignore[misc]
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(
+            "source.exists", f"{target} is there already", ["nothing was written; give the contract another --name"]
+        ) from None
+    try:
+        load_project(folder)
+    except InputError:
+        target.unlink()
+        raise
+    return target
+
+
 class _Reader:
     """Reads files of one folder; keeps their bytes, and every problem instead of raising it."""
 
@@ -136,6 +198,30 @@ class _Reader:
         except ValidationError as error:
             self.problems += [f"{name}: {_sentence(model, details)}" for details in error.errors()]
         return None
+
+    def contract(self, name: str) -> SourceContract | None:
+        """Return a contract with its JSON Schemas, whose files are kept with it."""
+        contract = self.toml(name, SourceContract)
+        if contract is None or not contract.schemas:
+            return contract
+        documents = {
+            event_type: self._schema(f"{name}: schemas.{event_type}", file)
+            for event_type, file in contract.schemas.items()
+        }
+        return contract.with_schema_documents(documents)
+
+    def _schema(self, where: str, file: str) -> str:
+        if not _SCHEMA_FILE.fullmatch(file) or ".." in file.split("/"):
+            self.problems.append(
+                f"{where}: found {file!r}, accepted the name of a file below sources/ that ends in .json"
+            )
+            return "true"
+        name = f"sources/{file}"
+        is_read_before = name in self.files
+        text = self._text(name)
+        if text is not None and not is_read_before:
+            self.problems += [f"{name}: {problem}" for problem in schema_problems(text)]
+        return text if text is not None else "true"
 
     def accounts(self, name: str) -> list[AccountRow]:
         text = self._text(name)
@@ -199,6 +285,7 @@ class _Reader:
 
 
 _ACCOUNT_HEADER = ",".join(ACCOUNT_COLUMNS)
+_SCHEMA_FILE = re.compile(r"[^/\\]+(/[^/\\]+)*\.json")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 _INSTANT = "an instant with a zone such as 2026-01-01T00:00:00Z"
 
@@ -216,10 +303,11 @@ def _sentence(model: type[BaseModel], details: ErrorDetails) -> str:
             accepted = sorted({name for at_key in models for name in at_key.model_fields})
             return f"{key}: found an unknown key, accepted {', '.join(accepted)}"
         case "union_tag_invalid":
-            return f"{key}.model: found {context['tag']!r}, accepted {context['expected_tags']}"
+            return f"{key}.{_discriminator(context)}: found {context['tag']!r}, accepted {context['expected_tags']}"
         case "union_tag_not_found":
-            tags = sorted({repr(tag) for at_key in models for tag in _tags(at_key)})
-            return f"{key}.model: found nothing, accepted {', '.join(tags)}"
+            members = _place(model, (*details["loc"], 0))[1]
+            tags = sorted({repr(tag) for member in members for tag in _tags(member)})
+            return f"{key}.{_discriminator(context)}: found nothing, accepted {', '.join(tags)}"
         case "value_error":
             prefix = f"{key}: " if key else ""
             found = "" if isinstance(details["input"], Mapping) else f"found {_shown(details['input'])}; "
@@ -246,7 +334,7 @@ def _place(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, 
         tagged = [candidate for candidate in models if part in _tags(candidate)]
         if with_field:
             models = [found for candidate in with_field for found in _models(candidate.model_fields[part].annotation)]
-        elif tagged and parts and parts[-1].startswith("#"):
+        elif tagged:
             models = tagged
             continue
         parts.append(part)
@@ -260,9 +348,13 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
     return [found for argument in get_args(annotation) for found in _models(argument)]
 
 
+def _discriminator(context: Mapping[str, Any]) -> str:
+    return str(context["discriminator"]).strip("'")
+
+
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """Return the values of the field `model` that choose this member of a union."""
-    field = model.model_fields.get("model")
+    """Return the values of the field `model` or `evidence` that choose this member of a union."""
+    field = model.model_fields.get("model") or model.model_fields.get("evidence")
     return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
 
 
@@ -303,6 +395,16 @@ def _contract_problems(contracts: Sequence[SourceContract]) -> Iterable[str]:
                 f"sources/: prefix and suffixes: found keys that both {one.name} and {other.name} cover, "
                 "accepted one contract for each key"
             )
+
+
+def _control_file_problems(settings: ProjectSettings, contracts: Sequence[SourceContract]) -> Iterable[str]:
+    """Find windows that cut an hour in two: a control file counts whole hours."""
+    by_hour = [contract.name for contract in contracts if isinstance(contract.completeness, ControlFile)]
+    if by_hour and settings.window.length % timedelta(hours=1):
+        yield (
+            f"billing.toml: window.length: found {_duration(settings.window.length)}, accepted whole hours, because "
+            f"{', '.join(by_hour)} is shown to be complete by control files for each hour"
+        )
 
 
 def _price_book_problems(books: Mapping[str, PriceBook]) -> Iterable[str]:

@@ -9,10 +9,8 @@ Sessions run in UTC, and no extension is ever fetched.
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from pipeline.adapters.scratch import scratch_folder
 from pipeline.core.dataset import Dataset
 from pipeline.core.errors import PricingError
 from pipeline.core.manifest import canonical_json, sha256_hex
@@ -75,8 +74,8 @@ class Warehouse:
     """One DuckDB session over named inputs; a context manager that removes what it spilled."""
 
     def __init__(self, scratch: Path, memory_limit: str = "2GB", threads: int | None = None) -> None:
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._spill = Path(tempfile.mkdtemp(prefix="duckdb-", dir=scratch))
+        self._open = ExitStack()
+        self._spill = self._open.enter_context(scratch_folder(scratch, "duckdb"))
         config: dict[str, Any] = {
             "memory_limit": memory_limit,
             "temp_directory": str(self._spill),
@@ -99,7 +98,7 @@ class Warehouse:
 
     def close(self) -> None:
         self.connection.close()
-        shutil.rmtree(self._spill, ignore_errors=True)
+        self._open.close()
 
     def view_files(self, name: str, dataset: Dataset, paths: Sequence[Path]) -> None:
         """Name the rows of Parquet files; no file at all is an empty relation of the dataset's columns.

@@ -50,6 +50,7 @@ QUARANTINE = Dataset(
     (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),  # 0 is the whole object
+        ("byte_offset", "BIGINT"),  # of the line in the decompressed object
         ("contract", "VARCHAR"),
         ("received_at", INSTANT),
         ("reason", "VARCHAR"),  # a QuarantineReason

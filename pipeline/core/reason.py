@@ -7,6 +7,7 @@ event that was read and is not billed in a window revision (decided again by eve
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class QuarantineReason(StrEnum):
@@ -21,13 +22,22 @@ class QuarantineReason(StrEnum):
     INVALID_ENCODING = "invalid_encoding"
     LINE_TOO_LONG = "line_too_long"
     MALFORMED_LINE = "malformed_line"
+    NESTED_TOO_DEEP = "nested_too_deep"
+    TOO_MANY_COLUMNS = "too_many_columns"
     DUPLICATE_JSON_KEY = "duplicate_json_key"
     MISSING_FIELD = "missing_field"
     UNKNOWN_FIELD = "unknown_field"
     WRONG_TYPE = "wrong_type"
     INVALID_TIME = "invalid_time"
+    TIME_IN_THE_FUTURE = "time_in_the_future"
     INVALID_QUANTITY = "invalid_quantity"
+    NOT_A_NUMBER = "not_a_number"
+    NUMBER_TOO_LARGE = "number_too_large"
+    BELOW_MINIMUM = "below_minimum"
+    ABOVE_MAXIMUM = "above_maximum"
     UNKNOWN_EVENT_TYPE = "unknown_event_type"
+    SCHEMA_VIOLATION = "schema_violation"
+    UNREADABLE_EVIDENCE = "unreadable_evidence"
 
 
 QUARANTINE_SENTENCES: dict[QuarantineReason, str] = {
@@ -40,14 +50,38 @@ QUARANTINE_SENTENCES: dict[QuarantineReason, str] = {
     QuarantineReason.INVALID_ENCODING: "the line is not UTF-8",
     QuarantineReason.LINE_TOO_LONG: "the line is longer than the limit of its contract",
     QuarantineReason.MALFORMED_LINE: "the line is not one whole record of its format",
+    QuarantineReason.NESTED_TOO_DEEP: "the record is nested deeper than the limit of its contract",
+    QuarantineReason.TOO_MANY_COLUMNS: "there are more columns, or keys in one JSON object, than the contract accepts",
     QuarantineReason.DUPLICATE_JSON_KEY: "a JSON key occurs twice, so the value is ambiguous",
     QuarantineReason.MISSING_FIELD: "a required field is missing",
     QuarantineReason.UNKNOWN_FIELD: "a field is not in the contract",
     QuarantineReason.WRONG_TYPE: "a field has the wrong type",
-    QuarantineReason.INVALID_TIME: "the event time is not RFC 3339 with a zone",
-    QuarantineReason.INVALID_QUANTITY: "a quantity is not a finite decimal that fits DECIMAL(38,9)",
+    QuarantineReason.INVALID_TIME: "the event time is not of the form that the contract declares",
+    QuarantineReason.TIME_IN_THE_FUTURE: "the event time is later than the receipt by more than the contract accepts",
+    QuarantineReason.INVALID_QUANTITY: "a quantity is no plain decimal",
+    QuarantineReason.NOT_A_NUMBER: "a value is NaN or infinite",
+    QuarantineReason.NUMBER_TOO_LARGE: "a number has more digits than fit (29 before the point and 9 after it)",
+    QuarantineReason.BELOW_MINIMUM: "a quantity is below the minimum of the contract",
+    QuarantineReason.ABOVE_MAXIMUM: "a quantity is above the maximum of the contract",
     QuarantineReason.UNKNOWN_EVENT_TYPE: "the event type is not in the contract",
+    QuarantineReason.SCHEMA_VIOLATION: "the data is not what the JSON Schema of its event type accepts",
+    QuarantineReason.UNREADABLE_EVIDENCE: "a control file, heartbeat or manifest is not what its contract declares",
 }
+
+
+class Rejection(NamedTuple):
+    """Why a line, or a whole object, is quarantined; the message names the field, what was found, what is accepted."""
+
+    reason: QuarantineReason
+    message: str
+
+
+class RejectedError(Exception):
+    """Carries a rejection out of the depth of a record; never leaves the parser."""
+
+    def __init__(self, reason: QuarantineReason, message: str) -> None:
+        super().__init__(message)
+        self.rejection = Rejection(reason, message)
 
 
 class ExclusionReason(StrEnum):

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from pipeline.core.check import CheckReport, Severity
+from pipeline.core.completeness import Missing, PendingObject, SourceException, UnclaimedObject
 from pipeline.core.manifest import Receipt
 from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES, ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
@@ -152,6 +153,40 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceCompleteness:
+    """What one source had shown when the revision was opened."""
+
+    contract: str
+    evidence: str
+    has_manifest: bool
+    watermark_at: datetime | None
+    missing: tuple[Missing, ...]
+
+    @property
+    def evidence_words(self) -> str:
+        return EVIDENCE_WORDS[self.evidence] + (", and manifests" if self.has_manifest else "")
+
+
+@dataclass(frozen=True, slots=True)
+class CompletenessFacts:
+    """What was known of every source when the revision was opened, and which objects were not collected."""
+
+    sources: tuple[SourceCompleteness, ...]
+    pending_count: int
+    pending: tuple[PendingObject, ...]
+    unclaimed_count: int
+    unclaimed: tuple[UnclaimedObject, ...]
+
+
+EVIDENCE_WORDS = {
+    "elapsed": "elapsed time only, the weakest",
+    "offsets": "contiguous offsets",
+    "control_file": "control files",
+    "heartbeat": "heartbeat",
+}
+
+
+@dataclass(frozen=True, slots=True)
 class ReportFacts:
     """Everything a report is made of. ``controls`` is None when the reconciliation did not run."""
 
@@ -167,6 +202,8 @@ class ReportFacts:
     accounts: tuple[AccountAmount, ...]
     checks: CheckReport | None
     evidence: Evidence
+    completeness: CompletenessFacts | None = None
+    exceptions: tuple[SourceException, ...] = ()
 
 
 def printable(raw: bytes) -> str:
@@ -413,6 +450,8 @@ def report_model(facts: ReportFacts) -> dict[str, Any]:
         "control_groups": control_groups(controls),
         "controls_count": len(controls),
         "controls_failed_count": len(failed_controls(controls)),
+        "completeness": facts.completeness,
+        "exceptions": facts.exceptions,
         "evidence": facts.evidence,
         "objects": facts.evidence.objects[:OBJECT_ROWS_MAX],
         "objects_more_count": max(0, len(facts.evidence.objects) - OBJECT_ROWS_MAX),

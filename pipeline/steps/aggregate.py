@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime, timedelta
-from pathlib import Path
 
+from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import USAGE, USAGE_EVENTS
 from pipeline.core.errors import PublicationError
@@ -26,9 +25,8 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
     pinned = find_revision(workspace, window_id, revision)
     for query in ("event_quantities", "usage"):
         require_pinned_sql(pinned, query)
-    workspace.scratch.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="aggregate-", dir=workspace.scratch) as folder,
+        scratch_folder(workspace.scratch, "aggregate") as folder,
         Warehouse(workspace.scratch) as warehouse,
     ):
         view_raw_events(warehouse, workspace, pinned.pins)
@@ -39,7 +37,7 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
             USAGE_EVENTS.name, USAGE_EVENTS, dataset_files(workspace, USAGE_EVENTS, pinned.scope, revision)
         )
         grain = timedelta(seconds=pinned.pins["grain_seconds"])
-        usage = warehouse.write("usage", {"grain": grain}, Path(folder) / "usage.parquet", USAGE)
+        usage = warehouse.write("usage", {"grain": grain}, folder / "usage.parquet", USAGE)
         return publish_revision(workspace, USAGE, pinned.scope, revision, [usage], revision_pins(pinned), at)
 
 

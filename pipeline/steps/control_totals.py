@@ -51,6 +51,7 @@ from pipeline.core.report import (
 from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.window import BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
+from pipeline.steps.completeness import COMPLETENESS, document_scope
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, view_raw_events
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
@@ -103,6 +104,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "accounts": pin_accounts(ws),
         "check_results": None if checked is None else checked.manifest_hash,
         "code_version": __version__,
+        "completeness": _manifest_of(ws, COMPLETENESS, document_scope(revision)),
         "collections": ws.control_plane.collections_of(known.object_id for known in objects),
         "drafts": _drafts(ws, revision, published[USAGE.name]),
         "first_window_start": _first_window_start(ws).isoformat(),
@@ -219,6 +221,11 @@ def _objects(ws: Workspace, revision: WindowRevision, night: Night) -> list[Ledg
 
 def _plain(known: LedgerObject) -> dict[str, Any]:
     return {**asdict(known), "received_at": known.received_at.isoformat()}
+
+
+def _manifest_of(ws: Workspace, document: str, scope: str) -> str | None:
+    receipt = ws.control_plane.publication(document, scope)
+    return None if receipt is None else receipt.manifest_hash
 
 
 def _manifest_hash(ws: Workspace, dataset: str, revision: WindowRevision) -> str | None:

@@ -6,18 +6,20 @@ is opened. A revision keeps its cutoff and its pins, so running the step again p
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
-from pipeline.core.revision import WindowRevision
+from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected
+from pipeline.steps.completeness import publish_completeness, require_complete, source_states
 from pipeline.steps.inputs import (
     Pins,
     build_event_quantities,
@@ -30,17 +32,23 @@ from pipeline.steps.inputs import (
 from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
+PENDING_SHOWN_MAX = 10
 ONE_MICROSECOND = timedelta(microseconds=1)
 
 
 def deduplicate(
-    workspace: Workspace, window: BillingWindow, at: datetime, include_late: bool = False
+    workspace: Workspace,
+    window: BillingWindow,
+    at: datetime,
+    include_late: bool = False,
+    accept_incomplete: str | None = None,
 ) -> WindowRevision:
     """Publish ``excluded_events`` and ``usage_events`` of the window's current revision and return it.
 
     Unchanged inputs are the newest revision again, with the same bytes. Changed inputs open the next one, and so does
     ``include_late`` when the newest revision left late events out. ``NotReadyError`` until collection reached the
-    cutoff.
+    cutoff and every source has shown that it is complete (P9); ``accept_incomplete`` is the reason why the revision is
+    closed without.
     """
     _require_billed_window(workspace, window)
     _require_collected(workspace, window)
@@ -48,7 +56,14 @@ def deduplicate(
     pins = current_pins(workspace, window, newest)
     with _session(workspace) as (warehouse, folder):
         view_raw_events(warehouse, workspace, pins)
-        revision = _current_revision(workspace, warehouse, window, newest, pins, at, include_late)
+        current = _current_revision(workspace, warehouse, window, newest, pins, include_late)
+        states = source_states(workspace, window, current.cutoff_at, pins["raw_event_files"])
+        exceptions = require_complete(workspace, current, states, accept_incomplete, at)
+        revision = current
+        if current is not newest or exceptions:
+            candidate = replace(current, state=RevisionState.CANDIDATE)
+            revision = workspace.control_plane.open_revision(candidate, at, exceptions)
+        publish_completeness(workspace, revision, states, at)
         table_account_references(warehouse, workspace.project.directory)
         build_event_quantities(warehouse, workspace.project.meters, window)
         bounds = {"window_start": window.start, "window_end": window.end}
@@ -96,10 +111,15 @@ def _require_collected(workspace: Workspace, window: BillingWindow) -> None:
     watermark_at = workspace.control_plane.watermark_at()
     if not is_collected(cutoff_at, watermark_at):
         reached = "nothing was collected yet" if watermark_at is None else f"it reached {watermark_at.isoformat()}"
+        pending = workspace.control_plane.pending_objects()
         raise NotReadyError(
             "window.not_collected",
             f"window {window.window_id} is not collected up to its cutoff",
-            [f"expected collection up to {cutoff_at.isoformat()}, {reached}", "run `billing collect` after the cutoff"],
+            [
+                f"expected collection up to {cutoff_at.isoformat()}, {reached}",
+                *(f"pending since {one.since.isoformat()}: {one.key}" for one in pending[:PENDING_SHOWN_MAX]),
+                "run `billing collect` after the cutoff",
+            ],
         )
 
 
@@ -109,9 +129,9 @@ def _current_revision(
     window: BillingWindow,
     newest: WindowRevision | None,
     pins: Pins,
-    at: datetime,
     include_late: bool,
 ) -> WindowRevision:
+    """Return the newest revision if it stands, else the next one, which is not open yet."""
     policy_cutoff_at = window.cutoff_at(workspace.project.settings.window.grace_period)
     if newest is None:
         number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
@@ -124,10 +144,9 @@ def _current_revision(
             if late_count == 0:
                 return newest
             reason = f"late events taken in: {late_count:,}"
-    revision = WindowRevision(
+    return WindowRevision(
         window.window_id, number, window.start, window.end, cutoff_at, inputs_hash(pins), pins, reason
     )
-    return workspace.control_plane.open_revision(revision, at)
 
 
 def _cutoff_after_last_receipt(warehouse: Warehouse, window: BillingWindow, policy_cutoff_at: datetime) -> datetime:
@@ -140,9 +159,8 @@ def _cutoff_after_last_receipt(warehouse: Warehouse, window: BillingWindow, poli
 
 @contextmanager
 def _session(workspace: Workspace) -> Iterator[tuple[Warehouse, Path]]:
-    workspace.scratch.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="deduplicate-", dir=workspace.scratch) as folder,
+        scratch_folder(workspace.scratch, "deduplicate") as folder,
         Warehouse(workspace.scratch) as warehouse,
     ):
-        yield warehouse, Path(folder)
+        yield warehouse, folder

@@ -147,8 +147,12 @@ def pinned_meters(workspace: Workspace, revision: WindowRevision) -> tuple[Meter
 
 def view_raw_events(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
     """Name the pinned raw events ``raw_events``: whole dates, of which a query takes its window."""
-    paths = [workspace.lake.local_file(path) for path in pins["raw_event_files"]]
-    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, paths)
+    view_raw_event_files(warehouse, workspace, pins["raw_event_files"])
+
+
+def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequence[str]) -> None:
+    """Name the raw events of these lake paths ``raw_events``."""
+    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, [workspace.lake.local_file(path) for path in paths])
 
 
 def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:

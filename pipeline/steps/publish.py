@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters.event_files import PartitionFile
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import Dataset
 from pipeline.core.errors import PublicationError
@@ -34,13 +35,31 @@ def store_manifest(
     with Warehouse(workspace.scratch) as warehouse:
         row_count, content_hash = warehouse.describe_file(dataset, paths)
         row_counts = [row_count] if len(paths) == 1 else [warehouse.describe_file(dataset, [path])[0] for path in paths]
-    files = []
-    for (local, partition), file_rows in zip(local_files, row_counts, strict=True):
-        directory = f"data/{dataset.name}" + (f"/event_date={partition}" if partition else "")
-        ref = workspace.lake.put_file(local, directory, ".parquet")
-        files.append(DataFile(ref.path, ref.sha256, file_rows, ref.byte_count, partition))
+    described = [
+        PartitionFile(partition, local, file_rows)
+        for (local, partition), file_rows in zip(local_files, row_counts, strict=True)
+    ]
+    return store_files(workspace, dataset, scope, revision, described, content_hash, pins)
+
+
+def store_files(
+    workspace: Workspace,
+    dataset: Dataset,
+    scope: str,
+    revision: int,
+    files: Sequence[PartitionFile],
+    content_hash: str,
+    pins: Mapping[str, Any],
+) -> Manifest:
+    """Put data files whose rows are counted and hashed already, and then their manifest, into the lake."""
+    stored = []
+    for file in files:
+        directory = f"data/{dataset.name}" + (f"/event_date={file.partition}" if file.partition else "")
+        ref = workspace.lake.put_file(file.path, directory, ".parquet")
+        stored.append(DataFile(ref.path, ref.sha256, file.row_count, ref.byte_count, file.partition))
+    row_count = sum(file.row_count for file in files)
     return _store(
-        workspace, Manifest(dataset.name, scope, revision, tuple(sorted(files)), row_count, content_hash, pins)
+        workspace, Manifest(dataset.name, scope, revision, tuple(sorted(stored)), row_count, content_hash, pins)
     )
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pipeline import __version__
+from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
@@ -172,13 +172,12 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in rated.usage.items()},
     }
     rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in rated.lines]
-    workspace.scratch.mkdir(parents=True, exist_ok=True)
     with (
-        TemporaryDirectory(prefix="rate-", dir=workspace.scratch) as folder,
+        scratch_folder(workspace.scratch, "rate") as folder,
         Warehouse(workspace.scratch) as warehouse,
     ):
         warehouse.table_rows(LINE_ITEMS.name, LINE_ITEMS.columns, rows)
-        draft = warehouse.write_table(LINE_ITEMS.name, Path(folder) / "line_items.parquet", LINE_ITEMS)
+        draft = warehouse.write_table(LINE_ITEMS.name, folder / "line_items.parquet", LINE_ITEMS)
         return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
 
 

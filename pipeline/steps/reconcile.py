@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import NotReadyError
@@ -45,8 +45,8 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
             ["run the steps of the window in their order: billing run --window " + window_id],
         )
     controls = window_controls(revision_totals(ws, found, pins).totals)
-    with TemporaryDirectory(prefix="reconcile-", dir=ws.scratch) as folder:
-        file = _write(ws, controls, Path(folder))
+    with scratch_folder(ws.scratch, "reconcile") as folder:
+        file = _write(ws, controls, folder)
         receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
     require_reconciled(controls, f"window {window_id} revision {revision}")
     return receipt
@@ -79,8 +79,8 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         *amount_controls(totals.amounts),
         *invoice_controls(period_id, invoiced),
     ]
-    with TemporaryDirectory(prefix="reconcile-", dir=ws.scratch) as folder:
-        receipt = publish_next(ws, RECONCILIATION, scope, _write(ws, controls, Path(folder)), pins, at)
+    with scratch_folder(ws.scratch, "reconcile") as folder:
+        receipt = publish_next(ws, RECONCILIATION, scope, _write(ws, controls, folder), pins, at)
     require_reconciled(controls, f"period {period_id}")
     return receipt
 

@@ -15,6 +15,7 @@ from pipeline.core.manifest import Receipt
 from pipeline.core.report import Evidence, ReportFacts, report_model
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.steps.aggregate import find_revision
+from pipeline.steps.completeness import published_completeness
 from pipeline.steps.control_totals import (
     Night,
     pinned_night,
@@ -57,6 +58,8 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         accounts=totals.accounts,
         checks=_checks(ws, pins),
         evidence=evidence,
+        completeness=published_completeness(ws, pins.get("completeness")),
+        exceptions=tuple(ws.control_plane.exceptions(window_id, revision)),
     )
     page = render("report.html", report_model(facts)).encode()
     ws.lake.put_bytes(page, "documents", ".html")
@@ -107,6 +110,7 @@ def _receipts(ws: Workspace, pins: Pins, reconciled: Receipt | None) -> tuple[Re
         *pins["collections"]["quarantine"],
         *(pins[dataset.name] for dataset in (EXCLUDED_EVENTS, USAGE_EVENTS, USAGE)),
         *pins["drafts"].values(),
+        pins.get("completeness"),
         pins["check_results"],
     ]
     receipts = [_receipt(ws, manifest_hash) for manifest_hash in manifests if manifest_hash is not None]

@@ -5,7 +5,7 @@ The DAG `bill_window` runs the same steps one by one; this is the road without A
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.check import Severity
 from pipeline.core.dataset import USAGE_EVENTS
-from pipeline.core.errors import BillingError
+from pipeline.core.errors import BillingError, NotReadyError
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected, windows_between
 from pipeline.steps.accept import accept, reject
@@ -42,14 +42,31 @@ class WindowResult:
     report: Path
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOutWindow:
+    """A window that is due and could not be closed for lack of evidence: the refusal in its words."""
+
+    window_id: str
+    code: str
+    summary: str
+    details: tuple[str, ...]
+
+
 def run_window(
-    workspace: Workspace, window: BillingWindow, at: datetime, say: Say, *, include_late: bool = False
+    workspace: Workspace,
+    window: BillingWindow,
+    at: datetime,
+    say: Say,
+    *,
+    include_late: bool = False,
+    accept_incomplete: str | None = None,
 ) -> WindowResult:
     """Compute the window and accept it if every gate passes; unchanged inputs publish nothing new.
 
-    A gate that refuses leaves the revision rejected, with its report, and raises.
+    A window whose evidence is missing opens no revision, unless ``accept_incomplete`` says why it is closed all the
+    same. A gate that refuses leaves the revision rejected, with its report, and raises.
     """
-    revision = deduplicate(workspace, window, at, include_late=include_late)
+    revision = deduplicate(workspace, window, at, include_late=include_late, accept_incomplete=accept_incomplete)
     if revision.state is RevisionState.ACCEPTED:
         say(f"{window.window_id}: revision {revision.revision} is current")
         return _result(workspace, revision, is_new=False)
@@ -62,6 +79,23 @@ def run_window(
         say(f"{window.window_id}: revision {revision.revision} rejected, see {path}")
         raise
     return _result(workspace, revision, is_new=True)
+
+
+def run_due_windows(
+    workspace: Workspace, now: Callable[[], datetime], say: Say
+) -> Iterator[WindowResult | LeftOutWindow]:
+    """Run every window that is due, in order, with the late events of each.
+
+    A window that is not shown to be complete is left out with its sentence and holds back no other; any other refusal
+    ends the run.
+    """
+    for window in due_windows(workspace):
+        try:
+            yield run_window(workspace, window, now(), say, include_late=True)
+        except NotReadyError as error:
+            if error.code != "window.incomplete":
+                raise
+            yield LeftOutWindow(window.window_id, error.code, error.summary, error.details)
 
 
 def due_windows(workspace: Workspace) -> list[BillingWindow]:

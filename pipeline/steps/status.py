@@ -9,6 +9,7 @@ from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION, USAGE_EVENTS
 from pipeline.core.reconciliation import failed_controls
 from pipeline.core.revision import WindowRevision
+from pipeline.steps.completeness import source_status, unclaimed_status
 from pipeline.steps.deduplicate import late_event_count
 from pipeline.steps.late import late_windows
 from pipeline.steps.reconcile import published_controls
@@ -30,12 +31,15 @@ def status(ws: Workspace) -> dict[str, Any]:
     return {
         "project": ws.project.settings.name,
         "watermark": _text(ws.control_plane.watermark_at()),
+        "sources": source_status(ws),
         "collected": {
             "objects": len(ledger),
             "lines": sum(known.line_count for known in ledger),
             "raw_events": sum(known.raw_event_count for known in ledger),
             "quarantined": sum(known.quarantine_count for known in ledger),
         },
+        "pending_objects": len(ws.control_plane.pending_objects()),
+        "unclaimed_objects": unclaimed_status(ws),
         "windows": [{**window, "needs_revision": window["window"] in late} for window in windows],
         "periods": [_period(ws, period_id, period_id in final_periods) for period_id in period_ids],
     }
@@ -56,6 +60,7 @@ def _window(ws: Workspace, warehouse: Warehouse, revision: WindowRevision) -> di
         "billed_events": None if published is None else published.row_count,
         "late_events": late_event_count(ws, warehouse, revision),
         "cutoff_at": _text(revision.cutoff_at),
+        "exceptions": len(ws.control_plane.exceptions(revision.window_id, revision.revision)),
     }
 
 

@@ -27,6 +27,15 @@ from sqlalchemy.schema import CreateTable
 from pipeline.adapters import control_plane as control_plane_module
 from pipeline.adapters import control_plane_tables
 from pipeline.adapters.control_plane import ControlPlane
+from pipeline.core.completeness import (
+    CollectedObject,
+    Evidence,
+    EvidenceKind,
+    PendingObject,
+    SourceException,
+    UnclaimedKey,
+    UnclaimedObject,
+)
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
 from pipeline.core.manifest import DataFile, Manifest, sha256_hex
@@ -688,7 +697,197 @@ def test_what_was_committed_cannot_be_changed_by_any_client(
         database.execute(statement)
 
 
+# ---- evidence, exceptions, and what was not taken ----
+
+
+def evidence_of(known: LedgerObject, content: str = "[]", **changed: Any) -> Evidence:
+    return replace(Evidence(known.contract, EvidenceKind.CONTROL_FILE, known.key, content), **changed)
+
+
+def without_lines(name: str, **changed: Any) -> LedgerObject:
+    return ledger_object(name, line_count=0, raw_event_count=0, quarantine_count=0, **changed)
+
+
+def commit(control_plane: ControlPlane, *objects: LedgerObject, at: datetime = AT, **not_taken: Any) -> None:
+    """Commit objects, those without lines as evidence."""
+    found = collection(*objects, listed_at=at)
+    evidence = {known.object_id: evidence_of(known) for known in objects if not known.line_count}
+    manifests = manifests_of(found) if any(known.line_count for known in objects) else []
+    control_plane.commit_collection(found, manifests, at, evidence, **not_taken)
+
+
+def exception(**changed: Any) -> SourceException:
+    original = SourceException("2026-01-15", 1, "usage", ("offset 2–9 of partition 3",), "known loss", AT)
+    return replace(original, **changed)
+
+
+def test_evidence_comes_back_as_it_was_committed_in_order_of_receipt(control_plane: ControlPlane) -> None:
+    first, second = without_lines("b"), without_lines("a", received_at=AT)
+    other = without_lines("c", contract="jobs")
+
+    commit(control_plane, second, first, other)
+
+    found = control_plane.evidence("usage")
+    assert [(one.object_id, one.received_at, one.evidence) for one in found] == [
+        ("b@1", first.received_at, evidence_of(first)),
+        ("a@1", AT, evidence_of(second)),
+    ]
+    assert [one.object_id for one in control_plane.evidence()] == ["b@1", "c@1", "a@1"]
+
+
+@pytest.mark.parametrize(
+    "known",
+    [ledger_object("a"), without_lines("other"), without_lines("a", key="b"), without_lines("a", contract="jobs")],
+)
+def test_evidence_is_of_an_object_of_the_collection_without_lines(
+    control_plane: ControlPlane, known: LedgerObject
+) -> None:
+    found = collection(known)
+    evidence = {"a@1": evidence_of(without_lines("a"))}
+
+    with pytest.raises(ValueError, match="evidence is of an object of the collection that has no lines"):
+        control_plane.commit_collection(found, manifests_of(found) if known.line_count else [], AT, evidence)
+    assert control_plane.object_ids() == set()
+
+
+def test_a_collection_that_is_refused_leaves_no_evidence(control_plane: ControlPlane) -> None:
+    commit(control_plane, ledger_object("a"))
+
+    with pytest.raises(PublicationError):
+        commit(control_plane, ledger_object("a"), without_lines("b"))
+
+    assert control_plane.evidence() == []
+
+
+def test_the_objects_of_usage_data_are_the_newest_version_of_each_key(control_plane: ControlPlane) -> None:
+    newer = ledger_object("a", object_id="a@0", version="0", received_at=AT, line_count=5, raw_event_count=4)
+    commit(
+        control_plane,
+        ledger_object("a"),
+        newer,
+        ledger_object("b"),
+        without_lines("c"),
+        ledger_object("d", contract="jobs"),
+    )
+
+    rewritten = ledger_object("e", object_id="e@2", version="2", received_at=AT)
+    commit(control_plane, ledger_object("e"), rewritten)
+
+    found = control_plane.collected_objects("usage")
+
+    assert found == [
+        CollectedObject("a", AT, 100, 5, 4),
+        CollectedObject("b", ledger_object("b").received_at, 100, 3, 2),
+        CollectedObject("e", AT, 100, 3, 2),
+    ]
+
+
+def test_what_the_newest_listing_did_not_take_replaces_what_the_one_before_did_not(control_plane: ControlPlane) -> None:
+    later = AT + timedelta(hours=1)
+    unclaimed = [UnclaimedKey("z", 1), UnclaimedKey("y", 2, "usage")]
+    commit(control_plane, pending={"b": "timed out", "a": "denied"}, unclaimed=unclaimed)
+    assert [one.key for one in control_plane.pending_objects()] == ["a", "b"]
+
+    commit(control_plane, at=later, pending={"b": "denied", "c": "denied"}, unclaimed=[UnclaimedKey("y", 3, "usage")])
+
+    assert control_plane.pending_objects() == [PendingObject("b", "denied", AT), PendingObject("c", "denied", later)]
+    assert control_plane.unclaimed_objects() == [UnclaimedObject("y", 3, "usage", AT)]
+
+
+def test_an_older_listing_that_commits_later_does_not_say_what_waits_now(control_plane: ControlPlane) -> None:
+    commit(control_plane, at=AT)
+
+    commit(control_plane, at=AT - ONE_MICROSECOND, pending={"a": "denied"})
+
+    assert control_plane.pending_objects() == []
+
+
+def test_a_listing_that_finds_nothing_new_says_what_waits_all_the_same(control_plane: ControlPlane) -> None:
+    """The watermark stops before a pending object, so two listings in a row can be the same collection."""
+    found = collection(listed_at=AT - timedelta(hours=1))
+    control_plane.commit_collection(found, [], AT, pending={"a": "denied"})
+
+    control_plane.commit_collection(
+        found, [], AT + ONE_MICROSECOND, pending={"a": "denied"}, unclaimed=[UnclaimedKey("z", 1)]
+    )
+
+    assert [one.key for one in control_plane.unclaimed_objects()] == ["z"]
+
+
+def test_an_exception_is_recorded_with_its_revision_and_in_the_audit_log(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT, [exception(), exception(contract="jobs")])
+
+    assert control_plane.exceptions("2026-01-15", 1) == [exception(contract="jobs"), exception()]
+    assert control_plane.exceptions("2026-01-15", 2) == control_plane.exceptions("2026-01-16") == []
+    assert [entry.action for entry in control_plane.audit_log()] == [
+        "revision_opened",
+        "completeness_exception_recorded",
+        "completeness_exception_recorded",
+    ]
+    assert '"reason":"known loss"' in control_plane.audit_log()[1].details
+    control_plane.verify_audit_log()
+
+
+def test_an_exception_for_the_same_gap_is_recorded_once_and_another_one_beside_it(control_plane: ControlPlane) -> None:
+    control_plane.open_revision(revision(), AT, [exception()])
+    later = AT + timedelta(hours=1)
+    second = exception(missing=("offset 20 of partition 3",), at=later)
+
+    control_plane.open_revision(revision(), later, [exception(reason="other", at=later), second])
+
+    assert control_plane.exceptions() == [exception(), second]
+
+
+def test_a_revision_that_is_refused_leaves_no_exception(control_plane: ControlPlane) -> None:
+    with pytest.raises(PublicationError, match=r"revision\.gap"):
+        control_plane.open_revision(revision(2), AT, [exception(revision=2)])
+
+    assert control_plane.exceptions() == []
+
+
+@pytest.mark.parametrize("statement", ["UPDATE evidence SET content = '[]'", "DELETE FROM completeness_exceptions"])
+def test_evidence_and_exceptions_cannot_be_changed_by_any_client(
+    tmp_path: Path, control_plane: ControlPlane, statement: str
+) -> None:
+    commit(control_plane, without_lines("a"))
+    control_plane.open_revision(revision(), AT, [exception()])
+
+    with (
+        sqlite3.connect(tmp_path / "control_plane.db") as database,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        database.execute(statement)
+
+
 # ---- the schema ----
+
+
+def test_a_database_of_the_first_release_is_migrated_with_its_rows(
+    database_url: str, tmp_path: Path, control_plane: ControlPlane
+) -> None:
+    """The tables of 0002 are taken away again, which leaves a database as the first release wrote it."""
+    found = collection(ledger_object("a"))
+    control_plane.commit_collection(found, manifests_of(found), AT)
+    control_plane.open_revision(revision(), AT)
+    with sqlite3.connect(tmp_path / "control_plane.db") as database:
+        for table in ("evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
+            database.execute(f"DROP TABLE {table}")
+        database.execute("DROP INDEX ix_object_ledger_contract")
+        database.execute("UPDATE alembic_version SET version_num = '0001'")
+    entries = control_plane.audit_log()
+
+    migrated = ControlPlane(database_url)
+    migrated.migrate()
+
+    assert migrated.audit_log() == entries
+    assert migrated.ledger() == [ledger_object("a")]
+    assert migrated.latest_revision("2026-01-15") == revision()
+    assert migrated.evidence() == migrated.pending_objects() == migrated.unclaimed_objects() == []
+    migrated.open_revision(revision(), AT, [exception()])
+    assert migrated.exceptions() == [exception()]
+    with create_engine(database_url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, control_plane_tables.metadata) == []
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str, control_plane: ControlPlane) -> None:

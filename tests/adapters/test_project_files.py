@@ -94,12 +94,44 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         (
             "sources/usage.toml",
             replaced(CONTRACT, 'format = "ndjson"', 'format = "xml"'),
-            "sources/usage.toml: format: found 'xml', accepted 'ndjson' or 'csv'",
+            "sources/usage.toml: format: found 'xml', accepted 'ndjson', 'json', 'csv' or 'parquet'",
         ),
         (
             "sources/usage.toml",
             CONTRACT + '[event.id]\nfield = "id"\nconstant = "1"\n',
-            "sources/usage.toml: event.id: set exactly one of field, constant, object_key, derive",
+            "sources/usage.toml: event.id: set exactly one of field, first_of, constant, object_key, derive",
+        ),
+        (
+            "sources/usage.toml",
+            CONTRACT + '[completeness]\nkey_pattern = "x"\n',
+            "sources/usage.toml: completeness.evidence: found nothing, "
+            "accepted 'control_file', 'elapsed', 'heartbeat', 'offsets'",
+        ),
+        (
+            "sources/usage.toml",
+            CONTRACT + '[event]\nid = { derive = "offset" }\n',
+            'sources/usage.toml: derive = "offset" needs [completeness] with evidence = "offsets" and its key_pattern',
+        ),
+        (
+            "sources/usage.toml",
+            CONTRACT + "delimiter = ';'\n",
+            'sources/usage.toml: delimiter is for format = "csv", got format = "ndjson"',
+        ),
+        (
+            "sources/usage.toml",
+            CONTRACT + '[schemas]\n"other.type" = "other.json"\n',
+            "sources/usage.toml: schemas names other.type, which event_types does not",
+        ),
+        (
+            "sources/usage.toml",
+            CONTRACT + '[schemas]\n"request.completed" = "../../secret.json"\n',
+            "sources/usage.toml: schemas.request.completed: found '../../secret.json', "
+            "accepted the name of a file below sources/ that ends in .json",
+        ),
+        (
+            "sources/usage.toml",
+            CONTRACT + '[schemas]\n"request.completed" = "missing.json"\n',
+            "sources/missing.json: found no readable file (No such file or directory), accepted a file of this name",
         ),
         (
             "meters.toml",
@@ -418,3 +450,43 @@ def test_billing_toml_can_be_read_alone(tmp_path: Path) -> None:
     (tmp_path / "billing.toml").write_text("name = 3")
     with pytest.raises(InputError, match="name: found 3, accepted a valid string"):
         load_settings(tmp_path)
+
+
+# JSON Schemas --------------------------------------------------------------------------------------------------------
+
+WITH_SCHEMA = CONTRACT + '[schemas]\n"request.completed" = "request.json"\n'
+
+
+def test_the_schema_of_an_event_type_is_read_and_kept_with_its_contract(load: Load) -> None:
+    schema = '{"type": "object", "required": ["input_tokens"]}'
+
+    project = load({"sources/usage.toml": WITH_SCHEMA, "sources/request.json": schema})
+
+    assert project.contracts[0].schema_documents == {"request.completed": schema}
+    assert project.files["sources/request.json"] == schema.encode()
+
+
+@pytest.mark.parametrize(
+    ("schema", "line"),
+    [
+        ("{", "line 1 column 2: found text that is not JSON: Expecting property name enclosed in double quotes"),
+        ("[]", "found an array, accepted a JSON Schema: an object, true or false"),
+        ('{"properties": {"a": {"type": "decimal"}}}', "$.properties.a.type: 'decimal' is not valid under any"),
+        (
+            '{"$schema": "http://json-schema.org/draft-07/schema#"}',
+            "$schema: found 'http://json-schema.org/draft-07/schema#', accepted",
+        ),
+        (
+            '{"properties": {"a": {"$ref": "https://example.com/schema.json"}}}',
+            "$.properties.a.$ref: found 'https://example.com/schema.json', accepted a reference inside the file",
+        ),
+        ('{"allOf": [{"$ref": "other.json"}]}', "$.allOf[0].$ref: found 'other.json', accepted a reference inside"),
+        ('{"$ref": "#/$defs/missing"}', "$.$ref: found '#/$defs/missing', which is nowhere in the file"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_stops_the_project_with_file_and_place(load: Load, schema: str, line: str) -> None:
+    with pytest.raises(InputError) as refused:
+        load({"sources/usage.toml": WITH_SCHEMA, "sources/request.json": schema})
+
+    [problem] = refused.value.details
+    assert problem.startswith(f"sources/request.json: {line}")

@@ -127,6 +127,17 @@ def test_the_report_follows_the_verdict_and_does_not_decide_the_state_of_the_run
     assert bill_window.task_dict["deduplicate"].is_setup
 
 
+def test_only_the_step_that_opens_a_revision_hears_that_an_incomplete_window_is_accepted() -> None:
+    passed_on = {
+        function.name: ast.unparse(function)
+        for function in task_functions(REPOSITORY / "dags" / "bill_window.py")
+        if "accept_incomplete" in ast.unparse(function)
+    }
+
+    assert set(passed_on) == {"deduplicate"}
+    assert "accept_incomplete=params['accept_incomplete']" in passed_on["deduplicate"]
+
+
 def test_late_windows_are_looked_for_after_collecting(dags: dict[str, Any]) -> None:
     assert ancestors(dags["collect_usage"], "bill_late_windows") == {"collect", "late_windows"}
 
@@ -142,6 +153,7 @@ def test_each_task_may_be_tried_again_and_one_run_works_at_a_time(dags: dict[str
     ("error", "action"),
     [
         (NotReadyError("window.not_collected", "not yet"), RetryAction.RETRY),
+        (NotReadyError("window.incomplete", "offset 5 of partition 3"), RetryAction.RETRY),
         (ConnectionResetError("the network"), RetryAction.RETRY),
         (TimeoutError("the network"), RetryAction.RETRY),
         (CheckFailed("check.failed", "a gate"), RetryAction.FAIL),
@@ -185,6 +197,7 @@ def test_waiting_for_the_cutoff_holds_no_worker(dags: dict[str, Any]) -> None:
     [
         ("bill_window", "window", [None, "2026-01-15", "2026-01-15T06:00Z"], ["15.01.2026", "2026-01-15; drop", ""]),
         ("bill_window", "include_late", [True, False], ["yes", None]),
+        ("bill_window", "accept_incomplete", [None, "ticket 4711"], ["", "  ", True]),
         ("close_period", "period", [None, "2026-01"], ["2026-13", "January", ""]),
     ],
 )

@@ -17,6 +17,7 @@ import yaml
 from pipeline.adapters.warehouse import Warehouse, sql_files
 from pipeline.core.dataset import DATASETS, QUANTITY
 from pipeline.core.project import parse_duration
+from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS
 from tests.sql.header import parse_header
@@ -29,6 +30,8 @@ HELPER_TABLES = {
     "account_references": ACCOUNT_REFERENCE_COLUMNS,
     "account_periods": ACCOUNT_PERIODS,
     "period_usage": (("account_id", "VARCHAR"), ("sku", "VARCHAR"), ("unit", "VARCHAR"), ("quantity", QUANTITY)),
+    "contract_objects": CONTRACT_OBJECTS,
+    "summed_paths": SUMMED_PATHS,
     "ledger_objects": (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN")),
     "event_quantities": (
         ("object_id", "VARCHAR"),

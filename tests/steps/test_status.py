@@ -36,6 +36,7 @@ def test_the_status_shows_the_newest_revision_of_a_window_and_its_verdict(night:
             "billed_events": 3,
             "late_events": 1,
             "cutoff_at": "2026-01-16T06:00:00+00:00",
+            "exceptions": 0,
             "needs_revision": False,
         }
     ]

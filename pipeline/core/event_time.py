@@ -1,0 +1,62 @@
+"""Event times as producers write them, read as instants in UTC; digits beyond microseconds are cut off."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Literal
+
+_TIME = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})([Tt ])((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])"
+    r"(?:\.([0-9]{1,18}))?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])?"
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WHOLE_DIGITS_MAX = 16  # of milliseconds; the last instant of the calendar has 15 of them
+
+
+def parse_event_time(text: str, naive_zone: Literal["UTC"] | None = None) -> datetime | None:
+    """Return the instant in UTC of an RFC 3339 time, digits beyond microseconds cut off; ``None`` if it is not one.
+
+    A time without zone, or with a space for the ``T``, is read only where the contract declares the zone.
+
+    >>> parse_event_time("2026-01-15T12:00:00.9999999+02:00").isoformat()
+    '2026-01-15T10:00:00.999999+00:00'
+    >>> parse_event_time("2026-01-15T12:00:00") is None
+    True
+    >>> parse_event_time("2023-11-16 18:17:03.9799600", "UTC").isoformat()
+    '2023-11-16T18:17:03.979960+00:00'
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        return None
+    date, separator, time, fraction, zone = match.groups()
+    if (zone is None or separator == " ") and naive_zone is None:
+        return None
+    offset = "+00:00" if zone is None or zone in "Zz" else zone
+    try:
+        return datetime.fromisoformat(f"{date}T{time}.{(fraction or '0')[:6]:0<6}{offset}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def parse_unix_time(number: Decimal, microseconds_per_unit: int) -> datetime | None:
+    """Return the instant that lies ``number`` units after 1970, cut off at microseconds; ``None`` if there is none.
+
+    An instant before 1970 is no time of usage, and one after the year 9999 is a number in another unit.
+
+    >>> parse_unix_time(Decimal("1768478400.1234567"), 1_000_000).isoformat()
+    '2026-01-15T12:00:00.123456+00:00'
+    >>> parse_unix_time(Decimal("-1"), 1_000) is None
+    True
+    """
+    if not number.is_finite() or number < 0 or number.adjusted() >= _WHOLE_DIGITS_MAX:
+        return None
+    # In integers: arithmetic of Decimal rounds to its context, which would lose digits of a long number.
+    _, digits, exponent = number.as_tuple()
+    scaled = int("".join(map(str, digits))) * microseconds_per_unit
+    microseconds = scaled * 10 ** int(exponent) if int(exponent) >= 0 else scaled // 10 ** -int(exponent)
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return None

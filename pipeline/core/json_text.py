@@ -1,0 +1,141 @@
+"""JSON as in RFC 8259, strictly: no repeated key, no ``NaN``, and every number keeps the digits the producer wrote."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from pipeline.core.decimals import plain_text
+from pipeline.core.reason import QuarantineReason, RejectedError
+
+NUMBER_DIGITS_MAX = 100
+
+_DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
+_JSON_WORDS: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    bool: "a boolean",
+    Decimal: "a number",
+    type(None): "null",
+}
+
+
+def shown(value: object) -> str:
+    """Return what a message says of a value: a text in quotes, else the kind of value it is.
+
+    >>> shown("req-1"), shown(None), shown([1])
+    ("'req-1'", 'null', 'an array')
+    """
+    text = repr(value) if isinstance(value, str) else _JSON_WORDS.get(type(value), type(value).__name__)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def parse_decimal(text: str) -> Decimal | None:
+    """Return the exact decimal a text writes, ``None`` if it writes none (``NaN``, `` 5``, ``1_000``, ``1,5``).
+
+    >>> parse_decimal("1e-7"), parse_decimal("NaN"), parse_decimal("1_000")
+    (Decimal('1E-7'), None, None)
+    """
+    return Decimal(text) if _DECIMAL.fullmatch(text) else None
+
+
+def _number(text: str) -> Decimal:
+    """Keep the digits of a JSON number; one that would not fit anywhere, written plainly, is refused."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("Infinity")
+    if (
+        not number.is_finite()
+        or (number and abs(number.adjusted()) > NUMBER_DIGITS_MAX)
+        or len(text) > NUMBER_DIGITS_MAX
+    ):
+        raise RejectedError(
+            QuarantineReason.NUMBER_TOO_LARGE, f"a number has more than {NUMBER_DIGITS_MAX} digits, got {shown(text)}"
+        )
+    return number
+
+
+def _refuse_constant(name: str) -> Any:
+    raise RejectedError(QuarantineReason.NOT_A_NUMBER, f"{name} is not JSON")
+
+
+def number_text(number: object) -> str:
+    """Return the plain digits of a number of a record; anything else raises ``TypeError``."""
+    if not isinstance(number, Decimal):
+        raise TypeError(f"a JSON value is never a {type(number).__name__}")
+    return plain_text(number)
+
+
+encode_json = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=number_text
+).encode
+
+
+class JsonReader:
+    """Reads one JSON object from bytes, within limits. Its numbers are ``Decimal``."""
+
+    def __init__(self, depth_max: int, keys_max: int) -> None:
+        self._depth_max = depth_max
+        self._keys_max = keys_max
+        self._decode = json.JSONDecoder(
+            object_pairs_hook=self._object_of,
+            parse_float=_number,
+            parse_int=_number,
+            parse_constant=_refuse_constant,
+        ).decode
+
+    def read(self, line: bytes) -> dict[str, Any]:
+        """Return the object that the bytes are; raises ``RejectedError`` for anything else."""
+        try:
+            record = self._decode(line.decode())
+        except UnicodeDecodeError as error:
+            raise RejectedError(QuarantineReason.INVALID_ENCODING, f"byte {error.start + 1} is not UTF-8") from None
+        except json.JSONDecodeError:
+            hint = "" if line.rstrip().endswith(b"}") else "; it does not end with } and may be cut off"
+            raise RejectedError(QuarantineReason.MALFORMED_LINE, f"not one whole JSON object{hint}") from None
+        except RecursionError:
+            raise self._too_deep() from None
+        if line.count(b"{") + line.count(b"[") > self._depth_max and isinstance(record, dict | list):
+            self.check(record)
+        if not isinstance(record, dict):
+            raise RejectedError(QuarantineReason.MALFORMED_LINE, f"expected a JSON object, got {shown(record)}")
+        return record
+
+    def check(self, value: Any) -> None:
+        """Raise ``RejectedError`` if a value is nested deeper than accepted, or an object in it has too many keys."""
+        level = [value]
+        for _ in range(self._depth_max):
+            for parent in level:
+                if isinstance(parent, dict):
+                    self._check_keys(len(parent))
+            level = [
+                child
+                for parent in level
+                for child in (parent.values() if isinstance(parent, dict) else parent)
+                if isinstance(child, dict | list)
+            ]
+            if not level:
+                return
+        raise self._too_deep()
+
+    def _check_keys(self, count: int) -> None:
+        if count > self._keys_max:
+            raise RejectedError(
+                QuarantineReason.TOO_MANY_COLUMNS, f"an object has {count} keys, accepted {self._keys_max}"
+            )
+
+    def _too_deep(self) -> RejectedError:
+        return RejectedError(QuarantineReason.NESTED_TOO_DEEP, f"more than {self._depth_max} levels")
+
+    def _object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entries = dict(pairs)
+        if len(pairs) > self._keys_max:
+            self._check_keys(len(pairs))
+        if len(entries) != len(pairs):
+            seen: set[str] = set()
+            repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise RejectedError(QuarantineReason.DUPLICATE_JSON_KEY, f"the key {shown(repeated)} occurs twice")
+        return entries

@@ -1,0 +1,348 @@
+"""Completeness: what each source has shown so far, and whether a window may be closed on it (P9).
+
+The rules are in ``core.completeness``; here is where their facts come from: the object ledger and the evidence of
+the control plane, and for control files the events of the window, counted by SQL. What was known when a revision was
+opened is published as a document, and the reconciliation pins it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.completeness import (
+    EvidenceKind,
+    Missing,
+    PendingObject,
+    SourceException,
+    SourceFacts,
+    SourceHour,
+    SourceHours,
+    UnclaimedObject,
+    WindowBounds,
+    complete_until,
+    evidence_of,
+    first_missing,
+    missing_evidence,
+    missing_gaps,
+    offset_overlaps,
+    summed_paths,
+)
+from pipeline.core.contract import SourceContract
+from pipeline.core.errors import InputError, NotReadyError
+from pipeline.core.evidence import ControlFile, Offsets
+from pipeline.core.report import CompletenessFacts, SourceCompleteness
+from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.core.window import BillingWindow, is_collected, windows_between
+from pipeline.steps.inputs import raw_event_files, view_raw_event_files
+from pipeline.steps.publish import publish_document, read_manifest
+from pipeline.steps.workspace import Workspace
+
+COMPLETENESS = "completeness"
+MISSING_SHOWN_MAX = 10
+OBJECTS_SHOWN_MAX = 20
+QUERIES = ("source_hour_totals", "window_objects")
+CONTRACT_OBJECTS = (("object_id", "VARCHAR"),)
+SUMMED_PATHS = (("path", "VARCHAR"),)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """What one source has shown about one window: its kind of evidence, up to when it is complete, what is missing."""
+
+    contract: str
+    evidence: str
+    has_manifest: bool
+    watermark_at: datetime | None
+    missing: tuple[Missing, ...]
+
+
+def source_facts(ws: Workspace, contract: SourceContract) -> SourceFacts:
+    """Return all that the control plane knows about a source and that its kind of evidence looks at."""
+    watermark_at = ws.control_plane.watermark_at()
+    is_by_object = isinstance(contract.completeness, Offsets) or contract.manifest is not None
+    known = ws.control_plane.collected_objects(contract.name) if is_by_object else []
+    kinds = {one.key: claim[1] for one in known if (claim := evidence_of([contract], one.key)) is not None}
+    evidence = ws.control_plane.evidence(contract.name)
+    read_at = {one.evidence.key: one.received_at for one in evidence}
+    return SourceFacts(
+        contract,
+        watermark_at,
+        objects=[one for one in known if one.key not in kinds],
+        evidence=evidence,
+        unread_manifests=[
+            one
+            for one in known
+            if kinds.get(one.key) is EvidenceKind.MANIFEST and one.received_at >= read_at.get(one.key, one.received_at)
+        ],
+    )
+
+
+def source_states(
+    ws: Workspace, window: BillingWindow, cutoff_at: datetime, raw_event_paths: Sequence[str]
+) -> list[SourceState]:
+    """Return what each source has shown about a window, in order of contract.
+
+    ``cutoff_at`` is that of the revision; ``raw_event_paths`` are the lake paths of the window's raw event files.
+    """
+    settings = ws.project.settings.window
+    bounds = WindowBounds(window, window.cutoff_at(settings.grace_period), cutoff_at, settings.future_tolerance)
+    states = []
+    for contract in sorted(ws.project.contracts, key=lambda contract: contract.name):
+        facts = source_facts(ws, contract)
+        states.append(
+            _state(facts, bounds, missing_evidence(facts, bounds, _hours(ws, facts, bounds, raw_event_paths)))
+        )
+    return states
+
+
+def _state(facts: SourceFacts, bounds: WindowBounds, missing: Sequence[Missing]) -> SourceState:
+    watermark_at = complete_until(facts, bounds.window.end)
+    if isinstance(facts.contract.completeness, ControlFile) and missing and watermark_at is not None:
+        first_hour = min(one.since for one in missing) - timedelta(hours=1)
+        watermark_at = min(watermark_at, max(first_hour, bounds.window.start))
+    contract = facts.contract
+    return SourceState(
+        contract.name, contract.completeness.evidence, contract.manifest is not None, watermark_at, tuple(missing)
+    )
+
+
+def _hours(ws: Workspace, facts: SourceFacts, bounds: WindowBounds, raw_event_paths: Sequence[str]) -> SourceHours:
+    """Return what was collected of the source in each hour of the window; nothing where no control file asks for it."""
+    if not isinstance(facts.contract.completeness, ControlFile):
+        return {}
+    window = {"window_start": bounds.window.start, "window_end": bounds.window.end}
+    with Warehouse(ws.scratch) as warehouse:
+        view_raw_event_files(warehouse, ws, raw_event_paths)
+        of_window = [row["object_id"] for row in warehouse.select("window_objects", window)]
+        of_contract = [o for o in ws.control_plane.ledger(of_window) if o.contract == facts.contract.name]
+        warehouse.table_rows("contract_objects", CONTRACT_OBJECTS, [(one.object_id,) for one in of_contract])
+        paths = sorted({"quantity", *summed_paths(facts, bounds.window)})
+        warehouse.table_rows("summed_paths", SUMMED_PATHS, [(path,) for path in paths])
+        rows = warehouse.select("source_hour_totals", {**window, "cutoff_at": bounds.cutoff_at})
+    hours = {}
+    for key, of_hour in groupby(rows, key=lambda row: (row["source"], row["hour_start"])):
+        sums: dict[str, Decimal | None] = {}
+        for row in of_hour:
+            event_count, sums[row["path"]] = row["event_count"], row["total"]
+        hours[key] = SourceHour(event_count, sums)
+    return hours
+
+
+# Closing a window ----------------------------------------------------------------------------------------------------
+
+
+def require_complete(
+    ws: Workspace, revision: WindowRevision, states: Sequence[SourceState], accept_incomplete: str | None, at: datetime
+) -> list[SourceException]:
+    """Return the exceptions to record with the revision; refuse it when evidence is missing that nobody accepts.
+
+    What was accepted for this revision before is not asked again; something else that is missing is. An empty reason is
+    refused, and nothing is accepted that is not missing.
+    """
+    if accept_incomplete is not None and not accept_incomplete.strip():
+        raise InputError(
+            "window.no_reason",
+            "an incomplete window is accepted with a reason",
+            ['expected a sentence, such as --accept-incomplete "broker lost partition 3, ticket 4711"'],
+        )
+    known = {
+        (exception.contract, sentence)
+        for exception in ws.control_plane.exceptions(revision.window_id, revision.revision)
+        for sentence in exception.missing
+    }
+    missing = [
+        (state.contract, one)
+        for state in states
+        for one in state.missing
+        if (state.contract, one.sentence) not in known
+    ]
+    if missing and accept_incomplete is None:
+        shown = [f"{contract}: {one.sentence}, since {one.since.isoformat()}" for contract, one in missing]
+        more = len(shown) - MISSING_SHOWN_MAX
+        raise NotReadyError(
+            "window.incomplete",
+            f"window {revision.window_id} is not shown to be complete: {first_missing(missing)}",
+            [
+                *(f"missing: {line}" for line in shown[:MISSING_SHOWN_MAX]),
+                *([f"and {more:,} more, see `billing status`"] if more > 0 else []),
+                "run `billing collect` when the objects are there, or close it as it is: "
+                f'billing run --window {revision.window_id} --accept-incomplete "why"',
+            ],
+        )
+    by_contract: dict[str, list[str]] = {}
+    for contract, one in missing:
+        by_contract.setdefault(contract, []).append(one.sentence)
+    return [
+        SourceException(
+            revision.window_id, revision.revision, contract, tuple(sentences), (accept_incomplete or "").strip(), at
+        )
+        for contract, sentences in by_contract.items()
+    ]
+
+
+def publish_completeness(ws: Workspace, revision: WindowRevision, states: Sequence[SourceState], at: datetime) -> None:
+    """Publish what was known when the revision was opened; again only if something else is missing by now.
+
+    An accepted revision keeps what it was accepted with.
+    """
+    if revision.state is RevisionState.ACCEPTED:
+        return
+    scope = document_scope(revision)
+    published = ws.control_plane.publication(COMPLETENESS, scope)
+    if published is not None:
+        known = _document(ws, published.manifest_hash)["sources"]
+        before = [(source["contract"], [one["sentence"] for one in source["missing"]]) for source in known]
+        now = [(state.contract, [one.sentence for one in state.missing]) for state in states]
+        if before == now:
+            return
+    unclaimed, pending = ws.control_plane.unclaimed_objects(), ws.control_plane.pending_objects()
+    content = {
+        "sources": [
+            {
+                "contract": state.contract,
+                "evidence": state.evidence,
+                "has_manifest": state.has_manifest,
+                # Beyond the cutoff it says when collection ran, and nothing about the window (P1).
+                "watermark": state.watermark_at and min(state.watermark_at, revision.cutoff_at).isoformat(),
+                "missing": [{"sentence": one.sentence, "since": one.since.isoformat()} for one in state.missing],
+            }
+            for state in states
+        ],
+        "pending_count": len(pending),
+        "pending": [_plain(one) for one in pending[:OBJECTS_SHOWN_MAX]],
+        "unclaimed_count": len(unclaimed),
+        "unclaimed": [_plain(one) for one in unclaimed[:OBJECTS_SHOWN_MAX]],
+    }
+    pins = {"inputs_hash": revision.inputs_hash, "sql": {query: Warehouse.sql_hash(query) for query in QUERIES}}
+    publish_document(ws, COMPLETENESS, scope, content, pins, at)
+
+
+def document_scope(revision: WindowRevision) -> str:
+    """Return the scope under which the completeness of a revision is published."""
+    return f"{revision.scope}/revision={revision.revision}"
+
+
+def published_completeness(ws: Workspace, manifest_hash: str | None) -> CompletenessFacts | None:
+    """Return the document of that manifest; None for a revision that was reconciled before there was one."""
+    if manifest_hash is None:
+        return None
+    document = _document(ws, manifest_hash)
+    return CompletenessFacts(
+        sources=tuple(
+            SourceCompleteness(
+                source["contract"],
+                source["evidence"],
+                source["has_manifest"],
+                _instant(source["watermark"]),
+                tuple(Missing(one["sentence"], datetime.fromisoformat(one["since"])) for one in source["missing"]),
+            )
+            for source in document["sources"]
+        ),
+        pending_count=document["pending_count"],
+        pending=tuple(
+            PendingObject(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in document["pending"]
+        ),
+        unclaimed_count=document["unclaimed_count"],
+        unclaimed=tuple(
+            UnclaimedObject(**{**one, "first_seen_at": datetime.fromisoformat(one["first_seen_at"])})
+            for one in document["unclaimed"]
+        ),
+    )
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _document(ws: Workspace, manifest_hash: str) -> dict[str, Any]:
+    (file,) = read_manifest(ws, manifest_hash).files
+    document: dict[str, Any] = json.loads(ws.lake.get_bytes(file.path))
+    return document
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return {name: item.isoformat() if isinstance(item, datetime) else item for name, item in asdict(value).items()}
+
+
+# Status --------------------------------------------------------------------------------------------------------------
+
+
+def source_status(ws: Workspace) -> list[dict[str, Any]]:
+    """Return for each contract its evidence, up to when it is complete, what is missing, and what waits in the bucket.
+
+    What is missing is what concerns a window that is not accepted: windows that are collected, and for gaps also
+    the one that is filling now.
+    """
+    settings = ws.project.settings.window
+    watermark_at = ws.control_plane.watermark_at()
+    windows = _open_windows(ws, watermark_at)
+    pending = ws.control_plane.pending_objects()
+    sources = []
+    for contract in sorted(ws.project.contracts, key=lambda contract: contract.name):
+        facts = source_facts(ws, contract)
+        missing: dict[str, Missing] = {}
+        shown_until: list[datetime | None] = []
+        for window in windows:
+            cutoff_at = window.cutoff_at(settings.grace_period)
+            bounds = WindowBounds(window, cutoff_at, cutoff_at, settings.future_tolerance)
+            if is_collected(cutoff_at, watermark_at):
+                found = missing_evidence(facts, bounds, _hours(ws, facts, bounds, raw_event_files(ws, window)))
+                shown_until.append(_state(facts, bounds, found).watermark_at)
+            else:
+                found = missing_gaps(facts, bounds)
+                shown_until.append(complete_until(facts, window.start))
+            missing |= {one.sentence: one for one in found}
+        if not windows:
+            shown_until.append(complete_until(facts, watermark_at or settings.first_window_start))
+        sources.append(
+            {
+                "contract": contract.name,
+                "evidence": contract.completeness.evidence,
+                "has_manifest": contract.manifest is not None,
+                "watermark": _earliest(shown_until),
+                "missing": [
+                    {"sentence": one.sentence, "since": one.since.isoformat()}
+                    for one in sorted(missing.values(), key=lambda one: one.since)
+                ],
+                "overlaps": offset_overlaps(facts),
+                "pending": [
+                    _plain(one)
+                    for one in pending
+                    if contract.covers(one.key) or evidence_of([contract], one.key) is not None
+                ],
+            }
+        )
+    return sources
+
+
+def _earliest(instants: Sequence[datetime | None]) -> str | None:
+    known = [instant for instant in instants if instant is not None]
+    return min(known).isoformat() if known and len(known) == len(instants) else None
+
+
+def unclaimed_status(ws: Workspace) -> dict[str, Any]:
+    """Return how many objects nobody collects, and the first of them."""
+    unclaimed = ws.control_plane.unclaimed_objects()
+    return {"count": len(unclaimed), "first": [_plain(one) for one in unclaimed[:OBJECTS_SHOWN_MAX]]}
+
+
+def _open_windows(ws: Workspace, watermark_at: datetime | None) -> list[BillingWindow]:
+    """Return, in order, each window since the first one that is not accepted, up to the one that is filling now."""
+    if watermark_at is None:
+        return []
+    settings = ws.project.settings.window
+    accepted = {
+        revision.window_id
+        for revision in ws.control_plane.window_revisions()
+        if revision.state is RevisionState.ACCEPTED
+    }
+    until = watermark_at + timedelta(microseconds=1)
+    windows = windows_between(settings.first_window_start, until, settings.length)
+    return [window for window in windows if window.window_id not in accepted]
