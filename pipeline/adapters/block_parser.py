@@ -467,12 +467,21 @@ def _with_numbers(block: Block, match: _Match) -> _Match:
             if limit is not None:
                 fits &= _is_within(found, limit, is_minimum=is_minimum)
         numbers[rule.variable] = found
-    time = match.template.time
+    date, clock = match.template.time
+    is_joined = date != clock
     if match.template.time_digits:
-        event_at, is_time = _unix_times(numbers[time], match.template.time_digits)
+        event_at, is_time = _unix_times(numbers[date], match.template.time_digits)
     else:
+        if is_joined:
+            fits &= match.ends[date] - match.starts[date] == _DATE_LENGTH
         event_at, is_time = _rfc3339_times(
-            block.content, block.words, match.starts[time], match.ends[time], is_naive=match.template.is_naive_time
+            block.content,
+            block.words,
+            match.starts[date],
+            match.starts[clock] + (0 if is_joined else _DATE_LENGTH + 1),
+            match.ends[clock],
+            is_naive=match.template.is_naive_time,
+            is_joined=is_joined,
         )
     return _Match(match.template, match.rows, match.starts, match.ends, numbers, event_at).only(fits & is_time)
 
@@ -591,11 +600,18 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2199
 _MONTHS = [(year, month) for year in range(_FIRST_YEAR, _LAST_YEAR + 2) for month in range(1, 13)]
 _MONTH_STARTS = np.array([date(year, month, 1).toordinal() - date(1970, 1, 1).toordinal() for year, month in _MONTHS])
 _SECOND = 1_000_000
+_DATE_LENGTH = 10
 
 
-def _rfc3339_times(content: Bytes, words: Words, start: Ints, end: Ints, *, is_naive: bool) -> tuple[Ints, Bools]:
-    """Return the microseconds since 1970 of ``2026-01-15T12:00:00.123Z`` and the like, and which texts are such."""
-    length = end - start
+def _rfc3339_times(
+    content: Bytes, words: Words, start: Ints, clock_start: Ints, end: Ints, *, is_naive: bool, is_joined: bool
+) -> tuple[Ints, Bools]:
+    """Return the microseconds since 1970 of ``2026-01-15T12:00:00.123Z`` and the like, and which texts are such.
+
+    ``start`` is that of the date, ``clock_start`` that of the clock time; what is between them is judged here unless
+    the two stand in fields of their own (``is_joined``).
+    """
+    length = end - clock_start + 11  # as if a T stood between date and clock time
     is_time: Bools = length >= 19
     event_at = np.zeros(len(start), np.int64)
     last = content.take(end - 1, mode="clip")
@@ -606,10 +622,11 @@ def _rfc3339_times(content: Bytes, words: Words, start: Ints, end: Ints, *, is_n
     zone_length = np.where(has_zulu, 1, np.where(has_offset, 6, 0))
     if not is_naive:
         is_time &= zone_length > 0
-    separators = ((4, b"-"), (7, b"-"), (10, b"T "[: 2 if is_naive else 1]), (13, b":"), (16, b":"))
-    text = list(_bytes_at(words, start, 19))
-    for offset, accepted in separators:
-        is_time &= (text[offset] == accepted[0]) | (text[offset] == accepted[-1])
+    text = [*_bytes_at(words, start, 11), *_bytes_at(words, clock_start, 8)]
+    for offset, separator in ((4, "-"), (7, "-"), (13, ":"), (16, ":")):
+        is_time &= text[offset] == ord(separator)
+    if not is_joined:
+        is_time &= (text[10] == ord("T")) | ((text[10] == ord(" ")) & is_naive)
     year, is_year = _number_of(text[0:4])
     month, is_month = _number_of(text[5:7])
     day, is_day = _number_of(text[8:10])
@@ -625,7 +642,7 @@ def _rfc3339_times(content: Bytes, words: Words, start: Ints, end: Ints, *, is_n
     seconds = (month_start + day - 1) * 86_400 + hour * 3_600 + minute * 60 + second
     event_at = seconds * _SECOND
     fraction_length = length - 19 - zone_length
-    _add_fraction(content, start + 19, fraction_length, event_at, is_time)
+    _add_fraction(content, clock_start + 8, fraction_length, event_at, is_time)
     if has_offset.any():
         rows = np.flatnonzero(has_offset)
         zone = list(_bytes_at(words, end[rows] - 5, 5))

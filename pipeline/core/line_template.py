@@ -60,6 +60,7 @@ class LineTemplate:
     ``constants`` has one entry more than ``variables``: what stands before, between and after them; None where nothing
     but the marks stands there (CSV). A text of ``texts`` is the variable of a field origin, by name of the canonical
     field; an origin that is no field of the record has no entry. ``hashed`` are the variables of a ``derive = "hash"``.
+    ``time`` is the variable of the date and that of the clock time, one and the same where one text holds both.
     ``time_digits`` is how many digits make microseconds of a number of ``time``, 0 for a written time.
     ``filled`` variables must not be empty.
     """
@@ -70,7 +71,7 @@ class LineTemplate:
     constants: tuple[bytes, ...] | None
     texts: Mapping[str, int]
     hashed: Mapping[str, tuple[Use, ...]]
-    time: int
+    time: tuple[int, int]
     time_digits: int
     is_naive_time: bool
     quantity: int | None
@@ -244,18 +245,21 @@ class _Plan:
                 raise _NoTemplateError
         return tuple(uses)
 
-    def time(self) -> int:
+    def time(self) -> tuple[int, int]:
         time = self._contract.event.time
         if time.fields is not None:
-            raise _NoTemplateError
+            if len(time.fields) > 2:
+                raise _NoTemplateError
+            date, clock = (self._text_at(field) for field in time.fields)
+            return date, clock
         if time.format == "rfc3339":
-            return self._text_at(time.field)
+            return (self._text_at(time.field),) * 2
         node = self._at(time.field)
         if not isinstance(node, _Text | _Number):
             raise _NoTemplateError
         self.filled.add(node.variable)
         self._number(node.variable)
-        return node.variable
+        return node.variable, node.variable
 
     def quantity(self) -> int | None:
         field = self._contract.event.quantity

@@ -24,8 +24,8 @@ from pipeline.core.decimals import fits, plain_text
 from pipeline.core.event_time import parse_event_time, parse_unix_time
 from pipeline.core.evidence import Offsets
 from pipeline.core.json_schema import check_schema
-from pipeline.core.json_text import JsonReader, encode_json, number_text, parse_decimal, shown
-from pipeline.core.manifest import canonical_json, sha256_hex
+from pipeline.core.json_text import JsonReader, encode_json, parse_decimal, shown
+from pipeline.core.manifest import sha256_hex
 from pipeline.core.money import QUANTITY_SCALE
 from pipeline.core.reason import QuarantineReason, RejectedError
 from pipeline.core.reason import Rejection as Rejection
@@ -177,7 +177,7 @@ def _text(value: Any, name: str) -> str:
 
 def _hash_of(record: Record, paths: tuple[Path, ...], name: str) -> str:
     values = [_required(record, path, name) for path in paths]
-    return sha256_hex(canonical_json([number_text(value) if isinstance(value, Decimal) else value for value in values]))
+    return sha256_hex(encode_json(values).encode())
 
 
 class Position(NamedTuple):

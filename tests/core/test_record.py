@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.contract import SourceContract
 from pipeline.core.event_time import parse_event_time
+from pipeline.core.manifest import sha256_hex
 from pipeline.core.reason import QuarantineReason
 from pipeline.core.record import (
     LongLine,
@@ -1039,3 +1040,12 @@ def test_a_decoded_value_that_is_not_exact_or_over_a_limit_is_refused(value: Any
 
     assert isinstance(result, Rejection)
     assert result.reason is reason
+
+
+def test_a_hash_of_a_nested_value_holds_every_digit_of_its_numbers() -> None:
+    feed = contract(event={"id": {"derive": "hash", "of": ["data.sizes"]}})
+    line = b'{"source":"s","type":"t","subject":"c","time":"2026-01-15T12:00:00Z","data":{"sizes":[%s,{"b":2}]}}'
+
+    first, same, other = (accepted(line % number, feed).id for number in (b"1.5", b"1.50", b"1.51"))
+
+    assert first == same == sha256_hex(b'[["1.5",{"b":"2"}]]') != other
