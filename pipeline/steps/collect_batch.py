@@ -29,7 +29,7 @@ from pipeline.adapters.parquet_records import count_records, read_records
 from pipeline.adapters.record_blocks import ObjectCount, RecordBlock, RecordCutter, RecordFault, long_line
 from pipeline.core.contract import FileFormat, SourceContract
 from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
-from pipeline.core.errors import BillingError
+from pipeline.core.errors import BillingError, NotReadyError
 from pipeline.core.reason import QuarantineReason
 from pipeline.core.record import (
     BYTE_ORDER_MARK,
@@ -100,7 +100,21 @@ class _UncountableError(Exception):
 
 
 def collect_batch(task: BatchTask, store: ObjectStore) -> BatchResult:
-    """Collect the objects of a batch; what is wrong with one of them stops none of the others."""
+    """Collect the objects of a batch; what is wrong with one of them stops none of the others.
+
+    ``NotReadyError`` when this machine's disk is.
+    """
+    try:
+        return _collect(task, store)
+    except OSError as error:
+        raise NotReadyError(
+            "collect.scratch_unusable",
+            f"a temporary file cannot be written or read: {error.strerror or error}",
+            [f"folder {task.folder}", "nothing was collected; make room there, then collect again"],
+        ) from error
+
+
+def _collect(task: BatchTask, store: ObjectStore) -> BatchResult:
     downloads = task.folder / "objects"
     downloads.mkdir(parents=True)
     fetched: list[_Fetched] = []

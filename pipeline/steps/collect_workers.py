@@ -1,53 +1,126 @@
 """Batches of a collection in processes of their own, one for each processor.
 
-Processes are started afresh, not forked: a fork of a process with threads (boto3, Arrow, Airflow) can hang. A process
-whose parent was killed ends itself, so nothing goes on writing after a run that is gone.
+A worker is this module run by the same interpreter: it reads tasks from its standard input and writes results to its
+standard output. It is no child of ``multiprocessing``, because the tasks of a Celery worker must not have any, and
+nothing is forked, because a fork of a process with threads (boto3, Arrow, Airflow) can hang. When the process that
+started it is gone, also by a kill, its input ends and it ends itself at once.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import BinaryIO
 
 from pipeline.adapters.object_store import ObjectStore
-from pipeline.core.errors import NotReadyError
+from pipeline.core.errors import BillingError, NotReadyError
 from pipeline.steps.collect_batch import BatchResult, BatchTask, collect_batch
+
+Task = tuple[BatchTask, str, str | None, str]  # a batch; the bucket, its endpoint and region
 
 
 def collect_batches(batches: Sequence[BatchTask], store: ObjectStore, worker_count: int) -> Iterator[BatchResult]:
     """Yield the result of each batch in order, whichever is done first."""
-    pool = ProcessPoolExecutor(worker_count, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    workers = [_Worker() for _ in range(worker_count)]
+    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def collect(batch: BatchTask) -> BatchResult:
+        worker = idle.get()
+        try:
+            return worker.collect((batch, store.bucket, store.endpoint_url, store.region))
+        finally:
+            idle.put(worker)
+
+    with ThreadPoolExecutor(worker_count) as threads:
+        try:
+            for job in [threads.submit(collect, batch) for batch in batches]:
+                yield job.result()
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in workers:
+                worker.end()
+
+
+class _Worker:
+    """One process that collects batches, one after the other."""
+
+    def __init__(self) -> None:
+        # -P: a folder `pipeline` in the current directory is not this package.
+        command = [sys.executable, "-P", "-m", "pipeline.steps.collect_workers"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def collect(self, task: Task) -> BatchResult:
+        try:
+            if self._process.stdin is None or self._process.stdout is None:
+                raise AssertionError("a worker is started with pipes")
+            pickle.dump(task, self._process.stdin)
+            self._process.stdin.flush()
+            answer = pickle.load(self._process.stdout)  # noqa: S301 - our own process wrote it
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise NotReadyError(
+                "collect.worker_died",
+                "a process that read objects ended before it was done",
+                [
+                    f"its exit code is {self._process.poll()}; memory may have run out, or somebody killed it",
+                    "nothing was collected; the same call may succeed later, or with BILLING_WORKERS=1",
+                ],
+            ) from error
+        if isinstance(answer, BatchResult):
+            return answer
+        if isinstance(answer, BillingError):
+            raise answer
+        raise RuntimeError(f"a process that read objects failed:\n{answer}")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what it was sent and did not read
+                    pipe.close()
+
+
+# In the worker -------------------------------------------------------------------------------------------------------
+
+
+def _work(tasks: BinaryIO, results: BinaryIO) -> None:
+    received: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(tasks, received), daemon=True).start()
+    while True:
+        batch, bucket, endpoint_url, region = received.get()
+        answer: BatchResult | BillingError | str
+        try:
+            answer = collect_batch(batch, ObjectStore(bucket, endpoint_url, region))
+        except BillingError as error:
+            answer = error
+        except Exception:
+            answer = traceback.format_exc()
+        pickle.dump(answer, results)
+        results.flush()
+
+
+def _receive(tasks: BinaryIO, received: queue.SimpleQueue[Task]) -> None:
+    """Pass tasks on as they come; end the process when nobody is there to send more."""
     try:
-        jobs = [pool.submit(_collect, batch, store.bucket, store.endpoint_url, store.region) for batch in batches]
-        for job in jobs:
-            yield job.result()
-    except BrokenProcessPool as error:
-        raise NotReadyError(
-            "collect.worker_died",
-            "a process that read objects ended before it was done",
-            [
-                "nothing was collected; memory may have run out, or somebody killed it",
-                "the same call may succeed later, or with fewer processes at once: BILLING_WORKERS=1",
-            ],
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        while True:
+            received.put(pickle.load(tasks))  # noqa: S301 - our own process wrote it
+    except (EOFError, OSError, pickle.UnpicklingError):
+        os._exit(0)
 
 
-def _collect(batch: BatchTask, bucket: str, endpoint_url: str | None, region: str) -> BatchResult:
-    return collect_batch(batch, ObjectStore(bucket, endpoint_url, region))
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_wait_for, args=(parent,), daemon=True).start()
-
-
-def _wait_for(parent: object) -> None:
-    parent.join()  # type: ignore[attr-defined]  # a ParentProcess, which typeshed does not name
-    os._exit(1)
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started it decides what an interrupt means
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as output:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not come between the results
+        _work(sys.stdin.buffer, output)
