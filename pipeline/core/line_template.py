@@ -107,6 +107,7 @@ _TOKEN = re.compile(
     rb'[ \t\r]*(?:"(?P<text>[^"\\\x00-\x1f]*)"|(?P<number>-?[0-9][-+.0-9eE]*)'
     rb"|(?P<word>true|false|null)|(?P<mark>[{}\[\],:]))"
 )
+_TOKENS_MAX = 1_024  # beyond it, looking at each value of all lines at once takes longer than reading line by line
 _CONSTANT_ATTRIBUTES = ("specversion",)  # the parser asks for their value
 
 
@@ -116,6 +117,8 @@ class _Record:
     def __init__(self, line: bytes) -> None:
         self._line = line
         self._tokens = list(_TOKEN.finditer(line))
+        if len(self._tokens) > _TOKENS_MAX:
+            raise _NoTemplateError
         self._next = 0
         self._quotes = 0
         self._numbers_after_quote = Counter(
@@ -251,6 +254,8 @@ class _Plan:
             if len(time.fields) > 2:
                 raise _NoTemplateError
             date, clock = (self._text_at(field) for field in time.fields)
+            if date == clock:
+                raise _NoTemplateError
             return date, clock
         if time.format == "rfc3339":
             return (self._text_at(time.field),) * 2

@@ -130,30 +130,46 @@ def _collect(task: BatchTask, store: ObjectStore) -> BatchResult:
 
 
 def _read_all(task: BatchTask, fetched: list[_Fetched], pending: dict[str, str]) -> BatchResult:
-    """Read the objects, and start over without those that turn out to be unreadable after lines of them were taken."""
-    failed_count = 0
+    """Read the objects, and start over without those that turn out to be unreadable after lines of them were taken.
+
+    However many they are, that is twice at most: the first time the objects are inflated to find those that break, the
+    second time each is read alone, which finds everything else.
+    """
     for attempt in count():
         folder = task.folder / f"attempt-{attempt}"
         batch = _Batch(fetched, folder)
         try:
             return batch.run(pending)
         except _FaultFoundError:
-            _find_faults(fetched)
+            if attempt == 0:
+                _find_broken(fetched)
+            else:
+                pending |= _failures(fetched, task.folder / "alone")
         except (OSError, MemoryError):
             raise
         except Exception:
             failures = _failures(fetched, task.folder / "alone")
-            failed_count += len(failures)
-            if not failures or failed_count > FAILED_OBJECTS_MAX:
+            if not failures or len(failures) > FAILED_OBJECTS_MAX:
                 raise
             pending |= failures
-            fetched = [one for one in fetched if one.new.listed.key not in failures]
+        fetched = [one for one in fetched if one.new.listed.key not in pending]
         shutil.rmtree(folder)
     raise AssertionError("unreachable: counting has no end")
 
 
+def _find_broken(fetched: Sequence[_Fetched]) -> None:
+    """Inflate every object to its end and note which cannot be."""
+    for one in fetched:
+        if one.fault is None and one.new.contract.format is not FileFormat.PARQUET:
+            try:
+                for _ in one.chunks():
+                    pass
+            except ObjectFault as fault:
+                one.fault = Rejection(fault.reason, fault.message)
+
+
 def _failures(fetched: Sequence[_Fetched], folder: Path) -> dict[str, str]:
-    """Read each object alone and return, by key, why some cannot be read for a reason that is not their own.
+    """Read each object alone and note its fault; return, by key, why some cannot be read for a reason not their own.
 
     Small objects are read together, so a failure does not tell whose lines it comes from.
     """
@@ -206,17 +222,6 @@ def _fetch(store: ObjectStore, new: NewObject, path: Path) -> _Fetched:
     path.write_bytes(head)
     message = f"{new.listed.byte_count} bytes, accepted {limits.object_bytes_max}"
     return _Fetched(new, path, digest.hexdigest(), Rejection(QuarantineReason.OBJECT_TOO_LARGE, message))
-
-
-def _find_faults(fetched: Sequence[_Fetched]) -> None:
-    """Inflate every object to its end and note which cannot be: one found late costs one more pass, not many."""
-    for one in fetched:
-        if one.fault is None and one.new.contract.format is not FileFormat.PARQUET:
-            try:
-                for _ in one.chunks():
-                    pass
-            except ObjectFault as fault:
-                one.fault = Rejection(fault.reason, fault.message)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

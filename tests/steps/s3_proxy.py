@@ -68,9 +68,7 @@ def proxy_of(server_url: str) -> Iterator[Proxy]:
             self.wfile.write(content[: len(content) // 2] if is_cut else content)
             connection.close()
 
-        do_HEAD = do_GET
-
-        def log_message(self, format: str, *args: object) -> None:
+        def log_request(self, code: object = "-", size: object = "-") -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
