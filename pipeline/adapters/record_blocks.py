@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.adapters.block_parser import PADDING_BYTES, Block, Bools, Bytes, Ints
-from pipeline.adapters.decompress import CHUNK_BYTES, ObjectFault
+from pipeline.adapters.decompress import CHUNK_BYTES
 from pipeline.core.contract import FileFormat, SourceContract
 from pipeline.core.json_sequence import JsonSequence
 from pipeline.core.reason import QuarantineReason, Rejection
@@ -26,13 +26,14 @@ _IS_CONTENT = np.array([byte not in b" \t\r\n,[]" for byte in range(256)])
 
 
 @dataclass(frozen=True, slots=True)
-class LongRecord:
-    """A record longer than the limit, which is quarantined unread."""
+class UnreadRecord:
+    """A record that is quarantined unread: it is longer than the limit, or it should be there and is not."""
 
     object_index: int
     line_number: int
     byte_offset: int
     line: LongLine
+    rejection: Rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class RecordBlock:
     line_numbers: Ints
     record_numbers: Ints
     byte_offsets: Ints
-    long_records: tuple[LongRecord, ...]
+    unread: tuple[UnreadRecord, ...]
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class RecordCutter:
         self._complete = 0  # up to here the buffer holds whole records
         self._segments: list[_Segment] = []
         self._spans: list[tuple[Ints, Ints]] = []
-        self._long: list[LongRecord] = []
+        self._unread: list[UnreadRecord] = []
 
     def add_object(
         self,
@@ -132,12 +133,12 @@ class RecordCutter:
             last.byte_offset += self._complete - last.start
             last.start = 0
             self._segments = [last]
-            if len(block.records) or block.long_records:
+            if len(block.records) or block.unread:
                 self._take(block)
         rest = self._size - self._complete
         self._buffer[:rest] = self._buffer[self._complete : self._size].copy()
         self._size, self._complete = rest, 0
-        self._spans, self._long = [], []
+        self._spans, self._unread = [], []
 
     # ---- lines ----
 
@@ -174,6 +175,11 @@ class RecordCutter:
         self._buffer[self._size : self._size + len(content)] = np.frombuffer(content, np.uint8)
         self._size += len(content)
 
+    def _add_long(self, object_index: int, line_number: int, byte_offset: int, line: LongLine) -> None:
+        message = f"{line.byte_count:,} bytes, accepted {self._line_bytes_max:,} (limits.line_bytes_max)"
+        rejection = Rejection(QuarantineReason.LINE_TOO_LONG, message)
+        self._unread.append(UnreadRecord(object_index, line_number, byte_offset, line, rejection))
+
     def _take_tail(self) -> bytes:
         """Take the beginning of a record that is too long out of the buffer, and hand on what is before it."""
         tail = self._buffer[self._complete : self._size].tobytes()
@@ -186,7 +192,7 @@ class RecordCutter:
         if self._comment and line.head.startswith(self._comment):
             self._check_comment(segment, segment.next_line, line)
         elif not builder.is_blank:
-            self._long.append(LongRecord(segment.object_index, segment.next_line, segment.byte_offset, line))
+            self._add_long(segment.object_index, segment.next_line, segment.byte_offset, line)
             segment.count.record_count += 1
             segment.next_record += 1
         segment.count.cut += 1
@@ -217,14 +223,14 @@ class RecordCutter:
             is_record[row] = False
             end = lines.ends[row] + (self._buffer[lines.ends[row]] == _CARRIAGE_RETURN)  # as where it comes in parts
             line = long_line(self._buffer[lines.starts[row] : end].tobytes(), self._line_bytes_max)
-            self._long.append(LongRecord(int(object_index[row]), int(line_numbers[row]), int(byte_offsets[row]), line))
+            self._add_long(int(object_index[row]), int(line_numbers[row]), int(byte_offsets[row]), line)
         return RecordBlock(
             lines.only(is_record),
             object_index[is_record],
             line_numbers[is_record],
             record_numbers[is_record],
             byte_offsets[is_record],
-            tuple(self._long),
+            tuple(self._unread),
         )
 
     def _are_records(self, lines: Block) -> tuple[Bools, Ints]:
@@ -273,7 +279,7 @@ class RecordCutter:
             self._end_long_value(segment, long_value)
         self._cut_values(segment, sequence, is_last=True)
         if sequence.is_array_open:
-            raise ObjectFault(QuarantineReason.TRUNCATED_OBJECT, "the JSON array has no closing bracket")
+            self._add_missing_end(segment)
 
     def _add_to_long_value(
         self, segment: _Segment, sequence: JsonSequence, long_value: LongLineBuilder, content: bytes
@@ -290,7 +296,7 @@ class RecordCutter:
 
     def _end_long_value(self, segment: _Segment, long_value: LongLineBuilder) -> None:
         line = long_value.finish()
-        self._long.append(LongRecord(segment.object_index, segment.next_record, segment.byte_offset, line))
+        self._add_long(segment.object_index, segment.next_record, segment.byte_offset, line)
         segment.count.record_count += 1
         segment.next_record += 1
         segment.byte_offset += line.byte_count
@@ -308,6 +314,14 @@ class RecordCutter:
         self._spans.append((starts + self._complete, ends + self._complete))
         self._complete += consumed
 
+    def _add_missing_end(self, segment: _Segment) -> None:
+        """Show that records may be missing behind the last one: the producer did not finish its array."""
+        rejection = Rejection(QuarantineReason.MALFORMED_LINE, "the JSON array has no closing bracket")
+        number = segment.next_record + sum(int(np.count_nonzero(starts >= segment.start)) for starts, _ in self._spans)
+        offset = segment.byte_offset + self._complete - segment.start
+        self._unread.append(UnreadRecord(segment.object_index, number, offset, long_line(b"", 0), rejection))
+        segment.count.record_count += 1
+
     def _block_of_values(self) -> RecordBlock:
         empty = np.empty(0, np.int64)
         starts = np.concatenate([empty, *(span[0] for span in self._spans)])
@@ -322,12 +336,12 @@ class RecordCutter:
         is_short = ends - starts <= self._line_bytes_max
         for row in np.flatnonzero(~is_short).tolist():
             line = long_line(self._buffer[starts[row] : ends[row]].tobytes(), self._line_bytes_max)
-            self._long.append(
-                LongRecord(int(object_index[row]), int(record_numbers[row]), int(byte_offsets[row]), line)
-            )
+            self._add_long(int(object_index[row]), int(record_numbers[row]), int(byte_offsets[row]), line)
         records = Block.of_spans(self._buffer, starts[is_short], ends[is_short], self._mark)
         numbers = record_numbers[is_short]
-        return RecordBlock(records, object_index[is_short], numbers, numbers, byte_offsets[is_short], tuple(self._long))
+        return RecordBlock(
+            records, object_index[is_short], numbers, numbers, byte_offsets[is_short], tuple(self._unread)
+        )
 
 
 def long_line(content: bytes, head_bytes_max: int) -> LongLine:

@@ -7,6 +7,7 @@ files depend on the task alone: not on the process, nor on what it read before.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -220,7 +221,7 @@ def _fetch(store: ObjectStore, new: NewObject, path: Path) -> _Fetched:
         digest.update(chunk)
         head += chunk[: limits.quarantined_raw_bytes_max - len(head)]
     path.write_bytes(head)
-    message = f"{new.listed.byte_count} bytes, accepted {limits.object_bytes_max}"
+    message = f"{new.listed.byte_count:,} bytes, accepted {limits.object_bytes_max:,} (limits.object_bytes_max)"
     return _Fetched(new, path, digest.hexdigest(), Rejection(QuarantineReason.OBJECT_TOO_LARGE, message))
 
 
@@ -339,7 +340,7 @@ class _Batch:
                     if isinstance(event, RawEvent):
                         events.append((number, event))
                     else:
-                        raw = repr(sorted(row.items())).encode(errors="backslashreplace")
+                        raw = json.dumps(row, ensure_ascii=False, default=str).encode(errors="backslashreplace")
                         rejected.append((number, 0, event, long_line(raw, contract.limits.quarantined_raw_bytes_max)))
                 self._quarantine_lines((index, *line) for line in rejected)
                 table = self._strict_table([(index, line_number, event) for line_number, event in events])
@@ -372,11 +373,7 @@ class _Batch:
                 events.append((int(block.object_index[row]), int(block.line_numbers[row]), event))
             else:
                 rejected.append(self._rejected(block, row, event))
-        for long in block.long_records:
-            limits = self._parser(long.object_index).contract.limits
-            message = f"{long.line.byte_count} bytes, accepted {limits.line_bytes_max}"
-            rejection = Rejection(QuarantineReason.LINE_TOO_LONG, message)
-            rejected.append((long.object_index, long.line_number, long.byte_offset, rejection, long.line))
+        rejected += [(u.object_index, u.line_number, u.byte_offset, u.rejection, u.line) for u in block.unread]
         self._quarantine_lines(sorted(rejected, key=lambda line: line[:2]))
         self._add_events(block, read, np.array(rows, np.int64), events)
 

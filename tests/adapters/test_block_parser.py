@@ -88,7 +88,7 @@ class Roads:
             compared.append(Compared(line, event, expected))
             if event is not None:
                 assert event == expected, f"the fast road takes {line!r}"
-        for long in block.long_records:
+        for long in block.unread:
             compared.append(Compared(long.line.head, None, self.parser.parse(long.line_number, long.line, 0)))
 
     def _latest_event_at(self) -> int:

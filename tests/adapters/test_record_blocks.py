@@ -14,7 +14,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.adapters import record_blocks
-from pipeline.adapters.decompress import ObjectFault
 from pipeline.adapters.record_blocks import ObjectCount, RecordBlock, RecordCutter
 from pipeline.core.contract import SourceContract
 from pipeline.core.json_sequence import JsonSequence
@@ -47,14 +46,14 @@ class Taken:
 
     def take(self, block: RecordBlock) -> None:
         self.block_count += 1
-        assert len(block.records) or block.long_records
+        assert len(block.records) or block.unread
         for row in range(len(block.records)):
             place = (
                 int(column[row])
                 for column in (block.object_index, block.line_numbers, block.record_numbers, block.byte_offsets)
             )
             self.placed.append((*place, block.records.record(row)))  # type: ignore[arg-type]
-        for long in block.long_records:
+        for long in block.unread:
             self.placed.append((long.object_index, long.line_number, -1, long.byte_offset, long.line))
         self.placed.sort(key=lambda placed: placed[:2])
 
@@ -247,6 +246,9 @@ def test_the_values_are_the_same_whatever_the_chunks_and_the_blocks(
         assert (count.counted, count.record_count) == (count.cut, len(expected[index][0]))
 
 
-def test_an_array_that_is_not_closed_is_a_fault_of_its_object() -> None:
-    with pytest.raises(ObjectFault, match="no closing bracket"):
-        cut(feed(format="json"), [[b'[{"a":1},', b'{"a":2}\n']])
+def test_an_array_that_is_not_closed_is_shown_behind_its_records() -> None:
+    taken, [count] = cut(feed(format="json"), [[b'[{"a":1},', b'{"a":2}\n']])
+
+    assert [placed[-1] for placed in taken.placed[:2]] == [b'{"a":1}', b'{"a":2}']
+    assert taken.placed[2][:4] == (0, 3, -1, 17)
+    assert (len(taken.placed), count.record_count, count.counted) == (3, 3, count.cut)

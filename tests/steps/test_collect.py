@@ -591,3 +591,25 @@ def test_an_unreachable_bucket_is_worth_a_retry_and_records_nothing(workspace: W
         collect(nowhere, LISTED_AT, silent)
 
     assert workspace.control_plane.watermark_at() is None
+
+
+def test_a_torn_record_in_an_array_on_one_line_takes_no_record_before_it(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    contract = 'name = "arrays"\nversion = "1"\nprefix = "arrays/"\nformat = "json"\n'
+    ws = open_workspace(write_project(tmp_path / "project", raw_bucket, {"sources/arrays.toml": contract}))
+    good = json.dumps(usage_event(id="a"))
+    torn = json.dumps(usage_event(id="b"))[:40]
+    put(ws, "arrays/one-line", f"[{good},{torn},{json.dumps(usage_event(id='c'))}]".encode())
+
+    result = collect(ws, LISTED_AT, silent)
+
+    assert [row["id"] for row in rows(ws, RAW_EVENTS)] == ["a"]
+    assert result.by_reason == {"malformed_line": 2}
+    broken, missing_end = rows(ws, QUARANTINE)
+    assert (broken["line_number"], broken["byte_offset"], broken["raw"][:40]) == (2, len(good) + 2, torn.encode())
+    assert (missing_end["line_number"], missing_end["raw_bytes"], missing_end["message"]) == (
+        3,
+        0,
+        "the JSON array has no closing bracket",
+    )

@@ -532,11 +532,15 @@ def test_many_objects_that_break_in_many_ways_cost_few_passes(
     for number in range(12):
         put(wide_workspace, f"lines/{number:02d}", good_content("lines", 3))
         put(wide_workspace, f"lines/{number:02d}-cut", gzip.compress(good_content("lines", 3))[:-9])
-        put(wide_workspace, f"values/{number:02d}", b"[" + good_content("lines", 2).replace(b"\n", b",\n"))
+        put(wide_workspace, f"access/{number:02d}", good_content("access", 2) + b"#Fields: at\taccount\tother\n")
 
     result = collect(wide_workspace, LISTED_AT, silent)
 
-    assert (result.raw_events, result.by_reason, result.pending) == (36, {"truncated_object": 24}, {})
+    assert (result.raw_events, result.by_reason, result.pending) == (
+        36,
+        {"truncated_object": 12, "wrong_header": 12},
+        {},
+    )
     assert len([count for count in passes if count > 1]) == 3
 
 
