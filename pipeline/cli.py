@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFECT = 3
+LEFT_OUT_SHOWN_MAX = 10
+LIST_SHOWN_MAX = 10
+WINDOWS_SHOWN_MAX = 30
 
 app = typer.Typer(
     name="billing",
@@ -207,15 +210,19 @@ def run(
         _print_json(result) if as_json else _say_window(result)
         return
     results = []
+    left_out_count = 0
     for due_result in run_due_windows(workspace, _now, _progress(as_json)):
         results.append(due_result)
-        if not as_json:
+        left_out_count += isinstance(due_result, LeftOutWindow)
+        if not as_json and (left_out_count <= LEFT_OUT_SHOWN_MAX or not isinstance(due_result, LeftOutWindow)):
             _say_window(due_result)
     if as_json:
         _print_json(results)
     elif not results:
         typer.echo("no window is due")
-    if any(isinstance(due_result, LeftOutWindow) for due_result in results):
+    elif left_out_count > LEFT_OUT_SHOWN_MAX:
+        typer.echo(f"and {left_out_count - LEFT_OUT_SHOWN_MAX:,} more are left out, see `billing status`", err=True)
+    if left_out_count:
         raise typer.Exit(NotReadyError.exit_code)
 
 
@@ -318,14 +325,21 @@ def add_source(
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a ready source contract into the project, as sources/<name>.toml."""
+    """Write a ready source contract into the project, as sources/<name>.toml.
+
+    What else is wrong with the project is a warning: the contract may be what mends it.
+    """
     from pipeline.adapters.project_files import add_ready_contract
 
-    path = add_ready_contract(settings.project_folder(project), contract, prefix, name)
+    added = add_ready_contract(settings.project_folder(project), contract, prefix, name)
     if as_json:
-        _print_json({"contract": path})
+        _print_json({"contract": added.path, "problems": added.problems})
         return
-    typer.echo(f"{path} is written; next: read it, then bill its event types in meters.toml")
+    typer.echo(f"{added.path} is written; next: read it, then bill its event types in meters.toml")
+    if added.problems:
+        typer.echo("warning: the project cannot be used yet:", err=True)
+        for problem in added.problems:
+            typer.echo(f"  {problem}", err=True)
 
 
 def _status_lines(facts: Any, indent: str = "") -> list[str]:
@@ -334,26 +348,56 @@ def _status_lines(facts: Any, indent: str = "") -> list[str]:
         name = key.replace("_", " ")
         if isinstance(value, dict):
             lines += [f"{indent}{name}", *_status_lines(value, indent + "  ")]
+        elif key == "windows":
+            earlier = len(value) - WINDOWS_SHOWN_MAX
+            lines.append(f"{indent}{name}: {len(value):,}" if value else f"{indent}{name}: none")
+            lines += [f"{indent}  and {earlier:,} earlier"] if earlier > 0 else []
+            lines += [line for item in value[-WINDOWS_SHOWN_MAX:] for line in _item_lines(item, indent + "  ")]
         elif isinstance(value, list):
-            lines.append(f"{indent}{name}: {len(value)}" if value else f"{indent}{name}: none")
-            for item in value:
-                lines += _item_lines(item, indent + "  ")
+            lines.append(f"{indent}{name}: {len(value):,}" if value else f"{indent}{name}: none")
+            lines += [line for item in value for line in _item_lines(item, indent + "  ")]
         else:
-            lines.append(f"{indent}{name}: {value}")
+            lines.append(f"{indent}{name}: {_status_value(key, value)}")
     return lines
 
 
 def _item_lines(item: Any, indent: str) -> list[str]:
-    """Return an entry of a list on one line, and below it a line for each entry of a list in it."""
+    """Return an entry of a list on one line, and below it a line for each of the first entries of a list in it."""
     if not isinstance(item, dict):
         return [f"{indent}{item}"]
-    lines = [indent + "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in _scalars(item))]
+    values = [(name, value) for name, value in _scalars(item) if name not in {f"{key}_count" for key in item}]
+    if "contract" in item and item.get("watermark", "") is None:
+        values = [(name, "nothing is shown yet" if name == "watermark" else value) for name, value in values]
+    lines = [indent + _named_values(values)]
     for name, entries in item.items():
-        for entry in entries if isinstance(entries, list) else ():
-            (_, first), *others = _scalars(entry) if isinstance(entry, dict) else [(name, entry)]
-            rest = "".join(f"  {other.replace('_', ' ')} {value}" for other, value in others)
-            lines.append(f"{indent}  {name}: {first}{rest}")
+        if isinstance(entries, list):
+            lines += [f"{indent}  {name}: {_entry_text(name, entry)}" for entry in entries[:LIST_SHOWN_MAX]]
+            more = item.get(f"{name}_count", len(entries)) - LIST_SHOWN_MAX
+            lines += [f"{indent}  {name}: and {more:,} more"] if more > 0 else []
     return lines
+
+
+def _entry_text(name: str, entry: Any) -> str:
+    (_, first), *others = _scalars(entry) if isinstance(entry, dict) else [(name, entry)]
+    accepted = entry.get("accepted", []) if isinstance(entry, dict) else []
+    texts = [str(first), _named_values(others)]
+    for one in accepted:
+        first_window, last_window, count = one["windows"][0], one["windows"][-1], len(one["windows"])
+        windows = f"window {first_window}" if count == 1 else f"{count:,} windows, {first_window} to {last_window}"
+        texts.append(f'accepted for {windows}: "{one["reason"]}"')
+    return "  ".join(text for text in texts if text)
+
+
+def _named_values(values: list[tuple[str, Any]]) -> str:
+    return "  ".join(f"{name.replace('_', ' ')} {_status_value(name, value)}" for name, value in values if value != "")
+
+
+def _status_value(name: str, value: Any) -> str:
+    if value is None:
+        return "not yet"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) and name != "revision" else str(value)
 
 
 def _scalars(item: dict[str, Any]) -> list[tuple[str, Any]]:

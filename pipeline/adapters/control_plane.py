@@ -220,10 +220,16 @@ class ControlPlane:
                     )
 
     def watermark_at(self) -> datetime | None:
-        """Return the instant up to which everything in the bucket was seen, or None before the first collection."""
+        """Return the instant up to which everything in the bucket was collected, or None before the first collection.
+
+        The newest collection says it, also when it says less than the one before: an object with an older receipt time
+        may have appeared since and could not be fetched.
+        """
+        collections = t.collections.c
+        newest = select(collections.listed_at).order_by(collections.committed_at.desc(), collections.listed_at.desc())
         with self._read() as connection:
-            newest: datetime | None = connection.scalar(select(func.max(t.collections.c.listed_at, type_=t.Instant)))
-            return newest
+            reached: datetime | None = connection.scalar(newest.limit(1))
+            return reached
 
     def collected_objects(self, contract: str) -> list[CollectedObject]:
         """Return the newest version of each object of usage data that was collected for a contract, by key."""

@@ -97,6 +97,7 @@ object_ledger = Table(
     Column("line_count", BigInteger, nullable=False),
     Column("raw_event_count", BigInteger, nullable=False),
     Column("quarantine_count", BigInteger, nullable=False),
+    Column("fault", Text, nullable=True),
     CheckConstraint("line_count = raw_event_count + quarantine_count", name="lines_tie"),
     Index(None, "received_at"),
     Index(None, "contract"),

@@ -7,6 +7,7 @@ lines that were cut. gzip is inflated by ISA-L, zstd by the reference library.
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,32 +74,40 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
 
 
-def read_chunks(path: Path, byte_count_max: int, ratio_max: int | None = None) -> Iterator[bytes]:
-    """Yield the decompressed bytes of a file, in order, each chunk not empty and at most a megabyte.
+def read_chunks(stored: Path | bytes, byte_count_max: int, ratio_max: int | None = None) -> Iterator[bytes]:
+    """Yield the decompressed bytes of a file or of what was in one, in order, each chunk at most a megabyte.
 
     Raises ``ObjectFault`` when compressed data ends early or is corrupt, when more than ``byte_count_max`` bytes come
-    out, or (after the first 64 MiB) more than ``ratio_max`` for each byte of the file, and when the result is no text
+    out, or (after the first 64 MiB) more than ``ratio_max`` for each stored byte, and when the result is no text
     (an image, Parquet, UTF-16, data compressed twice).
     """
     byte_count = 0
     head = b""
-    compressed_byte_count = max(path.stat().st_size, 1)
-    with path.open("rb") as file:
+    compressed_byte_count = max(len(stored) if isinstance(stored, bytes) else stored.stat().st_size, 1)
+    with io.BytesIO(stored) if isinstance(stored, bytes) else stored.open("rb") as file:
         for chunk in _content(file):
             byte_count += len(chunk)
             if byte_count > byte_count_max:
                 raise ObjectFault(
-                    QuarantineReason.OBJECT_TOO_LARGE, f"more than {byte_count_max} bytes once decompressed"
+                    QuarantineReason.OBJECT_TOO_LARGE,
+                    f"more than {byte_count_max:,} bytes once decompressed (limits.object_bytes_max)",
                 )
             if ratio_max is not None and byte_count > max(ratio_max * compressed_byte_count, RATIO_FREE_BYTES):
                 raise ObjectFault(
                     QuarantineReason.COMPRESSION_RATIO_TOO_HIGH,
-                    f"{compressed_byte_count} bytes become more than {ratio_max} times as many",
+                    growth_message(compressed_byte_count, ratio_max),
                 )
             if len(head) < SNIFFED_BYTES:
                 head = (head + chunk)[:SNIFFED_BYTES]
                 _refuse_foreign(head)
             yield chunk
+
+
+def growth_message(compressed_byte_count: int, ratio_max: int) -> str:
+    """Return the message about an object that grows more by decompression than its contract accepts."""
+    return (
+        f"{compressed_byte_count:,} bytes become more than {ratio_max:,} times as many (limits.decompression_ratio_max)"
+    )
 
 
 def _content(file: BinaryIO) -> Iterator[bytes]:

@@ -1,7 +1,7 @@
 """Parquet files of rows that arrive in order: one file per partition, the same bytes for the same rows (P1).
 
-However many rows there are, memory holds a row group of each partition. Where a row group ends depends on the rows
-alone, never on time or memory, so the bytes do too.
+However many rows and partitions there are, memory holds a bounded number of rows. Where a row group ends depends on the
+rows alone, never on time or on what else is in memory, so the bytes do too.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ _REPEATED = ("object_id", "source", "type", "subject", "received_at", "contract"
 _ASCENDING = ("line_number", "event_at", "byte_offset")
 _ROW_GROUP_ROWS = 16_384
 _ROW_GROUP_BYTES = 32 << 20
+# Of all partitions together; a table costs some kilobytes beside its rows.
+_WAITING_TABLES_MAX = 1_024
+_WAITING_BYTES_MAX = 128 << 20
 
 
 class PartitionFile(NamedTuple):
@@ -43,21 +46,29 @@ def arrow_schema(dataset: Dataset) -> pa.Schema:
 
 @dataclass(slots=True)
 class _Partition:
-    path: Path
+    name: str
     waiting: list[pa.Table] = field(default_factory=list)
     waiting_rows: int = 0
     waiting_bytes: int = 0
     row_count: int = 0
+    path: Path | None = None
     writer: pq.ParquetWriter | None = None
 
 
 class EventFiles:
-    """The rows of one dataset, added in the dataset's total order, as one Parquet file per partition."""
+    """The rows of one dataset, added in the dataset's total order, as one Parquet file per partition.
+
+    Rows of so many partitions that they would not fit in memory become several files of each.
+    """
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self._schema = arrow_schema(dataset)
         self._folder = folder
         self._partitions: dict[str, _Partition] = {}
+        self._waiting_tables = 0
+        self._waiting_tables_max = _WAITING_TABLES_MAX
+        self._waiting_bytes = 0
+        self._files: list[PartitionFile] = []
         names = dataset.column_names
         self._options: dict[str, Any] = {
             "compression": "zstd",
@@ -71,26 +82,44 @@ class EventFiles:
 
     def add(self, partition: str, rows: pa.Table) -> None:
         """Add rows to a partition. Rows are kept as they are until a row group is full, so a slice is best a copy."""
-        found = self._partitions.get(partition)
-        if found is None:
-            found = self._partitions[partition] = _Partition(self._folder / f"{partition or 'rows'}.parquet")
+        found = self._partitions.setdefault(partition, _Partition(partition))
         found.waiting.append(rows)
         found.waiting_rows += rows.num_rows
         found.waiting_bytes += rows.nbytes
+        self._waiting_tables += 1
+        self._waiting_bytes += rows.nbytes
         if found.waiting_rows >= _ROW_GROUP_ROWS or found.waiting_bytes >= _ROW_GROUP_BYTES:
             self._write(found)
+        if self._waiting_bytes >= _WAITING_BYTES_MAX:
+            self._close_all()
+        elif self._waiting_tables >= self._waiting_tables_max:
+            self._pack_all()
 
     def finish(self) -> list[PartitionFile]:
-        """Write what is left and return the file of each partition that has rows, in order of partition."""
-        files = []
-        for name, partition in sorted(self._partitions.items()):
+        """Write what is left and return the files, in order of partition."""
+        self._close_all()
+        files, self._files = sorted(self._files), []
+        return files
+
+    def _pack_all(self) -> None:
+        """Make one table of the small ones of each partition; with too many partitions, write all of them."""
+        packed = [partition for partition in self._partitions.values() if partition.waiting]
+        for partition in packed:
+            partition.waiting = [pa.concat_tables(partition.waiting).combine_chunks()]
+        self._waiting_tables = len(packed)
+        self._waiting_tables_max = max(_WAITING_TABLES_MAX, 2 * len(packed))
+        if len(packed) > 4 * _WAITING_TABLES_MAX:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        for partition in self._partitions.values():
             if partition.waiting:
                 self._write(partition)
-            if partition.writer is not None:
+            if partition.writer is not None and partition.path is not None:
                 partition.writer.close()
-                files.append(PartitionFile(name, partition.path, partition.row_count))
+                self._files.append(PartitionFile(partition.name, partition.path, partition.row_count))
         self._partitions.clear()
-        return files
+        self._waiting_tables = self._waiting_bytes = 0
 
     def _write(self, partition: _Partition) -> None:
         # In one piece: where the pieces met must not show in the file.
@@ -98,7 +127,11 @@ class EventFiles:
         if any(column.num_chunks > 1 for column in rows.columns):
             rows = rows.combine_chunks()
         if partition.writer is None:
+            number = len(self._files)
+            partition.path = self._folder / f"{partition.name or 'rows'}.{number}.parquet"
             partition.writer = pq.ParquetWriter(partition.path, self._schema, **self._options)
         partition.writer.write_table(rows, row_group_size=rows.num_rows)
         partition.row_count += rows.num_rows
+        self._waiting_tables -= len(partition.waiting)
+        self._waiting_bytes -= partition.waiting_bytes
         partition.waiting, partition.waiting_rows, partition.waiting_bytes = [], 0, 0

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.adapters.decompress import RATIO_FREE_BYTES, ObjectFault
+from pipeline.adapters.decompress import RATIO_FREE_BYTES, ObjectFault, growth_message
 from pipeline.core.contract import SourceContract
 from pipeline.core.csv_text import check_columns, mapped_fields, needed_fields
 from pipeline.core.json_text import shown
-from pipeline.core.reason import QuarantineReason, RejectedError
+from pipeline.core.reason import QuarantineReason, RejectedError, over_limit
 
 BATCH_ROWS = 4_096
 _BATCH_BYTES_MAX = 16 << 20
@@ -76,18 +76,19 @@ def _checked_columns(file: pq.ParquetFile, path: Path, contract: SourceContract)
     limits, schema, metadata = contract.limits, file.schema_arrow, file.metadata
     if metadata.num_columns > limits.columns_max:
         raise ObjectFault(
-            QuarantineReason.TOO_MANY_COLUMNS, f"{metadata.num_columns} columns, accepted {limits.columns_max}"
+            QuarantineReason.TOO_MANY_COLUMNS,
+            over_limit(f"{metadata.num_columns:,} columns", limits.columns_max, "columns_max"),
         )
     byte_count = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     if byte_count > limits.object_bytes_max:
         raise ObjectFault(
             QuarantineReason.OBJECT_TOO_LARGE,
-            f"{byte_count} bytes once decompressed, accepted {limits.object_bytes_max}",
+            over_limit(f"{byte_count:,} bytes once decompressed", limits.object_bytes_max, "object_bytes_max"),
         )
     if byte_count > max(RATIO_FREE_BYTES, limits.decompression_ratio_max * path.stat().st_size):
         raise ObjectFault(
             QuarantineReason.COMPRESSION_RATIO_TOO_HIGH,
-            f"{path.stat().st_size} bytes become more than {limits.decompression_ratio_max} times as many",
+            growth_message(path.stat().st_size, limits.decompression_ratio_max),
         )
     # A name with dots may be a column, or a path into one.
     mapped = {_column_of(name, schema.names) for name in mapped_fields(contract)}
@@ -111,7 +112,8 @@ def _is_data(name: str, contract: SourceContract) -> bool:
 def _check_type(name: str, found: pa.DataType, contract: SourceContract, level: int) -> None:
     if level > contract.limits.json_depth_max:
         raise ObjectFault(
-            QuarantineReason.NESTED_TOO_DEEP, f"column {shown(name)}: more than {contract.limits.json_depth_max} levels"
+            QuarantineReason.NESTED_TOO_DEEP,
+            f"column {shown(name)}: more than {contract.limits.json_depth_max:,} levels (limits.json_depth_max)",
         )
     if isinstance(found, pa.StructType):
         for index in range(found.num_fields):
@@ -154,7 +156,11 @@ def _checked_bytes_of_row(batch: pa.RecordBatch, contract: SourceContract) -> in
         if longest > contract.limits.line_bytes_max:
             raise ObjectFault(
                 QuarantineReason.LINE_TOO_LONG,
-                f"a value of column {shown(name)} has {longest} bytes, accepted {contract.limits.line_bytes_max}",
+                over_limit(
+                    f"a value of column {shown(name)} has {longest:,} bytes",
+                    contract.limits.line_bytes_max,
+                    "line_bytes_max",
+                ),
             )
         if _holds_map(column.type):
             _values(column)
@@ -187,7 +193,27 @@ def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+_UNITS_OF_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+
+
+def _check_clock_times(column: pa.Array[Any]) -> None:
+    """Refuse a time of day that is none, such as the 24:00 of some databases: as a Python value it would be 00:00."""
+    found: Any = column.type
+    if pa.types.is_struct(found):
+        for below in column.flatten():  # type: ignore[attr-defined]
+            _check_clock_times(below)
+    elif pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found):
+        _check_clock_times(column.flatten())  # type: ignore[attr-defined]
+    elif pa.types.is_time(found):
+        limits: Any = pc.min_max(column.view(pa.int32() if pa.types.is_time32(found) else pa.int64())).as_py()
+        if limits["min"] is not None and not 0 <= limits["min"] <= limits["max"] < _UNITS_OF_DAY[found.unit]:
+            raise RejectedError(
+                QuarantineReason.UNREADABLE_OBJECT, "a time of day is before 00:00:00, or 24:00:00 or later"
+            )
+
+
 def _values(column: pa.Array[Any]) -> list[Any]:
+    _check_clock_times(column)
     target = _in_microseconds(column.type)
     if target != column.type:
         column = column.cast(target, safe=False)  # it cuts digits off and changes nothing else

@@ -135,10 +135,21 @@ def ready_contracts() -> list[ReadyContract]:
     return found
 
 
-def add_ready_contract(folder: Path, ready_name: str, prefix: str | None = None, name: str | None = None) -> Path:
+@dataclass(frozen=True, slots=True)
+class AddedContract:
+    """The file of a contract that was added, and the problems that the project still has, which may be older."""
+
+    path: Path
+    problems: tuple[str, ...]
+
+
+def add_ready_contract(
+    folder: Path, ready_name: str, prefix: str | None = None, name: str | None = None
+) -> AddedContract:
     """Write a ready contract into ``sources/`` of a project, under another prefix or name if one is given.
 
-    Nothing is overwritten, and nothing stays written if the project does not load with it.
+    Nothing is overwritten, and nothing is written if the contract cannot be used or covers a key of another one. Any
+    other problem of the project is returned and not raised: a contract may be what mends it.
     """
     names = [ready.name for ready in ready_contracts()]
     if ready_name not in names:
@@ -151,13 +162,23 @@ def add_ready_contract(folder: Path, ready_name: str, prefix: str | None = None,
             "source.wrong_name",
             f"found the name {name!r}, accepted a letter, then letters, digits and underscores, all small",
         )
-    load_project(folder)
+    if not (folder / "billing.toml").is_file():
+        raise InputError(
+            "project.not_found",
+            f"{folder} is no billing project: there is no billing.toml in it",
+            ["nothing was written; name the folder with --project; `billing init PATH` writes a project to begin with"],
+        )
     target = folder / "sources" / f"{name}.toml"
     text = (READY_CONTRACTS / f"{ready_name}.toml").read_text("utf-8")
     values = {"name": name} | ({} if prefix is None else {"prefix": prefix})
     for key, value in values.items():
         line = f"{key} = {json.dumps(value, ensure_ascii=False)}"
         text = re.sub(rf"^{key} = .*$", lambda _, line=line: line, text, count=1, flags=re.MULTILINE)  # type: ignore[misc]
+    if not target.exists():
+        problems = _new_contract_problems(folder, text)
+        if problems:
+            raise InputError("project.invalid", f"{target} cannot be used; nothing was written", problems)
+        target.parent.mkdir(exist_ok=True)
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -167,10 +188,20 @@ def add_ready_contract(folder: Path, ready_name: str, prefix: str | None = None,
         ) from None
     try:
         load_project(folder)
-    except InputError:
-        target.unlink()
-        raise
-    return target
+    except InputError as error:
+        return AddedContract(target, tuple(error.details))
+    return AddedContract(target, ())
+
+
+def _new_contract_problems(folder: Path, text: str) -> list[str]:
+    """Return why a contract cannot be used beside those of the project that can be read, or by itself."""
+    reader = _Reader(folder)
+    others = [reader.contract(f"sources/{path.name}") for path in sorted((folder / "sources").glob("*.toml"))]
+    try:
+        new = SourceContract.model_validate(tomllib.loads(text, parse_float=Decimal))
+    except ValidationError as error:
+        return [_sentence(SourceContract, details) for details in error.errors()]
+    return [problem for other in others if other is not None for problem in _contract_problems([other, new])]
 
 
 class _Reader:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -97,11 +98,27 @@ class CollectedObject(NamedTuple):
     byte_count: int
     line_count: int
     raw_event_count: int
+    fault: str | None = None
 
     @property
     def record_count(self) -> int | None:
-        """Return how many records it holds. None when one quarantined line may stand for the whole object."""
-        return None if (self.line_count, self.raw_event_count) == (1, 0) else self.line_count
+        """Return how many records it holds. None when it could not be read as a whole, so that nobody knows."""
+        if self.fault == QuarantineReason.EMPTY_OBJECT:
+            return 0
+        return self.line_count if self.fault is None else None
+
+
+class MissingHours(NamedTuple):
+    """Hours ``[start, end)`` of a source without a control file, the events collected of them, and a file to look at.
+
+    ``unread_key`` is a control file that came after the hours began and could not be read; empty when none did.
+    """
+
+    source: str
+    start: datetime
+    end: datetime
+    event_count: int
+    unread_key: str
 
 
 class Missing(NamedTuple):
@@ -109,6 +126,7 @@ class Missing(NamedTuple):
 
     sentence: str
     since: datetime
+    hours: MissingHours | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +214,7 @@ def _content(contract: SourceContract, kind: EvidenceKind, key: str, content: by
     elif kind is EvidenceKind.CONTROL_FILE:
         value = [_control_entry(entry) for entry in _documents(content)]
         named = [(entry["source"], entry["hour"]) for entry in value]
-        twice = sorted({pair for pair in named if named.count(pair) > 1}) if len(set(named)) < len(named) else []
+        twice = sorted(pair for pair, count in Counter(named).items() if count > 1)
         if twice:
             raise _unreadable(f"it counts {twice[0][0]} at {twice[0][1]} twice")
     elif contract.manifest is not None:
@@ -363,6 +381,8 @@ def _heartbeat_until(key_pattern: str, key: str, content: bytes) -> datetime:
         instant = parse_instant(text or "")
         if instant is None or (name == "hour" and instant != _hour_of(instant)):
             raise _unreadable(f"the key's {name} is no instant such as 2026-01-15T06, got {text!r}")
+        if instant.year == MAXYEAR:
+            raise _unreadable(f"the key's {name} is no instant that can be reached, got {text!r}")
         return instant + (ONE_HOUR if name == "hour" else timedelta(0))
     found = _required_keys(_document(content), "a heartbeat", {"complete_until"}, set())["complete_until"]
     until = parse_instant(found) if isinstance(found, str) else None
@@ -486,7 +506,7 @@ class SourceFacts:
     """All that is known about one source: its contract, the objects that were collected of it, and its evidence.
 
     ``objects`` are those of usage data, the newest version of each key; ``evidence`` is every version that could be
-    read, and ``unread_manifests`` are the manifests whose newest version could not.
+    read; ``unread_manifests`` and ``unread_control_files`` are those whose newest version could not.
     """
 
     contract: SourceContract
@@ -494,11 +514,17 @@ class SourceFacts:
     objects: Sequence[CollectedObject] = ()
     evidence: Sequence[CollectedEvidence] = ()
     unread_manifests: Sequence[CollectedObject] = ()
+    unread_control_files: Sequence[CollectedObject] = ()
     gaps: tuple[tuple[Missing, ReceiptSpan], ...] = field(init=False)
+    heartbeat_at: datetime | None = field(init=False)
     control_counts: Mapping[tuple[str, datetime], ControlCount] = field(init=False)
+    control_sources: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "control_counts", _control_counts(self.evidence))
+        counts = _control_counts(self.evidence)
+        object.__setattr__(self, "control_counts", counts)
+        object.__setattr__(self, "control_sources", tuple(sorted({source for source, _ in counts})))
+        object.__setattr__(self, "heartbeat_at", _newest_heartbeat(self.evidence))
         object.__setattr__(self, "gaps", (*_offset_gaps(self), *_manifest_gaps(self)))
 
 
@@ -519,11 +545,8 @@ def missing_evidence(facts: SourceFacts, bounds: WindowBounds, hours: SourceHour
             )
         )
     missing += missing_gaps(facts, bounds)
-    completeness = facts.contract.completeness
-    if isinstance(completeness, Heartbeat):
-        missing += _missing_heartbeat(facts, bounds.window)
-    if isinstance(completeness, ControlFile):
-        missing += _control_differences(facts, completeness, bounds.window, hours)
+    missing += missing_heartbeat(facts, bounds.window)
+    missing += control_differences(facts, bounds.window, hours)
     return missing
 
 
@@ -542,7 +565,7 @@ def complete_until(facts: SourceFacts, shown_from: datetime) -> datetime | None:
         return None
     bounds: list[datetime | None] = [facts.watermark_at, *(span.after for _, span in facts.gaps)]
     if isinstance(facts.contract.completeness, Heartbeat):
-        bounds.append(newest_heartbeat(facts))
+        bounds.append(facts.heartbeat_at)
     if isinstance(facts.contract.completeness, ControlFile):
         bounds.append(_control_until(facts, facts.contract.completeness, shown_from))
     return None if None in bounds else min(bound for bound in bounds if bound is not None)
@@ -643,21 +666,25 @@ def offset_overlaps(facts: SourceFacts) -> list[str]:
 def _manifest_gaps(facts: SourceFacts) -> Iterator[tuple[Missing, ReceiptSpan]]:
     if facts.contract.manifest is None:
         return
-    manifests = [one for one in newest_versions(facts.evidence) if one.evidence.kind is EvidenceKind.MANIFEST]
+    versions = sorted((one for one in facts.evidence if one.evidence.kind is EvidenceKind.MANIFEST), key=_receipt_order)
     collected = {known.key: known for known in facts.objects}
-    receipts = sorted({one.received_at for one in manifests})
+    receipts = sorted({one.received_at for one in versions})
     earlier = dict(zip(receipts, [None, *receipts], strict=False))
+    first_listed: dict[tuple[str, str], datetime] = {}  # manifest and listed key: a rewritten manifest lists it again
+    for one in versions:
+        for entry in manifest_entries(one.evidence):
+            first_listed.setdefault((one.evidence.key, entry.key), one.received_at)
     for unread in facts.unread_manifests:
         before = max((receipt for receipt in receipts if receipt < unread.received_at), default=None)
         sentence = f"what manifest {unread.key} lists, which could not be read"
         yield Missing(sentence, unread.received_at), ReceiptSpan(before, unread.received_at)
-    for one in manifests:
-        span = ReceiptSpan(earlier[one.received_at], one.received_at)
+    for one in newest_versions(versions):
         for entry in manifest_entries(one.evidence):
             problem = _entry_problem(entry, collected.get(entry.key))
             if problem:
                 sentence = f"{entry.key}, which manifest {one.evidence.key} lists and which {problem}"
-                yield Missing(sentence, one.received_at), span
+                after = earlier[first_listed[one.evidence.key, entry.key]]
+                yield Missing(sentence, one.received_at), ReceiptSpan(after, one.received_at)
 
 
 def _entry_problem(entry: ManifestEntry, known: CollectedObject | None) -> str:
@@ -675,22 +702,26 @@ def _entry_problem(entry: ManifestEntry, known: CollectedObject | None) -> str:
 # Heartbeat
 
 
-def newest_heartbeat(facts: SourceFacts) -> datetime | None:
+HEARTBEAT_UP_TO = "a heartbeat up to "
+
+
+def _newest_heartbeat(evidence: Iterable[CollectedEvidence]) -> datetime | None:
     """Return up to when the newest heartbeat says that the source is complete."""
     instants = [
         datetime.fromisoformat(json.loads(one.evidence.content)["complete_until"])
-        for one in facts.evidence
+        for one in newest_versions(evidence)
         if one.evidence.kind is EvidenceKind.HEARTBEAT
     ]
     return max(instants, default=None)
 
 
-def _missing_heartbeat(facts: SourceFacts, window: BillingWindow) -> Iterator[Missing]:
-    newest = newest_heartbeat(facts)
-    if newest is None:
-        yield Missing(f"a heartbeat up to {_shown(window.end)}; none was collected", window.end)
-    elif newest < window.end:
-        yield Missing(f"a heartbeat up to {_shown(window.end)}; the newest says {_shown(newest)}", newest)
+def missing_heartbeat(facts: SourceFacts, window: BillingWindow) -> list[Missing]:
+    """Return the heartbeat that a window lacks; nothing when one reaches its end, or where none is asked for."""
+    newest = facts.heartbeat_at
+    if not isinstance(facts.contract.completeness, Heartbeat) or (newest is not None and newest >= window.end):
+        return []
+    said = "none was collected" if newest is None else f"the newest says {_shown(newest)}"
+    return [Missing(f"{HEARTBEAT_UP_TO}{_shown(window.end)}; {said}", newest or window.end)]
 
 
 # Control files
@@ -710,27 +741,73 @@ def _control_counts(evidence: Iterable[CollectedEvidence]) -> dict[tuple[str, da
 
 def summed_paths(facts: SourceFacts, window: BillingWindow) -> list[str]:
     """Return every path that a control file of the window's hours sums, sorted."""
-    of_window = [c for (_, hour), c in facts.control_counts.items() if window.start <= hour < window.end]
+    named = ((source, hour) for hour in _hours(window) for source in facts.control_sources)
+    of_window = [facts.control_counts[one] for one in named if one in facts.control_counts]
     return sorted({path for control in of_window for path in control.sums})
 
 
-def _control_differences(
-    facts: SourceFacts, completeness: ControlFile, window: BillingWindow, hours: SourceHours
-) -> Iterator[Missing]:
-    counts = facts.control_counts
-    sources = completeness.sources or sorted({source for source, _ in (*counts, *hours)})
+def control_differences(facts: SourceFacts, window: BillingWindow, hours: SourceHours) -> Iterator[Missing]:
+    """Yield what the control files of a window's hours say otherwise, and each hour without one; in order of hour."""
+    completeness = facts.contract.completeness
+    if not isinstance(completeness, ControlFile):
+        return
+    sources = completeness.sources or sorted({*facts.control_sources, *(source for source, _ in hours)})
     if not sources:
         yield Missing("a control file; no source was ever seen", window.end)
     for hour in _hours(window):
         for source in sources:
-            control = counts.get((source, hour))
+            control = facts.control_counts.get((source, hour))
             found = hours.get((source, hour), SourceHour(0, {}))
-            for difference in _hour_differences(control, found):
-                yield Missing(f"{difference} for {source} at {_shown(hour)}", hour + ONE_HOUR)
+            if control is None:
+                unread = [one for one in facts.unread_control_files if one.received_at >= hour]
+                unread_key = min(unread, key=lambda one: one.received_at).key if unread else ""
+                yield _missing_hours(MissingHours(source, hour, hour + ONE_HOUR, found.event_count, unread_key))
+            else:
+                for difference in _hour_differences(control, found):
+                    yield Missing(f"{difference} for {source} at {_shown(hour)}", hour + ONE_HOUR)
+
+
+def _missing_hours(hours: MissingHours) -> Missing:
+    events = f"{hours.event_count:,} event" + (" was" if hours.event_count == 1 else "s were")
+    collected = f"{events if hours.event_count else 'no event was'} collected"
+    if hours.unread_key:
+        collected += f"; {hours.unread_key} could not be read"
+    count = (hours.end - hours.start) // ONE_HOUR
+    if count == 1:
+        sentence = f"the control file ({collected}) for {hours.source} at {_shown(hours.start)}"
+    else:
+        span = f"from {_shown(hours.start)} to {_shown(hours.end)}, {count:,} hours"
+        sentence = f"no control file for {hours.source} {span} ({collected})"
+    return Missing(sentence, hours.start + ONE_HOUR, hours)
+
+
+def joined_hours(found: Iterable[Missing]) -> list[tuple[Missing, list[Missing]]]:
+    """Return what is missing in order of since, with what each was made of: hours that follow each other are one."""
+    joined: list[tuple[Missing, list[Missing]]] = []
+    newest: dict[str, int] = {}  # where in `joined` the newest hours of a source are
+    for one in sorted(found, key=lambda one: one.since):
+        if one.hours is None:
+            joined.append((one, [one]))
+            continue
+        index = newest.get(one.hours.source)
+        before = None if index is None else joined[index][0].hours
+        if index is not None and before is not None and before.end == one.hours.start:
+            parts = joined[index][1]
+            parts.append(one)
+            joined[index] = (joined[index][0]._replace(hours=_both(before, one.hours)), parts)
+        else:
+            newest[one.hours.source] = len(joined)
+            joined.append((one, [one]))
+    return [(_missing_hours(one.hours) if one.hours else one, parts) for one, parts in joined]
+
+
+def _both(before: MissingHours, after: MissingHours) -> MissingHours:
+    events = before.event_count + after.event_count
+    return before._replace(end=after.end, event_count=events, unread_key=before.unread_key or after.unread_key)
 
 
 def _control_until(facts: SourceFacts, completeness: ControlFile, shown_from: datetime) -> datetime | None:
-    sources = completeness.sources or {source for source, _ in facts.control_counts}
+    sources = completeness.sources or facts.control_sources
     if not facts.control_counts:
         return None
     hour = shown_from
@@ -744,11 +821,7 @@ def _hours(window: BillingWindow) -> list[datetime]:
     return [window.start + index * ONE_HOUR for index in range(count)]
 
 
-def _hour_differences(control: ControlCount | None, found: SourceHour) -> Iterator[str]:
-    if control is None:
-        collected = f"{found.event_count:,} events were collected" if found.event_count else "no event was collected"
-        yield f"the control file ({collected})"
-        return
+def _hour_differences(control: ControlCount, found: SourceHour) -> Iterator[str]:
     collected = f"{control.key}; {found.event_count:,} were collected"
     if found.event_count < control.event_count:
         yield f"{control.event_count - found.event_count:,} of {control.event_count:,} events ({collected})"
@@ -759,7 +832,7 @@ def _hour_differences(control: ControlCount | None, found: SourceHour) -> Iterat
         for path, expected in control.sums.items():
             actual = found.sums.get(path) or Decimal(0)
             if actual != expected:
-                yield f"a {path} of {expected:f} in all ({control.key}; {actual:f} was collected)"
+                yield f"a {path} of {plain_text(expected)} in all ({control.key}; {plain_text(actual)} was collected)"
 
 
 def first_missing(pairs: Iterable[tuple[str, Missing]]) -> str:

@@ -149,6 +149,7 @@ class Limits(StrictModel):
     json_depth_max: Annotated[int, Field(ge=1, le=256)] = 64
     columns_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
     quarantined_raw_bytes_max: Annotated[int, Field(ge=0, le=1_048_576)] = 4_096
+    event_dates_max: Annotated[int, Field(ge=1, le=40_000)] = 1_100
     future_max: Duration = timedelta(days=7)
 
 

@@ -8,7 +8,9 @@ from collections.abc import Set
 
 from pipeline.core.contract import SourceContract
 from pipeline.core.json_text import shown
-from pipeline.core.reason import QuarantineReason, RejectedError
+from pipeline.core.reason import QuarantineReason, RejectedError, over_limit
+
+HEADER_SHOWN = 80  # characters
 
 
 def csv_values(line: bytes, contract: SourceContract) -> list[str]:
@@ -45,10 +47,19 @@ def column_names(contract: SourceContract, header: bytes | None) -> tuple[str, .
     if len(names) > contract.limits.columns_max:
         raise RejectedError(
             QuarantineReason.TOO_MANY_COLUMNS,
-            f"the header has {len(names)} columns, accepted {contract.limits.columns_max}",
+            over_limit(f"the header has {len(names):,} columns", contract.limits.columns_max, "columns_max"),
         )
-    check_columns(contract, names, mapped_fields(contract), needed_fields(contract))
+    check_columns(contract, names, mapped_fields(contract), needed_fields(contract), _found(contract, header))
     return names
+
+
+def _found(contract: SourceContract, header: bytes | None) -> str:
+    """Return what a message says of the header: its first characters, and what they were cut at."""
+    if header is None:
+        return ""
+    text = header.decode(errors="replace")
+    text = text if len(text) <= HEADER_SHOWN else text[:HEADER_SHOWN] + "..."
+    return f"; found {text!r} with the delimiter {contract.delimiter!r}"
 
 
 def _names_of_comment(header: bytes, contract: SourceContract) -> tuple[str, ...]:
@@ -59,8 +70,13 @@ def _names_of_comment(header: bytes, contract: SourceContract) -> tuple[str, ...
     return tuple(name for name in re.split(rf"[\s{re.escape(contract.delimiter)}]+", text) if name)
 
 
-def check_columns(contract: SourceContract, names: tuple[str, ...], mapped: Set[str], needed: Set[str]) -> None:
-    """Raise ``RejectedError`` if columns are missing, twice there, or unknown where the contract refuses unknown."""
+def check_columns(
+    contract: SourceContract, names: tuple[str, ...], mapped: Set[str], needed: Set[str], found: str = ""
+) -> None:
+    """Raise ``RejectedError`` if columns are missing, twice there, or unknown where the contract refuses unknown.
+
+    ``found`` ends the message of a wrong header: what the header is.
+    """
     present = set(names)
     problems = [f"lacks {shown(name)}" for name in sorted(needed - present)]
     problems += [
@@ -70,7 +86,7 @@ def check_columns(contract: SourceContract, names: tuple[str, ...], mapped: Set[
     ]
     problems += [f"has {shown(name)} twice" for name in sorted(present) if names.count(name) > 1]
     if problems:
-        raise RejectedError(QuarantineReason.WRONG_HEADER, f"the header {', '.join(problems[:5])}")
+        raise RejectedError(QuarantineReason.WRONG_HEADER, f"the header {', '.join(problems[:5])}{found}")
     unknown = [name for name in names if name not in mapped]
     if unknown and contract.unknown_fields == "quarantine":
         raise unknown_fields_error(unknown)

@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from pipeline.core.decimals import plain_text
-from pipeline.core.reason import QuarantineReason, RejectedError
+from pipeline.core.reason import QuarantineReason, RejectedError, over_limit
 
 NUMBER_DIGITS_MAX = 100
 
@@ -74,12 +74,35 @@ encode_json = json.JSONEncoder(
 ).encode
 
 
-class JsonReader:
-    """Reads one JSON object from bytes, within limits. Its numbers are ``Decimal``."""
+_ARRAY_HINT = 'format = "json" reads an array of records'
+_FOUND_MAX = 20
 
-    def __init__(self, depth_max: int, keys_max: int) -> None:
+
+def _not_one_object(error: json.JSONDecodeError, is_line: bool) -> str:
+    """Return where a text stops being one JSON object and what stands there, with a hint at what it may be."""
+    text = error.doc.rstrip()
+    found = text[error.pos : error.pos + _FOUND_MAX]
+    where = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno} column {error.colno} of it"
+    hint = ""
+    if is_line and text.lstrip().startswith(("[", "]")):
+        hint = f"; {_ARRAY_HINT}"
+    elif is_line and error.msg == "Extra data" and found.startswith((",", "{")):
+        hint = '; format = "json" reads records with a comma or nothing between them'
+    elif text.lstrip().startswith("{") and not text.endswith("}"):
+        hint = "; it does not end with } and may be cut off"
+    return f"not one whole JSON object: {where}, found {shown(found) if found else 'the end'}{hint}"
+
+
+class JsonReader:
+    """Reads one JSON object from bytes, within limits. Its numbers are ``Decimal``.
+
+    ``is_line`` says that the object should be a line of its own; messages then name the format that reads others.
+    """
+
+    def __init__(self, depth_max: int, keys_max: int, is_line: bool = True) -> None:
         self._depth_max = depth_max
         self._keys_max = keys_max
+        self._is_line = is_line
         self._decode = json.JSONDecoder(
             object_pairs_hook=self._object_of,
             parse_float=_number,
@@ -93,15 +116,15 @@ class JsonReader:
             record = self._decode(line.decode())
         except UnicodeDecodeError as error:
             raise RejectedError(QuarantineReason.INVALID_ENCODING, f"byte {error.start + 1} is not UTF-8") from None
-        except json.JSONDecodeError:
-            hint = "" if line.rstrip().endswith(b"}") else "; it does not end with } and may be cut off"
-            raise RejectedError(QuarantineReason.MALFORMED_LINE, f"not one whole JSON object{hint}") from None
+        except json.JSONDecodeError as error:
+            raise RejectedError(QuarantineReason.MALFORMED_LINE, _not_one_object(error, self._is_line)) from None
         except RecursionError:
             raise self._too_deep() from None
         if line.count(b"{") + line.count(b"[") > self._depth_max and isinstance(record, dict | list):
             self.check(record)
         if not isinstance(record, dict):
-            raise RejectedError(QuarantineReason.MALFORMED_LINE, f"expected a JSON object, got {shown(record)}")
+            hint = f"; {_ARRAY_HINT}" if self._is_line and isinstance(record, list) else ""
+            raise RejectedError(QuarantineReason.MALFORMED_LINE, f"expected a JSON object, got {shown(record)}{hint}")
         return record
 
     def check(self, value: Any) -> None:
@@ -124,11 +147,14 @@ class JsonReader:
     def _check_keys(self, count: int) -> None:
         if count > self._keys_max:
             raise RejectedError(
-                QuarantineReason.TOO_MANY_COLUMNS, f"an object has {count} keys, accepted {self._keys_max}"
+                QuarantineReason.TOO_MANY_COLUMNS,
+                over_limit(f"an object has {count:,} keys", self._keys_max, "columns_max"),
             )
 
     def _too_deep(self) -> RejectedError:
-        return RejectedError(QuarantineReason.NESTED_TOO_DEEP, f"more than {self._depth_max} levels")
+        return RejectedError(
+            QuarantineReason.NESTED_TOO_DEEP, f"more than {self._depth_max:,} levels (limits.json_depth_max)"
+        )
 
     def _object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)

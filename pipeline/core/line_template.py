@@ -12,6 +12,7 @@ the end of the line.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -356,7 +357,7 @@ def _quoted(use: Use) -> tuple[Segment, ...]:
 def _object(entries: Mapping[str, Sequence[Segment]]) -> Iterator[Segment]:
     yield "{"
     for index, name in enumerate(sorted(entries)):
-        yield f'{"," if index else ""}"{name}":'
+        yield f"{',' if index else ''}{json.dumps(name, ensure_ascii=False)}:"
         yield from entries[name]
     yield "}"
 

@@ -18,6 +18,7 @@ class QuarantineReason(StrEnum):
     TRUNCATED_OBJECT = "truncated_object"
     OBJECT_TOO_LARGE = "object_too_large"
     COMPRESSION_RATIO_TOO_HIGH = "compression_ratio_too_high"
+    TOO_MANY_EVENT_DATES = "too_many_event_dates"
     WRONG_HEADER = "wrong_header"
     INVALID_ENCODING = "invalid_encoding"
     LINE_TOO_LONG = "line_too_long"
@@ -46,6 +47,7 @@ QUARANTINE_SENTENCES: dict[QuarantineReason, str] = {
     QuarantineReason.TRUNCATED_OBJECT: "the compressed data ends early, so no line of the object is trusted",
     QuarantineReason.OBJECT_TOO_LARGE: "the object is larger than the limit of its contract once decompressed",
     QuarantineReason.COMPRESSION_RATIO_TOO_HIGH: "the object grows more by decompression than its contract accepts",
+    QuarantineReason.TOO_MANY_EVENT_DATES: "the events of the object are of more dates than its contract accepts",
     QuarantineReason.WRONG_HEADER: "the header row lacks a column that the contract needs",
     QuarantineReason.INVALID_ENCODING: "the line is not UTF-8",
     QuarantineReason.LINE_TOO_LONG: "the line is longer than the limit of its contract",
@@ -74,6 +76,15 @@ class Rejection(NamedTuple):
 
     reason: QuarantineReason
     message: str
+
+
+def over_limit(found: str, accepted: int, key: str) -> str:
+    """Return the message of what is over a limit of the contract.
+
+    >>> over_limit(f"{1_100_171:,} bytes", 1_048_576, "line_bytes_max")
+    '1,100,171 bytes, accepted 1,048,576 (limits.line_bytes_max)'
+    """
+    return f"{found}, accepted {accepted:,} (limits.{key})"
 
 
 class RejectedError(Exception):

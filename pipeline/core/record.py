@@ -21,13 +21,13 @@ from typing import Any, NamedTuple
 from pipeline.core.contract import DataField, FieldOrigin, FileFormat, SourceContract, TimeOrigin
 from pipeline.core.csv_text import column_names, csv_values, is_fields_line, mapped_fields, unknown_fields_error
 from pipeline.core.decimals import fits, plain_text
-from pipeline.core.event_time import parse_event_time, parse_unix_time
+from pipeline.core.event_time import parse_event_time, parse_unix_time, time_fault
 from pipeline.core.evidence import Offsets
 from pipeline.core.json_schema import check_schema
 from pipeline.core.json_text import JsonReader, encode_json, parse_decimal, shown
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.money import QUANTITY_SCALE
-from pipeline.core.reason import QuarantineReason, RejectedError
+from pipeline.core.reason import QuarantineReason, RejectedError, over_limit
 from pipeline.core.reason import Rejection as Rejection
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -150,9 +150,15 @@ def _at(record: Any, path: Path) -> Any:
 def _required(record: Record, path: Path, name: str) -> Any:
     value = _at(record, path)
     if value is _MISSING or value is None:
-        found = "" if value is _MISSING else ", got null"
-        raise RejectedError(QuarantineReason.MISSING_FIELD, f"{name}: {'.'.join(path)} is required{found}")
+        raise _missing(name, (path,), value)
     return value
+
+
+def _missing(name: str, paths: tuple[Path, ...], value: Any = _MISSING) -> RejectedError:
+    """Return the rejection of a record that lacks a field, or all of several; ``value`` is what stands there."""
+    fields = " or ".join(".".join(path) for path in paths)
+    found = "is missing" if value is _MISSING else "is null" if value is None else "is empty"
+    return RejectedError(QuarantineReason.MISSING_FIELD, f"{name}: the field {fields} {found} in the record")
 
 
 def _first_of(record: Record, paths: tuple[Path, ...], name: str) -> Any:
@@ -160,8 +166,7 @@ def _first_of(record: Record, paths: tuple[Path, ...], name: str) -> Any:
         value = _at(record, path)
         if value is not _MISSING and value is not None:
             return value
-    fields = " or ".join(".".join(path) for path in paths)
-    raise RejectedError(QuarantineReason.MISSING_FIELD, f"{name}: {fields} is required")
+    raise _missing(name, paths)
 
 
 def _text(value: Any, name: str) -> str:
@@ -263,9 +268,12 @@ def _event_time(record: Record, paths: tuple[Path, ...], origin: TimeOrigin) -> 
     text = "T".join(values)
     event_at = parse_event_time(text, origin.time_zone)
     if event_at is None:
+        fault = time_fault(text, origin.time_zone)
+        zone = "" if origin.time_zone else " with its zone"
         raise RejectedError(
             QuarantineReason.INVALID_TIME,
-            f"time: expected a time with its zone such as 2026-01-15T12:00:00Z, got {shown(text)}",
+            f"time: expected a time{zone} such as 2026-01-15T12:00:00Z, got {shown(text)}"
+            + (f": {fault}" if fault else ""),
         )
     return event_at
 
@@ -291,8 +299,7 @@ def _typed(record: Record, path: Path, name: str, field: DataField) -> Any:
     if value is _MISSING or value is None or value == "":
         if not field.required:
             return None
-        found = {"": ", got an empty text"}.get(value, ", got null") if value is not _MISSING else ""
-        raise RejectedError(QuarantineReason.MISSING_FIELD, f"{name}: {'.'.join(path)} is required{found}")
+        raise _missing(name, (path,), value)
     if field.type == "text":
         if type(value) is not str:
             raise RejectedError(QuarantineReason.WRONG_TYPE, f"{name}: expected a string, got {shown(value)}")
@@ -420,7 +427,9 @@ class RecordParser:
         self._is_csv = contract.format is FileFormat.CSV
         self.contract = contract
         self.columns = columns
-        self._json = JsonReader(contract.limits.json_depth_max, contract.limits.columns_max)
+        self._json = JsonReader(
+            contract.limits.json_depth_max, contract.limits.columns_max, is_line=contract.format is FileFormat.NDJSON
+        )
 
         def to_path(field: str) -> Path:
             return (field,) if self._is_csv else tuple(field.split("."))
@@ -453,7 +462,7 @@ class RecordParser:
         if isinstance(line, LongLine):
             return Rejection(
                 QuarantineReason.LINE_TOO_LONG,
-                f"{line.byte_count} bytes, accepted {self.contract.limits.line_bytes_max}",
+                over_limit(f"{line.byte_count:,} bytes", self.contract.limits.line_bytes_max, "line_bytes_max"),
             )
         try:
             record = self._parse_csv_line(line) if self._is_csv else self._json.read(line)
@@ -580,7 +589,9 @@ class RecordParser:
         values = csv_values(line, self.contract)
         if len(values) != len(self.columns):
             raise RejectedError(
-                QuarantineReason.MALFORMED_LINE, f"expected {len(self.columns)} columns, got {len(values)}"
+                QuarantineReason.MALFORMED_LINE,
+                f"expected {len(self.columns):,} columns, got {len(values):,} "
+                f"(the delimiter is {self.contract.delimiter!r})",
             )
         null_text = self.contract.null_text
         return {name: value for name, value in zip(self.columns, values, strict=True) if value and value != null_text}
@@ -605,7 +616,7 @@ def parser_for(
 
 def is_comment(contract: SourceContract, line: bytes | LongLine) -> bool:
     """Tell whether a line of an object is a comment of its contract, which is no record."""
-    start = line.head if isinstance(line, LongLine) else line
+    start = _start_of(line)
     return contract.comment is not None and start.startswith(contract.comment.encode())
 
 
@@ -623,12 +634,17 @@ def read_header(
     for line_number, line in lines:
         is_header = not is_comment(contract, line) if not is_in_comment else _is_fields_line(contract, line)
         if is_header and isinstance(line, LongLine):
-            return Rejection(QuarantineReason.WRONG_HEADER, f"the header has {line.byte_count} bytes")
+            message = over_limit(
+                f"the header has {line.byte_count:,} bytes", contract.limits.line_bytes_max, "line_bytes_max"
+            )
+            return Rejection(QuarantineReason.WRONG_HEADER, message)
         if is_header and isinstance(line, bytes):
             return line_number, line
         if not is_comment(contract, line):
             return Rejection(
-                QuarantineReason.WRONG_HEADER, f"line {line_number}: expected {contract.comment}Fields: before records"
+                QuarantineReason.WRONG_HEADER,
+                f"line {line_number}: expected {contract.comment}Fields: before records, "
+                f"got {shown(_start_of(line).decode(errors='replace'))}",
             )
     expected = f"a line {contract.comment}Fields:" if is_in_comment else "a header line"
     return Rejection(QuarantineReason.WRONG_HEADER, f"expected {expected}, got comments only")
@@ -650,4 +666,8 @@ def comment_fault(
 
 
 def _is_fields_line(contract: SourceContract, line: bytes | LongLine) -> bool:
-    return is_fields_line(contract, line.head if isinstance(line, LongLine) else line)
+    return is_fields_line(contract, _start_of(line))
+
+
+def _start_of(line: bytes | LongLine) -> bytes:
+    return line.head if isinstance(line, LongLine) else line

@@ -46,7 +46,7 @@ class LedgerObject:
     """One object version that was collected. ``line_count`` = ``raw_event_count`` + ``quarantine_count`` (P3).
 
     A line is a record: blank lines and a header row are not counted. An object that cannot be read, or is
-    empty, counts as one quarantined line (line number 0).
+    empty, counts as one quarantined line (line number 0); ``fault`` is the reason then.
     """
 
     object_id: str
@@ -59,6 +59,7 @@ class LedgerObject:
     line_count: int
     raw_event_count: int
     quarantine_count: int
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

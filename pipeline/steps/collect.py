@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -153,8 +153,8 @@ def _discover(ws: Workspace, scratch: Path) -> _Found:
     known = ws.control_plane.object_ids()
     found, contested, data = _Found(), [], []
     for listed in ws.raw.list_objects():
-        object_id = object_id_of(listed)
         claim = evidence_of(ws.project.contracts, listed.key)
+        object_id = object_id_of(listed) if claim is None else _evidence_id(listed)
         contracts = [contract for contract in ws.project.contracts if contract.covers(listed.key)]
         if claim is not None:
             if object_id not in known:
@@ -179,6 +179,12 @@ def _discover(ws: Workspace, scratch: Path) -> _Found:
     known_keys = {object_id.rpartition("@")[0] for object_id in known}
     found.replaced_keys = tuple(sorted(found.received.keys() & known_keys))
     return found
+
+
+def _evidence_id(listed: ListedObject) -> str:
+    """Return the name of a version of evidence. What is written again says so again, also in the words of before."""
+    version = f"{listed.version} {listed.last_modified.isoformat()}"
+    return object_id_of(replace(listed, version=version))
 
 
 def _read_evidence(ws: Workspace, found: _Found, new: NewObject, download: Path) -> None:
@@ -288,6 +294,7 @@ def _ledger_object(new: NewObject, lines: CollectedLines) -> LedgerObject:
         line_count=lines.raw_event_count + lines.quarantine_count,
         raw_event_count=lines.raw_event_count,
         quarantine_count=lines.quarantine_count,
+        fault=lines.fault,
     )
 
 

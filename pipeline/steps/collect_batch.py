@@ -45,7 +45,7 @@ from pipeline.core.record import (
 )
 
 DAY = timedelta(days=1) // timedelta(microseconds=1)
-FAILED_OBJECTS_MAX = 10
+IN_MEMORY_BYTES_MAX = 32 << 20  # as much as a batch has of listed bytes
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = np.iinfo(np.int64).max
@@ -79,6 +79,7 @@ class CollectedLines(NamedTuple):
     raw_event_count: int
     quarantine_count: int
     content: tuple[tuple[str, int, str], ...]
+    fault: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,7 @@ def _read_all(task: BatchTask, fetched: list[_Fetched], pending: dict[str, str])
             raise
         except Exception:
             failures = _failures(fetched, task.folder / "alone")
-            if not failures or len(failures) > FAILED_OBJECTS_MAX:
+            if not failures:
                 raise
             pending |= failures
         fetched = [one for one in fetched if one.new.listed.key not in pending]
@@ -196,10 +197,10 @@ def _failures(fetched: Sequence[_Fetched], folder: Path) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Fetched:
-    """An object on local disk, or, with its fault, an object whose bytes are not needed any more."""
+    """An object on local disk or, a smaller one, in memory; with its fault, what is kept of one that is not read."""
 
     new: NewObject
-    path: Path
+    stored: Path | bytes
     sha256: str
     fault: Rejection | None = None
 
@@ -209,20 +210,28 @@ class _Fetched:
 
     def chunks(self) -> Iterator[bytes]:
         limits = self.new.contract.limits
-        return read_chunks(self.path, limits.object_bytes_max, limits.decompression_ratio_max)
+        return read_chunks(self.stored, limits.object_bytes_max, limits.decompression_ratio_max)
+
+    def head(self, byte_count: int) -> bytes:
+        if isinstance(self.stored, bytes):
+            return self.stored[:byte_count]
+        with self.stored.open("rb") as file:
+            return file.read(byte_count)
 
 
 def _fetch(store: ObjectStore, new: NewObject, path: Path) -> _Fetched:
     limits = new.contract.limits
     if new.listed.byte_count <= limits.object_bytes_max:
-        return _Fetched(new, path, store.download(new.listed, path), new.fault)
+        if new.contract.format is FileFormat.PARQUET or new.listed.byte_count > IN_MEMORY_BYTES_MAX:
+            return _Fetched(new, path, store.download(new.listed, path), new.fault)
+        content = b"".join(store.read(new.listed))
+        return _Fetched(new, content, sha256(content).hexdigest(), new.fault)
     digest, head = sha256(), b""
     for chunk in store.read(new.listed):
         digest.update(chunk)
         head += chunk[: limits.quarantined_raw_bytes_max - len(head)]
-    path.write_bytes(head)
     message = f"{new.listed.byte_count:,} bytes, accepted {limits.object_bytes_max:,} (limits.object_bytes_max)"
-    return _Fetched(new, path, digest.hexdigest(), Rejection(QuarantineReason.OBJECT_TOO_LARGE, message))
+    return _Fetched(new, head, digest.hexdigest(), Rejection(QuarantineReason.OBJECT_TOO_LARGE, message))
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -236,6 +245,7 @@ class _Tally:
     count: ObjectCount | None = None
     raw_event_count: int = 0
     quarantine_count: int = 0
+    fault: str | None = None
     content: dict[str, EventContent] = field(default_factory=dict)
 
 
@@ -263,6 +273,8 @@ class _Batch:
         except RecordFault as fault:
             self._fetched[fault.object_index].fault = fault.rejection
             raise _FaultFoundError from None
+        finally:
+            self._cutter = self._lines = None  # its buffer would live as long as the cycle of the two
         objects = tuple(self._collected(index, one) for index, one in enumerate(self._fetched))
         raw_events, quarantine = tuple(self._raw_events.finish()), tuple(self._quarantine.finish())
         return BatchResult(objects, raw_events, quarantine, dict(self._by_reason), pending)
@@ -322,8 +334,9 @@ class _Batch:
 
     def _read_rows(self, index: int, one: _Fetched) -> None:
         """Read a Parquet object: the rows come typed, and only the strict parser reads them."""
-
-        contract, tally = one.new.contract, self._tallies[index]
+        contract, tally, stored = one.new.contract, self._tallies[index], one.stored
+        if isinstance(stored, bytes):
+            raise AssertionError("a Parquet object is read from a file")
         parser = parser_for(contract, one.new.object_id, one.new.listed.key, one.received_at, None)
         if isinstance(parser, Rejection):
             self._quarantine_object(index, parser)
@@ -332,7 +345,7 @@ class _Batch:
         tally.parser = parser
         number = 0
         try:
-            for rows in read_records(one.path, contract):
+            for rows in read_records(stored, contract):
                 events, rejected = [], []
                 for row in rows:
                     number += 1
@@ -343,13 +356,25 @@ class _Batch:
                         raw = json.dumps(row, ensure_ascii=False, default=str).encode(errors="backslashreplace")
                         rejected.append((number, 0, event, long_line(raw, contract.limits.quarantined_raw_bytes_max)))
                 self._quarantine_lines((index, *line) for line in rejected)
-                table = self._strict_table([(index, line_number, event) for line_number, event in events])
                 days = _days(np.array([_microseconds(event.event_at) for _, event in events], np.int64))
-                self._add(table, days, np.full(len(events), index, np.int64))
+                order = np.argsort(days, kind="stable")
+                table = self._strict_table([(index, *events[place]) for place in order.tolist()])
+                self._add(table, days[order], np.full(len(events), index, np.int64))
         except ObjectFault as fault:
-            one.fault = Rejection(fault.reason, fault.message)
-            raise _FaultFoundError from None
-        tally.count = ObjectCount(counted=count_records(one.path), cut=number, record_count=number)
+            self._refuse_rows(index, number, Rejection(fault.reason, fault.message))
+            return
+        except (ValueError, OverflowError) as error:
+            # Arrow decodes what Python has no value for (a date of the year 20000) as late as this.
+            message = f"a row behind row {number:,} holds a value that cannot be read: {error}"
+            self._refuse_rows(index, number, Rejection(QuarantineReason.UNREADABLE_OBJECT, message))
+            return
+        tally.count = ObjectCount(counted=count_records(stored), cut=number, record_count=number)
+
+    def _refuse_rows(self, index: int, number: int, fault: Rejection) -> None:
+        if number:
+            self._fetched[index].fault = fault
+            raise _FaultFoundError
+        self._quarantine_object(index, fault)
 
     # ---- one block ----
 
@@ -488,6 +513,7 @@ class _Batch:
             day = _date(int(days[first]))
             tally.content.setdefault(day, EventContent()).add(content, first, end)
             tally.raw_event_count += end - first
+            self._check_dates(int(object_index[first]))
         day_edges = np.flatnonzero(np.diff(days)) + 1
         for first, end in zip([0, *day_edges.tolist()], [*day_edges.tolist(), len(days)], strict=True):
             part = table.slice(first, end - first)
@@ -497,15 +523,22 @@ class _Batch:
                 _date(int(days[first])), part.take(pa.array(np.arange(end - first), pa.int64())) if is_small else part
             )
 
+    def _check_dates(self, index: int) -> None:
+        """Refuse an object whose events are of too many dates: each date is a file of its own."""
+        limit = self._fetched[index].new.contract.limits.event_dates_max
+        if len(self._tallies[index].content) > limit:
+            message = f"events of more than {limit:,} dates (limits.event_dates_max)"
+            raise RecordFault(index, Rejection(QuarantineReason.TOO_MANY_EVENT_DATES, message))
+
     # ---- quarantine ----
 
     def _quarantine_object(self, index: int, fault: Rejection) -> None:
         self._flush()
         one = self._fetched[index]
-        with one.path.open("rb") as file:
-            head = file.read(one.new.contract.limits.quarantined_raw_bytes_max)
+        head = one.head(one.new.contract.limits.quarantined_raw_bytes_max)
         line = LongLine(head, one.new.listed.byte_count, one.sha256)
         self._quarantine_lines([(index, 0, 0, fault, line)])
+        self._tallies[index].fault = fault.reason.value
 
     def _quarantine_lines(self, lines: Iterable[_RejectedLine]) -> None:
         rows = []
@@ -545,7 +578,8 @@ class _Batch:
                 "this is a defect of the program, not of the object",
             )
         content = tuple((day, content.row_count, content.hexdigest()) for day, content in sorted(tally.content.items()))
-        return CollectedLines(one.new.object_id, one.sha256, tally.raw_event_count, tally.quarantine_count, content)
+        counts = tally.raw_event_count, tally.quarantine_count
+        return CollectedLines(one.new.object_id, one.sha256, *counts, content, tally.fault)
 
 
 _RejectedLine = tuple[int, int, int, Rejection, LongLine]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.completeness import (
+    HEARTBEAT_UP_TO,
     EvidenceKind,
     Missing,
     PendingObject,
@@ -27,10 +28,12 @@ from pipeline.core.completeness import (
     UnclaimedObject,
     WindowBounds,
     complete_until,
+    control_differences,
     evidence_of,
     first_missing,
+    joined_hours,
     missing_evidence,
-    missing_gaps,
+    missing_heartbeat,
     offset_overlaps,
     summed_paths,
 )
@@ -38,9 +41,9 @@ from pipeline.core.contract import SourceContract
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.evidence import ControlFile, Offsets
 from pipeline.core.report import CompletenessFacts, SourceCompleteness
-from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected, windows_between
-from pipeline.steps.inputs import raw_event_files, view_raw_event_files
+from pipeline.steps.inputs import view_raw_event_files
 from pipeline.steps.publish import publish_document, read_manifest
 from pipeline.steps.workspace import Workspace
 
@@ -66,21 +69,19 @@ class SourceState:
 def source_facts(ws: Workspace, contract: SourceContract) -> SourceFacts:
     """Return all that the control plane knows about a source and that its kind of evidence looks at."""
     watermark_at = ws.control_plane.watermark_at()
-    is_by_object = isinstance(contract.completeness, Offsets) or contract.manifest is not None
+    is_by_object = isinstance(contract.completeness, ControlFile | Offsets) or contract.manifest is not None
     known = ws.control_plane.collected_objects(contract.name) if is_by_object else []
     kinds = {one.key: claim[1] for one in known if (claim := evidence_of([contract], one.key)) is not None}
     evidence = ws.control_plane.evidence(contract.name)
     read_at = {one.evidence.key: one.received_at for one in evidence}
+    unread = [one for one in known if one.key in kinds and one.received_at >= read_at.get(one.key, one.received_at)]
     return SourceFacts(
         contract,
         watermark_at,
         objects=[one for one in known if one.key not in kinds],
         evidence=evidence,
-        unread_manifests=[
-            one
-            for one in known
-            if kinds.get(one.key) is EvidenceKind.MANIFEST and one.received_at >= read_at.get(one.key, one.received_at)
-        ],
+        unread_manifests=[one for one in unread if kinds[one.key] is EvidenceKind.MANIFEST],
+        unread_control_files=[one for one in unread if kinds[one.key] is EvidenceKind.CONTROL_FILE],
     )
 
 
@@ -115,17 +116,30 @@ def _state(facts: SourceFacts, bounds: WindowBounds, missing: Sequence[Missing])
 
 def _hours(ws: Workspace, facts: SourceFacts, bounds: WindowBounds, raw_event_paths: Sequence[str]) -> SourceHours:
     """Return what was collected of the source in each hour of the window; nothing where no control file asks for it."""
-    if not isinstance(facts.contract.completeness, ControlFile):
+    if not isinstance(facts.contract.completeness, ControlFile) or not raw_event_paths:
         return {}
     window = {"window_start": bounds.window.start, "window_end": bounds.window.end}
     with Warehouse(ws.scratch) as warehouse:
         view_raw_event_files(warehouse, ws, raw_event_paths)
         of_window = [row["object_id"] for row in warehouse.select("window_objects", window)]
-        of_contract = [o for o in ws.control_plane.ledger(of_window) if o.contract == facts.contract.name]
-        warehouse.table_rows("contract_objects", CONTRACT_OBJECTS, [(one.object_id,) for one in of_contract])
-        paths = sorted({"quantity", *summed_paths(facts, bounds.window)})
-        warehouse.table_rows("summed_paths", SUMMED_PATHS, [(path,) for path in paths])
-        rows = warehouse.select("source_hour_totals", {**window, "cutoff_at": bounds.cutoff_at})
+        _table_what_counts(warehouse, facts, ws.control_plane.ledger(of_window), [bounds.window])
+        return _counted_hours(warehouse, bounds)
+
+
+def _table_what_counts(
+    warehouse: Warehouse, facts: SourceFacts, ledger: Sequence[LedgerObject], windows: Sequence[BillingWindow]
+) -> None:
+    """Make ``contract_objects`` and ``summed_paths``: whose events count, and what control files of the windows sum."""
+    of_contract = [(one.object_id,) for one in ledger if one.contract == facts.contract.name]
+    warehouse.table_rows("contract_objects", CONTRACT_OBJECTS, of_contract)
+    paths = {"quantity", *(path for window in windows for path in summed_paths(facts, window))}
+    warehouse.table_rows("summed_paths", SUMMED_PATHS, [(path,) for path in sorted(paths)])
+
+
+def _counted_hours(warehouse: Warehouse, bounds: WindowBounds) -> SourceHours:
+    """Return what ``raw_events`` hold of each hour of the window."""
+    window = {"window_start": bounds.window.start, "window_end": bounds.window.end}
+    rows = warehouse.select("source_hour_totals", {**window, "cutoff_at": bounds.cutoff_at})
     hours = {}
     for key, of_hour in groupby(rows, key=lambda row: (row["source"], row["hour_start"])):
         sums: dict[str, Decimal | None] = {}
@@ -274,43 +288,31 @@ def _plain(value: Any) -> dict[str, Any]:
 # Status --------------------------------------------------------------------------------------------------------------
 
 
-def source_status(ws: Workspace) -> list[dict[str, Any]]:
+def source_status(ws: Workspace, warehouse: Warehouse) -> list[dict[str, Any]]:
     """Return for each contract its evidence, up to when it is complete, what is missing, and what waits in the bucket.
 
-    What is missing is what concerns a window that is not accepted: windows that are collected, and for gaps also
-    the one that is filling now.
+    A gap is missing until it is filled, whatever was accepted meanwhile: it holds the watermark. A heartbeat or an hour
+    is missing for a window that is collected and either not accepted, or accepted without it. Of what is missing the
+    first ten are named, what nobody accepted before what somebody did; ``missing_count`` is how many there are.
     """
-    settings = ws.project.settings.window
     watermark_at = ws.control_plane.watermark_at()
-    windows = _open_windows(ws, watermark_at)
+    exceptions = _newest_exceptions(ws)
+    open_windows = _open_windows(ws, watermark_at)
     pending = ws.control_plane.pending_objects()
     sources = []
     for contract in sorted(ws.project.contracts, key=lambda contract: contract.name):
         facts = source_facts(ws, contract)
-        missing: dict[str, Missing] = {}
-        shown_until: list[datetime | None] = []
-        for window in windows:
-            cutoff_at = window.cutoff_at(settings.grace_period)
-            bounds = WindowBounds(window, cutoff_at, cutoff_at, settings.future_tolerance)
-            if is_collected(cutoff_at, watermark_at):
-                found = missing_evidence(facts, bounds, _hours(ws, facts, bounds, raw_event_files(ws, window)))
-                shown_until.append(_state(facts, bounds, found).watermark_at)
-            else:
-                found = missing_gaps(facts, bounds)
-                shown_until.append(complete_until(facts, window.start))
-            missing |= {one.sentence: one for one in found}
-        if not windows:
-            shown_until.append(complete_until(facts, watermark_at or settings.first_window_start))
+        of_contract = [one for one in exceptions if one[0].contract == contract.name]
+        shown_until, missing = _status_of_source(ws, warehouse, facts, open_windows, of_contract)
+        entries = _missing_entries(facts, missing, of_contract)
         sources.append(
             {
                 "contract": contract.name,
                 "evidence": contract.completeness.evidence,
                 "has_manifest": contract.manifest is not None,
-                "watermark": _earliest(shown_until),
-                "missing": [
-                    {"sentence": one.sentence, "since": one.since.isoformat()}
-                    for one in sorted(missing.values(), key=lambda one: one.since)
-                ],
+                "watermark": None if shown_until is None else shown_until.isoformat(),
+                "missing_count": len(entries),
+                "missing": entries[:MISSING_SHOWN_MAX],
                 "overlaps": offset_overlaps(facts),
                 "pending": [
                     _plain(one)
@@ -322,9 +324,96 @@ def source_status(ws: Workspace) -> list[dict[str, Any]]:
     return sources
 
 
-def _earliest(instants: Sequence[datetime | None]) -> str | None:
-    known = [instant for instant in instants if instant is not None]
-    return min(known).isoformat() if known and len(known) == len(instants) else None
+def _newest_exceptions(ws: Workspace) -> list[tuple[SourceException, WindowRevision]]:
+    """Return the exceptions of each window's newest revision, with that revision."""
+    newest = {revision.window_id: revision for revision in ws.control_plane.window_revisions()}
+    exceptions = ws.control_plane.exceptions()
+    return [(one, newest[one.window_id]) for one in exceptions if newest[one.window_id].revision == one.revision]
+
+
+def _status_of_source(
+    ws: Workspace,
+    warehouse: Warehouse,
+    facts: SourceFacts,
+    open_windows: Sequence[BillingWindow],
+    exceptions: Sequence[tuple[SourceException, WindowRevision]],
+) -> tuple[datetime | None, list[Missing]]:
+    """Return up to when a source is complete, from the first open window on, and each thing that is missing, once."""
+    settings = ws.project.settings.window
+    shown_from = facts.watermark_at or settings.first_window_start
+    collected = {
+        window: cutoff_at
+        for window in open_windows
+        if is_collected(cutoff_at := window.cutoff_at(settings.grace_period), facts.watermark_at)
+    }
+    cutoffs = collected | {
+        BillingWindow(revision.window_start, revision.window_end): revision.cutoff_at for _, revision in exceptions
+    }
+    asked = sorted(cutoffs)
+    if open_windows:
+        shown_from = open_windows[0].end if open_windows[0] in collected else open_windows[0].start
+    shown_until = complete_until(facts, shown_from)
+    missing = [gap for gap, _ in facts.gaps]
+    if asked:
+        missing += missing_heartbeat(facts, asked[-1])
+    if isinstance(facts.contract.completeness, ControlFile):
+        files = _raw_event_files_by_date(ws, asked)
+        _table_what_counts(warehouse, facts, ws.control_plane.ledger() if files else [], asked)
+        for window in asked:
+            bounds = WindowBounds(window, cutoffs[window], cutoffs[window], settings.future_tolerance)
+            paths = sorted({path for event_date in window.event_dates() for path in files.get(event_date, ())})
+            hours: SourceHours = {}
+            if paths:
+                view_raw_event_files(warehouse, ws, paths)
+                hours = _counted_hours(warehouse, bounds)
+            found = list(control_differences(facts, window, hours))
+            missing += found
+            if found and shown_until is not None and window in collected:
+                shown_until = min(shown_until, found[0].since - timedelta(hours=1))
+    return shown_until, list({one.sentence: one for one in reversed(missing)}.values())
+
+
+def _missing_entries(
+    facts: SourceFacts, missing: Sequence[Missing], exceptions: Sequence[tuple[SourceException, WindowRevision]]
+) -> list[dict[str, Any]]:
+    """Return what is missing as the status names it, with the reason and the windows that it was accepted for."""
+    accepted: dict[str, dict[str, list[str]]] = {}
+    awaited = [one.sentence for one in missing if one.sentence.startswith(HEARTBEAT_UP_TO)]
+    for exception, revision in exceptions:
+        sentences = set(exception.missing)
+        # The sentence of a heartbeat changes with each one that comes, and still another is awaited.
+        is_awaited = facts.heartbeat_at is None or facts.heartbeat_at < revision.window_end
+        if is_awaited and any(sentence.startswith(HEARTBEAT_UP_TO) for sentence in sentences):
+            sentences |= set(awaited)
+        for sentence in sentences:
+            accepted.setdefault(sentence, {}).setdefault(exception.reason, []).append(exception.window_id)
+    by_reasons: dict[tuple[str, ...], list[Missing]] = {}
+    for one in missing:
+        by_reasons.setdefault(tuple(accepted.get(one.sentence, ())), []).append(one)
+    entries = []
+    for reasons, of_reasons in by_reasons.items():
+        for joined, parts in joined_hours(of_reasons):
+            windows = {
+                reason: sorted({window_id for part in parts for window_id in accepted[part.sentence][reason]})
+                for reason in reasons
+            }
+            entry = {
+                "sentence": joined.sentence,
+                "since": joined.since.isoformat(),
+                "accepted": [{"reason": reason, "windows": windows[reason]} for reason in reasons],
+            }
+            entries.append((bool(reasons), joined.since, joined.sentence, entry))
+    return [entry for *_, entry in sorted(entries, key=lambda one: one[:3])]
+
+
+def _raw_event_files_by_date(ws: Workspace, windows: Sequence[BillingWindow]) -> dict[date, set[str]]:
+    """Return the lake paths of the raw event files of each date of the windows, each manifest read once."""
+    files: dict[date, set[str]] = {}
+    event_dates = sorted({event_date for window in windows for event_date in window.event_dates()})
+    for manifest_hash in ws.control_plane.raw_event_manifests(event_dates):
+        for file in read_manifest(ws, manifest_hash).files:
+            files.setdefault(date.fromisoformat(file.partition), set()).add(file.path)
+    return files
 
 
 def unclaimed_status(ws: Workspace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def status(ws: Workspace) -> dict[str, Any]:
     ledger = ws.control_plane.ledger()
     newest = {revision.window_id: revision for revision in ws.control_plane.window_revisions()}
     with Warehouse(ws.scratch) as warehouse:
+        sources = source_status(ws, warehouse)
         windows = [_window(ws, warehouse, revision) for revision in newest.values()]
     late = {window.window_id for window in late_windows(ws)}
     final_periods = ws.control_plane.final_periods()
@@ -31,7 +32,7 @@ def status(ws: Workspace) -> dict[str, Any]:
     return {
         "project": ws.project.settings.name,
         "watermark": _text(ws.control_plane.watermark_at()),
-        "sources": source_status(ws),
+        "sources": sources,
         "collected": {
             "objects": len(ledger),
             "lines": sum(known.line_count for known in ledger),

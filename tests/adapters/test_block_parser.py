@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.adapters import record_blocks
-from pipeline.adapters.block_parser import BlockParser, ParsedLines
+from pipeline.adapters.block_parser import Block, BlockParser, ParsedLines
 from pipeline.adapters.record_blocks import RecordBlock, RecordCutter
 from pipeline.core.contract import FileFormat, SourceContract
 from pipeline.core.record import TEXT_FIELDS, RawEvent, RecordParser, Rejection, parser_for
@@ -1051,3 +1051,29 @@ def test_many_random_contracts_have_lines_for_the_fast_road() -> None:
         taken.append(sum(line.fast is not None for line in Roads(contract).compare(lines_of(lines))))
 
     assert sum(count > 0 for count in taken) > 25
+
+
+@pytest.mark.parametrize("name", ['x"":""1"",""input_tokens', "DOMAIN\\user", 'size 3.5""', "naïve", "tab\tbed"])
+def test_the_name_of_a_column_or_of_a_data_field_is_escaped_like_any_text(name: str) -> None:
+    columns = ["id", "time", "subject", name.replace('""', '"')]
+    header = f'id,time,subject,"{name}"'.encode()
+    lines = [f"req-{number},2026-01-15T12:00:00Z,customer-1,{number}".encode() for number in range(60)]
+    event = {"source": {"constant": "s"}, "type": {"constant": "t"}}
+    kept = SourceContract.model_validate(
+        {"name": "feed", "version": "1", "prefix": "", "format": "csv", "unknown_fields": "keep", "event": event}
+    )
+    parser = parser_for(kept, "k@v", "k", datetime(2026, 1, 16, tzinfo=UTC), header)
+    assert isinstance(parser, RecordParser)
+    assert list(parser.columns) == columns
+    content = np.zeros(16_384, np.uint64).view(np.uint8)
+    text = b"".join(line + b"\n" for line in lines)
+    content[: len(text)] = np.frombuffer(text, np.uint8)
+    block = Block.of_lines(content, len(text), ord(","))
+
+    read = BlockParser(kept, columns).parse(block, np.full(len(block), 2**62), lambda row: True)
+
+    assert read is not None
+    events = [parser.parse(number, line) for number, line in enumerate(lines, start=1)]
+    assert read.data().to_pylist() == [event.data for event in events if isinstance(event, RawEvent)]
+    assert len(read.rows) == len(lines)
+    assert all(json.loads(data) == {columns[3]: str(number)} for number, data in enumerate(read.data().to_pylist()))

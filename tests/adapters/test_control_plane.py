@@ -873,6 +873,7 @@ def test_a_database_of_the_first_release_is_migrated_with_its_rows(
         for table in ("evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX ix_object_ledger_contract")
+        database.execute("ALTER TABLE object_ledger DROP COLUMN fault")
         database.execute("UPDATE alembic_version SET version_num = '0001'")
     entries = control_plane.audit_log()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -327,3 +327,26 @@ def test_a_text_that_repeats_in_every_row_does_not_fill_memory(tmp_path: Path) -
 
     assert read > 0
     assert python_peak + arrow_peak < 200 << 20
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+@pytest.mark.parametrize("kind", [pa.time32("s"), pa.time32("ms"), pa.time64("us"), pa.time64("ns")])
+@pytest.mark.parametrize(("seconds", "is_time"), [(0, True), (86_399, True), (86_400, False), (-1, False)])
+def test_a_time_of_day_that_is_none_is_refused_and_not_moved_to_another_day(
+    tmp_path: Path, kind: Any, seconds: int, is_time: bool, is_nested: bool
+) -> None:
+    units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
+    width = pa.int32() if kind.bit_width == 32 else pa.int64()
+    times: Any = pa.array([0, None, seconds * units], width).view(kind)
+    if is_nested:
+        times = pa.StructArray.from_arrays([times], ["clock"])
+    path = written(tmp_path, columns(3, at=times))
+    feed = contract(event={"time": {"field": "at.clock" if is_nested else "at"}})
+
+    if is_time:
+        last = rows(path, feed)[2]["at"]
+        clock = (RECEIVED_AT.replace(hour=0) + timedelta(seconds=seconds)).time()
+        assert (last["clock"] if is_nested else last) == clock
+    else:
+        with pytest.raises(ObjectFault, match="time of day"):
+            rows(path, feed)

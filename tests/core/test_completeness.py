@@ -25,6 +25,7 @@ from pipeline.core.completeness import (
     complete_until,
     evidence_of,
     first_missing,
+    joined_hours,
     listed_keys,
     manifest_entries,
     missing_evidence,
@@ -351,7 +352,7 @@ def test_an_object_that_starts_too_early_is_an_overlap_and_no_gap() -> None:
 
 
 def test_an_object_that_could_not_be_read_may_hold_the_offsets_up_to_the_next_one() -> None:
-    unread = connect_object(10, 1, line_count=1, raw_event_count=0)
+    unread = connect_object(10, 1, line_count=1, raw_event_count=0, fault="truncated_object")
     found = facts(OFFSETS, objects=[connect_object(0, 10), unread, connect_object(50, 1)])
 
     assert sentences(found) == [
@@ -366,8 +367,29 @@ def test_an_object_of_one_quarantined_line_is_whole_when_the_next_one_follows_it
     assert sentences(facts(OFFSETS, objects=[connect_object(0, 10), one_bad_line, connect_object(11, 1)])) == []
 
 
+def test_an_empty_object_holds_no_offset() -> None:
+    empty = connect_object(10, 1, line_count=1, raw_event_count=0, fault="empty_object")
+
+    assert sentences(facts(OFFSETS, objects=[connect_object(0, 10), empty, connect_object(11, 1)])) == [
+        "offset 10 of partition 3 of topic calls"
+    ]
+    assert (
+        sentences(
+            facts(
+                OFFSETS,
+                objects=[
+                    connect_object(0, 10),
+                    empty,
+                    connect_object(10, 1)._replace(key="topics/calls/again+3+10.json.gz"),
+                ],
+            )
+        )
+        == []
+    )
+
+
 def test_how_far_the_last_object_reaches_is_not_known_when_it_could_not_be_read() -> None:
-    unread = connect_object(10, 1, line_count=1, raw_event_count=0)
+    unread = connect_object(10, 1, line_count=1, raw_event_count=0, fault="truncated_object")
     found = facts(OFFSETS, objects=[connect_object(0, 10), unread])
 
     assert sentences(found) == [
@@ -597,6 +619,56 @@ def test_control_files_show_completeness_up_to_the_first_hour_without_one() -> N
     assert complete_until(facts(CONTROL_FILE), START) is None
 
 
+def test_sums_are_plain_digits_on_both_sides() -> None:
+    found = {**hours_of(*DAY), ("api", START): SourceHour(0, {"quantity": Decimal("51.000000000")})}
+
+    assert sentences(control_facts(control(0, 0, quantity="50"), *DAY[1:]), hours=found) == [
+        "a quantity of 50 in all (control/a.json; 51 was collected) for api at 2026-01-15T00:00Z"
+    ]
+
+
+def test_an_hour_without_a_control_file_names_the_first_one_after_it_that_could_not_be_read() -> None:
+    unread = [
+        CollectedObject(f"control/{number}", received_at, 1, 1, 0)
+        for number, received_at in enumerate([START + timedelta(hours=9), START + timedelta(hours=8), START])
+    ]
+    found = replace(control_facts(*DAY[:7], *DAY[8:9], *DAY[10:]), unread_control_files=unread)
+    one_event = {("api", START + timedelta(hours=9)): SourceHour(1, {})}
+
+    assert sentences(found, hours={**hours_of(*DAY), **one_event}) == [
+        "the control file (70 events were collected; control/1 could not be read) for api at 2026-01-15T07:00Z",
+        "the control file (1 event was collected; control/0 could not be read) for api at 2026-01-15T09:00Z",
+    ]
+    assert "could not be read" not in str(sentences(replace(found, unread_control_files=unread[2:])))
+
+
+def test_hours_of_a_source_that_follow_each_other_are_one_sentence_and_others_are_not() -> None:
+    said = [*DAY[:3], *DAY[5:9], *DAY[10:]]
+    both = [*said, *(control(hour, 0, source="batch") for hour in range(1, 24))]
+    found = missing_evidence(control_facts(*both), BOUNDS, hours_of(*DAY))
+
+    joined = joined_hours([*reversed(found), Missing("offset 2", START)])
+
+    assert [(one.sentence, one.since, len(parts)) for one, parts in joined] == [
+        ("offset 2", START, 1),
+        (
+            "the control file (no event was collected) for batch at 2026-01-15T00:00Z",
+            START + timedelta(hours=1),
+            1,
+        ),
+        (
+            "no control file for api from 2026-01-15T03:00Z to 2026-01-15T05:00Z, 2 hours (70 events were collected)",
+            START + timedelta(hours=4),
+            2,
+        ),
+        (
+            "the control file (90 events were collected) for api at 2026-01-15T09:00Z",
+            START + timedelta(hours=10),
+            1,
+        ),
+    ]
+
+
 # ---- manifests ----
 
 
@@ -640,6 +712,25 @@ def test_a_rewritten_manifest_replaces_what_it_listed() -> None:
     assert sentences(facts(MANIFEST, objects=[known], evidence=[second, first])) == []
     assert listed_keys([second, first]) == {"usage": {known.key}}
     assert listed_keys([]) == {}
+
+
+def test_a_manifest_source_is_complete_up_to_the_manifest_before_the_one_that_first_lists_what_is_missing() -> None:
+    known = connect_object(0, 5)
+    gone = {"key": "/topics/gone", "size": 1, "n": 1}
+    whole = manifest(entry(known), received_at=NOON)
+    hour, two_hours = NOON + timedelta(hours=1), NOON + timedelta(hours=2)
+    versions = [
+        whole,
+        manifest(entry(known), gone, received_at=hour, version="2"),
+        manifest(entry(known), gone, received_at=two_hours, version="3"),
+    ]
+
+    found = facts(MANIFEST, objects=[known], evidence=versions)
+
+    assert complete_until(found, START) == NOON
+    assert [(gap.since, span.after, span.before) for gap, span in found.gaps] == [(two_hours, NOON, two_hours)]
+    assert complete_until(facts(MANIFEST, objects=[known], evidence=[whole]), START) == CUTOFF
+    assert complete_until(facts(MANIFEST, objects=[known], evidence=versions[1:]), START) is None
 
 
 def test_a_manifest_that_could_not_be_read_lists_what_nobody_knows() -> None:

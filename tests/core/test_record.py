@@ -228,11 +228,78 @@ def test_an_object_with_more_keys_than_the_contract_accepts_is_refused_at_any_de
     assert is_accepted or result.reason is QuarantineReason.TOO_MANY_COLUMNS  # type: ignore[union-attr]
 
 
-def test_a_truncated_line_says_that_it_may_be_cut_off() -> None:
-    result = parse(json.dumps(event()).encode()[:40])
+CUT_OFF = "; it does not end with } and may be cut off"
+ARRAY = '; format = "json" reads an array of records'
+SEQUENCE = '; format = "json" reads records with a comma or nothing between them'
 
-    assert isinstance(result, Rejection)
-    assert "may be cut off" in result.message
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id":"a","source', f"not one whole JSON object: column 11, found '\"source'{CUT_OFF}"),
+        ('{"id":', f"not one whole JSON object: column 7, found the end{CUT_OFF}"),
+        ('{"id":1} x', f"not one whole JSON object: column 10, found 'x'{CUT_OFF}"),
+        ('{"id":01}', "not one whole JSON object: column 8, found '1}'"),
+        ('{"id":\n01}', "not one whole JSON object: line 2 column 2 of it, found '1}'"),
+        ("id,source", "not one whole JSON object: column 1, found 'id,source'"),
+        ("7", "expected a JSON object, got a number"),
+        ('[{"id":"a"},{"id":"b"}]', f"expected a JSON object, got an array{ARRAY}"),
+        ("[", f"not one whole JSON object: column 2, found the end{ARRAY}"),
+        ('{"id":"a"},', f"not one whole JSON object: column 11, found ','{SEQUENCE}"),
+        ('{"id":"a"}{"id":"b"}', f'not one whole JSON object: column 11, found \'{{"id":"b"}}\'{SEQUENCE}'),
+        ("]", f"not one whole JSON object: column 1, found ']'{ARRAY}"),
+    ],
+)
+def test_a_line_that_is_not_one_object_says_where_and_what_was_found(line: str, message: str) -> None:
+    assert parse(line.encode()) == Rejection(QuarantineReason.MALFORMED_LINE, message)
+
+
+def test_a_record_of_a_sequence_is_not_told_to_be_one() -> None:
+    feed = contract(format="json")
+
+    assert parse(b"[1]", feed) == Rejection(QuarantineReason.MALFORMED_LINE, "expected a JSON object, got an array")
+    assert parse(b"]", feed) == Rejection(
+        QuarantineReason.MALFORMED_LINE, "not one whole JSON object: column 1, found ']'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (..., "source: the field source is missing in the record"),
+        (None, "source: the field source is null in the record"),
+    ],
+)
+def test_a_field_that_is_not_there_is_said_to_be_missing_in_the_record(value: Any, message: str) -> None:
+    assert parse(event(source=value)) == Rejection(QuarantineReason.MISSING_FIELD, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("2026-02-30T12:00:00Z", ": 2026-02-30 is no date"),
+        ("2026-01-15T24:00:00Z", ": 24:00:00 is no time of day"),
+        ("2026-06-30T23:59:60Z", ": 23:59:60 is no time of day"),
+        ("2026-01-15T12:00:00+24:00", ": +24:00 is no offset of a zone"),
+        ("2026-01-15T12:00:00", ': it has no zone, and the contract declares none (time_zone = "UTC")'),
+        (
+            "2026-01-15 12:00:00Z",
+            ': a space stands for the T, which is read with time_zone = "UTC" in the contract only',
+        ),
+        ("0001-01-01T00:00:00+01:00", ": it is outside of the years 1 to 9999 in UTC"),
+        (
+            "2026-01-15T12:00:00." + "1" * 19 + "Z",
+            ": a second has 19 digits after the point, accepted 18",
+        ),
+        ("15.01.2026 12:00", ""),
+        ("2026-1-15T12:00:00Z", ""),
+    ],
+)
+def test_a_time_that_cannot_be_says_which_part_of_it(text: str, fault: str) -> None:
+    assert parse(event(time=text)) == Rejection(
+        QuarantineReason.INVALID_TIME,
+        f"time: expected a time with its zone such as 2026-01-15T12:00:00Z, got {text!r}{fault}",
+    )
 
 
 def test_nesting_within_the_limit_is_read_however_many_brackets_there_are() -> None:
@@ -273,7 +340,9 @@ def test_a_number_too_large_to_be_written_out_is_refused_before_it_is(number: st
 def test_a_line_over_the_limit_is_too_long() -> None:
     result = parser().parse(1, LongLine(b"{", 2_000_000, "hash"))
 
-    assert result == Rejection(QuarantineReason.LINE_TOO_LONG, "2000000 bytes, accepted 1048576")
+    assert result == Rejection(
+        QuarantineReason.LINE_TOO_LONG, "2,000,000 bytes, accepted 1,048,576 (limits.line_bytes_max)"
+    )
 
 
 # Times ---------------------------------------------------------------------------------------------------------------
@@ -711,7 +780,7 @@ def test_the_first_field_that_is_there_and_not_null_is_taken() -> None:
     assert rejected(event(customer=""), feed) is QuarantineReason.MISSING_FIELD
     assert rejected(event(data={"account": 7}), feed) is QuarantineReason.WRONG_TYPE
     assert parse(event(customer=None, data={}), feed) == Rejection(
-        QuarantineReason.MISSING_FIELD, "subject: customer or data.account is required"
+        QuarantineReason.MISSING_FIELD, "subject: the field customer or data.account is missing in the record"
     )
 
 
@@ -996,7 +1065,28 @@ def test_a_first_line_may_follow_comments_and_columns_may_come_from_the_contract
 def test_a_header_needs_one_of_the_alternatives() -> None:
     rejection = parser_for(contract(**LOG), OBJECT_ID, KEY, RECEIVED_AT, b"#Fields: date time")
 
-    assert rejection == Rejection(QuarantineReason.WRONG_HEADER, "the header lacks 'account' and 'user'")
+    assert rejection == Rejection(
+        QuarantineReason.WRONG_HEADER,
+        "the header lacks 'account' and 'user'; found '#Fields: date time' with the delimiter '\\t'",
+    )
+
+
+def test_a_long_header_is_shown_by_its_first_characters() -> None:
+    header = "id;source;" + "x" * 200
+    found = parser_for(contract(format="csv"), OBJECT_ID, KEY, RECEIVED_AT, header.encode())
+
+    assert isinstance(found, Rejection)
+    assert found.message.endswith(f"; found '{header[:80]}...' with the delimiter ','")
+
+
+def test_a_line_with_other_columns_names_the_delimiter() -> None:
+    feed = contract(format="csv", unknown_fields="ignore")
+    by_comma = parser_for(feed, OBJECT_ID, KEY, RECEIVED_AT, b"id,source,type,subject,time")
+
+    assert isinstance(by_comma, RecordParser)
+    assert by_comma.parse(2, b"1;2;3;4;5") == Rejection(
+        QuarantineReason.MALFORMED_LINE, "expected 5 columns, got 1 (the delimiter is ',')"
+    )
 
 
 def test_a_header_with_more_columns_than_accepted_is_refused() -> None:

@@ -43,7 +43,7 @@ def feed(tmp_path: Path, raw_bucket: ObjectStore) -> Feed:
         files = {"sources/feed.toml": contract} if contract is not None else {}
         folder = write_project(tmp_path / "project", raw_bucket, files)
         if contract is None:
-            path = add_ready_contract(folder, ready or name)
+            path = add_ready_contract(folder, ready or name).path
             if ready is not None:
                 path.write_text(path.read_text().replace('format = "ndjson"', 'format = "json"'))
         for path in sorted(found for found in (OBJECTS / name).rglob("*") if found.is_file()):

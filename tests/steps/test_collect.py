@@ -334,7 +334,9 @@ def test_limits_of_the_contract_quarantine_what_crosses_them_and_keep_its_first_
     first, second, _ = rows(wide_workspace, QUARANTINE)
     assert (first["raw"], first["raw_bytes"]) == (long_line[:16], len(long_line) - 1)
     assert first["raw_sha256"] == hashlib.sha256(long_line[:-1]).hexdigest()
-    assert second["message"] == "4097 bytes, accepted 4096", "refused by the listed size, before it takes any disk"
+    assert second["message"] == "4,097 bytes, accepted 4,096 (limits.object_bytes_max)", (
+        "refused by the listed size, before it takes any disk"
+    )
     assert (second["raw"], second["raw_sha256"]) == (b"x" * 16, hashlib.sha256(b"x" * 4097).hexdigest())
     assert [row["id"] for row in rows(wide_workspace, RAW_EVENTS)] == ["a"]
 

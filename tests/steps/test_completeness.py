@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.project_files import load_project
+from pipeline.cli import app
 from pipeline.core.completeness import UnclaimedKey
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.revision import Collection, RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow
 from pipeline.steps.collect import collect
-from pipeline.steps.completeness import published_completeness, source_facts
+from pipeline.steps.completeness import published_completeness, source_facts, source_states
 from pipeline.steps.control_totals import pins_of_reconciliation
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.report import report
@@ -299,6 +301,37 @@ def test_the_report_names_objects_that_nobody_collects(tmp_path: Path, raw_bucke
     assert "usage complete elapsed time only, the weakest 2026-01-16 06:00:00" in words
 
 
+def test_each_exception_has_a_line_of_its_own_and_its_cells_their_names_for_a_narrow_page(gap: Workspace) -> None:
+    run(gap, accept_incomplete="known loss")
+    put_offsets(gap.raw, 20, 1, NOON + timedelta(minutes=2), time="2026-01-17T00:00:00Z")
+    collect_at(gap, AT)
+    page = run(gap, accept_incomplete="lost <too>").report.read_text(encoding="utf-8")
+
+    banner = page[page.index('<div class="exception">') : page.index('<dl class="facts">')]
+    assert re.findall("<li>(.*)</li>", banner) == [
+        "usage lacked offset 2–9 of partition 3: “known loss”",
+        "usage lacked offset 11–19 of partition 3: “lost &lt;too&gt;”",
+    ]
+    assert page.count('<div class="scroll stacked"') == 2
+    for name in ("For this window", "Shown to be complete up to (UTC)", "Closed without", "Reason"):
+        assert f'<th scope="col">{name}</th>' in page
+        assert f'data-name="{name}">' in page
+
+
+def test_a_long_name_in_the_waterfall_gets_room_left_of_the_axis(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, CONTROL_FILE)
+    collect_evidence(ws, "control/1", {"half": "a file"})
+
+    page = run(ws, accept_incomplete="known").report.read_text(encoding="utf-8")
+
+    wide = page[page.index('<svg class="chart wide"') : page.index('<svg class="chart narrow"')]
+    left = int(re.findall(r'viewBox="(-?\d+) 0', wide)[0])
+    names = re.findall(r'<text class="name" x="(-?\d+)" y="\d+">(.*)</text>', wide)
+    axis_x = int(re.findall(r'class="axis" x1="(\d+)"', wide)[0])
+    assert ("quarantined: unreadable evidence") in [name for _, name in names]
+    assert all(left <= int(x) and int(x) + 8 * len(name) <= axis_x for x, name in names)
+
+
 # ---- every window that is due ----
 
 
@@ -348,7 +381,11 @@ def test_the_command_line_leaves_it_out_with_exit_code_1_and_closes_it_with_a_re
     )
     assert closed.returncode == 0, closed.stderr
     assert billing("run", "--due", "--project", folder).returncode == 0
-    assert json_of(billing("status", "--project", folder, "--json"))["sources"][0]["missing"] == []
+    after = billing("status", "--project", folder).stdout
+    assert (
+        "missing: offset 2–9 of partition 3  since 2026-01-15T12:01:00+00:00  "
+        'accepted for window 2026-01-15: "known loss"'
+    ) in after
 
 
 # ---- control files ----
@@ -494,7 +531,10 @@ def test_the_status_shows_a_gap_as_soon_as_it_is_seen_and_since_when(gap: Worksp
             "evidence": "offsets",
             "has_manifest": False,
             "watermark": "2026-01-15T12:00:00+00:00",
-            "missing": [{"sentence": "offset 2–9 of partition 3", "since": "2026-01-15T12:01:00+00:00"}],
+            "missing_count": 1,
+            "missing": [
+                {"sentence": "offset 2–9 of partition 3", "since": "2026-01-15T12:01:00+00:00", "accepted": []}
+            ],
             "overlaps": [],
             "pending": [],
         }
@@ -538,11 +578,147 @@ def test_the_status_names_what_waits_in_the_bucket(tmp_path: Path, raw_bucket: O
     }
 
 
-def test_a_gap_of_an_accepted_window_is_settled_and_no_longer_shown(gap: Workspace) -> None:
+def test_an_accepted_gap_is_named_with_its_reason_until_it_is_filled(gap: Workspace) -> None:
     run(gap, accept_incomplete="known loss")
     collect_at(gap, NEXT_WINDOW.start + timedelta(hours=7))
 
     facts = status(gap)
 
-    assert facts["sources"][0]["missing"] == []
+    (source,) = facts["sources"]
+    assert source["watermark"] == "2026-01-15T12:00:00+00:00"
+    assert source["missing"] == [
+        {
+            "sentence": "offset 2–9 of partition 3",
+            "since": "2026-01-15T12:01:00+00:00",
+            "accepted": [{"reason": "known loss", "windows": ["2026-01-15"]}],
+        }
+    ]
     assert facts["windows"][0]["exceptions"] == 1
+
+    put_offsets(gap.raw, 2, 8, NOON)
+    collect_at(gap, NEXT_WINDOW.start + timedelta(hours=8))
+    assert (missing_of(gap), status(gap)["sources"][0]["watermark"]) == ([], "2026-01-16T08:00:00+00:00")
+
+
+def test_a_gap_that_holds_the_watermark_is_named_although_every_window_it_concerns_is_accepted(gap: Workspace) -> None:
+    put_offsets(gap.raw, 2, 8, NOON)
+    collect_at(gap, CUTOFF)
+    run(gap)
+    put_offsets(gap.raw, 20, 1, NOON + timedelta(minutes=2), time="2026-01-15T11:00:00Z")
+    collect_at(gap, CUTOFF)
+
+    assert missing_of(gap) == [("offset 11–19 of partition 3", [])]
+
+
+def missing_of(ws: Workspace) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Return what the status says is missing of the one source, with the reasons and windows it was accepted for."""
+    (source,) = status(ws)["sources"]
+    return [
+        (one["sentence"], [(accepted["reason"], accepted["windows"]) for accepted in one["accepted"]])
+        for one in source["missing"]
+    ]
+
+
+def test_an_accepted_hour_is_named_until_its_control_file_comes_and_after_what_nobody_accepted(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, CONTROL_FILE)
+    collect_evidence(ws, "control/1", control([0] * 22))
+    revision_of(ws, accept_incomplete="not delivered")
+    run(ws)
+    collect_at(ws, CUTOFF + ONE_DAY)
+
+    accepted = (
+        "no control file for api from 2026-01-15T22:00Z to 2026-01-16T00:00Z, 2 hours (no event was collected)",
+        [("not delivered", ["2026-01-15"])],
+    )
+    next_day = "no control file for api from 2026-01-16T00:00Z to 2026-01-17T00:00Z, 24 hours (no event was collected)"
+    assert missing_of(ws) == [(next_day, []), accepted]
+
+    put_object(ws.raw, "control/2", json.dumps(control([0] * 24)).encode(), AT)
+    collect_at(ws, CUTOFF + ONE_DAY)
+    assert missing_of(ws) == [(next_day, [])]
+
+
+def test_an_accepted_heartbeat_is_named_until_one_reaches_the_end_of_its_window(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, HEARTBEAT)
+    collect_evidence(ws, "beat/2026-01-15T20")
+    run(ws, accept_incomplete="beats are late")
+    collect_evidence(ws, "beat/2026-01-15T21")
+
+    sentence = "a heartbeat up to 2026-01-16T00:00Z; the newest says 2026-01-15T21:00Z"
+    assert missing_of(ws) == [(sentence, [("beats are late", ["2026-01-15"])])]
+
+    collect_evidence(ws, "beat/2026-01-16T00")
+    assert missing_of(ws) == []
+
+
+def test_an_unreadable_control_file_is_named_where_one_is_missing(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, CONTROL_FILE)
+    collect_evidence(ws, "control/1", control([0] * 23))
+    collect_evidence(ws, "control/2", {"half": "a file"}, WINDOW.end)
+
+    with pytest.raises(NotReadyError) as refused:
+        run(ws)
+    sentence = "the control file (no event was collected; control/2 could not be read) for api at 2026-01-15T23:00Z"
+    assert refused.value.summary.endswith(f"usage lacks {sentence}")
+
+    collect_evidence(ws, "control/2", control([0] * 23), AT)
+    assert [one.sentence for one in source_states(ws, WINDOW, CUTOFF, [])[0].missing] == [
+        "the control file (no event was collected) for api at 2026-01-15T23:00Z"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("completeness", "sentence"),
+    [
+        (
+            CONTROL_FILE + 'sources = ["api"]',
+            "no control file for api from 2026-01-15T00:00Z to 2026-11-19T00:00Z, 7,392 hours (no event was collected)",
+        ),
+        (HEARTBEAT, "a heartbeat up to 2026-11-19T00:00Z; none was collected"),
+    ],
+)
+def test_a_quiet_source_is_one_sentence_however_many_windows_are_open(
+    tmp_path: Path, raw_bucket: ObjectStore, completeness: str, sentence: str
+) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, completeness)
+    collect_at(ws, START + timedelta(days=308, hours=6))
+
+    assert missing_of(ws) == [(sentence, [])]
+
+    shown = CliRunner().invoke(app, ["status", "--project", str(tmp_path / "project")]).output
+    assert f"    missing: {sentence}  since 2026-" in shown
+    assert len(shown.splitlines()) < 20
+    assert "watermark nothing is shown yet" in shown
+    assert not re.search(r"\b(None|True|False)\b", shown)
+
+
+def test_the_status_names_ten_things_and_says_how_many_more_there_are(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, OFFSETS)
+    for number in range(13):
+        put_offsets(raw_bucket, 10 * number, 1, NOON)
+    collect_at(ws, CUTOFF)
+
+    (source,) = status(ws)["sources"]
+    shown = CliRunner().invoke(app, ["status", "--project", str(tmp_path / "project")]).output
+
+    assert (source["missing_count"], len(source["missing"])) == (12, 10)
+    assert shown.count("missing: offset") == 10
+    assert "    missing: and 2 more\n" in shown
+
+
+def test_at_most_ten_windows_that_are_left_out_are_named(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    ws = opened(tmp_path / "project", raw_bucket, HEARTBEAT)
+    collect_at(ws, CUTOFF + 11 * ONE_DAY)
+    due = ["run", "--due", "--project", str(tmp_path / "project")]
+
+    shown = CliRunner().invoke(app, due)
+    as_json = CliRunner().invoke(app, [*due, "--json"])
+
+    assert (shown.exit_code, as_json.exit_code) == (1, 1)
+    assert shown.stderr.count("left out: window") == 10
+    assert shown.stderr.splitlines()[-1] == "and 2 more are left out, see `billing status`"
+    assert len(json.loads(as_json.stdout)) == 12

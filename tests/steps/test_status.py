@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from pipeline.cli import _status_lines
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.status import status
 from pipeline.steps.workspace import Workspace
@@ -48,3 +50,29 @@ def test_objects_that_wait_in_the_bucket_are_not_counted_as_collected(workspace:
     put_night(workspace.raw)
 
     assert status(workspace)["collected"]["objects"] == 0
+
+
+def test_the_status_as_text_shows_the_newest_windows_and_values_for_people(workspace: Workspace) -> None:
+    facts: dict[str, Any] = {
+        **status(workspace),
+        "windows": [
+            {
+                "window": f"w{number}",
+                "revision": 1000,
+                "billed_events": None,
+                "late_events": 1000,
+                "needs_revision": True,
+            }
+            for number in range(33)
+        ],
+    }
+
+    lines = _status_lines(facts)
+
+    of_windows = lines[lines.index("windows: 33") :]
+    assert of_windows[1] == "  and 3 earlier"
+    assert of_windows[2] == "  window w3  revision 1000  billed events not yet  late events 1,000  needs revision yes"
+    assert sum(line.startswith("  window w") for line in lines) == 30
+    assert "watermark: not yet" in lines
+    assert not any(word in line for line in lines for word in ("None", "True", "False"))
+    assert "  and" not in "\n".join(_status_lines({"windows": facts["windows"][:30]}))

@@ -19,6 +19,7 @@ INSTANT = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
+    op.add_column("object_ledger", sa.Column("fault", sa.Text(), nullable=True))
     op.create_index("ix_object_ledger_contract", "object_ledger", ["contract"])
     op.create_table(
         "evidence",
