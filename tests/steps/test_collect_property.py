@@ -182,8 +182,9 @@ def record_numbers(contract: SourceContract, content: bytes) -> set[int] | None:
     """Return the number of every record of an object, found in the simplest way; None if its header is wrong."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     if contract.format is FileFormat.JSON:
-        starts, _, _ = JsonSequence().cut(np.frombuffer(content, np.uint8), is_last=True)
-        return set(range(1, len(starts) + 1))
+        sequence = JsonSequence()
+        starts, _, _ = sequence.cut(np.frombuffer(content, np.uint8), is_last=True)
+        return set(range(1, len(starts) + 1 + sequence.is_array_open))  # a missing bracket is a record of its own
     lines = list(split_lines([content], contract.limits.line_bytes_max))
     found = read_header(contract, lines)
     if isinstance(found, Rejection):
