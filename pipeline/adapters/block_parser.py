@@ -36,7 +36,7 @@ _LINES_WORTH_LEARNING = 32
 _DIGITS_MAX = 18  # what an unsigned 64-bit integer holds for certain
 _WORD = 8
 _UTF8_PART_BYTES = 1_024  # of a text that is not UTF-8: less of it is not looked at in parts
-_LINE_BREAK, _CARRIAGE_RETURN = 0x0A, 0x0D
+LINE_BREAK, CARRIAGE_RETURN = 0x0A, 0x0D
 
 Bytes = npt.NDArray[np.uint8]
 Words = npt.NDArray[np.uint64]
@@ -184,6 +184,7 @@ class BlockParser:
         self._mark = ord(contract.delimiter) if self._is_csv else ord('"')
         self._templates: list[LineTemplate] = []
         self._patterns: dict[bytes, LineTemplate | None] = {}
+        self._null = (contract.null_text or "").encode()
         self._types = pa.array(sorted(contract.event_types), pa.string())
 
     @property
@@ -221,7 +222,7 @@ class BlockParser:
         for template in self._templates:
             self._match(block, template, remaining, matches)
         for row in self._worth_learning(block, remaining):
-            if not remaining[row] or not accepts(row):
+            if not accepts(row):
                 continue
             learned = json_template(self._contract, block.record(row))
             if learned is not None and len(self._templates) < TEMPLATES_MAX:
@@ -250,8 +251,7 @@ class BlockParser:
                 return
             row = int(group[0])
             yield row
-            if remaining[row]:
-                remaining[row] = False  # it taught nothing; the strict parser takes it, and another may teach
+            remaining[row] = False  # if it taught nothing, the strict parser takes it, and another may teach
 
     # CSV ----
 
@@ -278,7 +278,7 @@ class BlockParser:
         return matches
 
     def _is_present(self, block: Block, start: Ints, end: Ints) -> Bools:
-        null = (self._contract.null_text or "").encode()
+        null = self._null
         is_present: Bools = end > start
         if null and len(null) <= _WORD:
             (word,) = _words_at(block.words, start, 1)
@@ -289,7 +289,7 @@ class BlockParser:
     def _pattern_template(self, packed: Bytes) -> LineTemplate | None:
         key = packed.tobytes()
         if key not in self._patterns:
-            if len((self._contract.null_text or "").encode()) > _WORD:
+            if len(self._null) > _WORD:
                 self._patterns[key] = None
             else:
                 present = np.unpackbits(packed, count=len(self._columns)).astype(bool).tolist()
@@ -326,15 +326,15 @@ class Block:
     def of_lines(cls, content: Bytes, byte_count: int, mark: int) -> Block:
         """Return every physical line of the first bytes, which end with a line break; blank lines too."""
         text = content[:byte_count]
-        hits: Ints = np.flatnonzero((text == mark) | (text == _LINE_BREAK))
-        breaks = np.flatnonzero(text[hits] == _LINE_BREAK)
+        hits: Ints = np.flatnonzero((text == mark) | (text == LINE_BREAK))
+        breaks = np.flatnonzero(text[hits] == LINE_BREAK)
         ends = hits[breaks]
         starts = np.empty_like(ends)
         first_mark = np.empty_like(breaks)
         if len(breaks):
             starts[0], starts[1:] = 0, ends[:-1] + 1
             first_mark[0], first_mark[1:] = 0, breaks[:-1] + 1
-        ends = ends - ((ends > starts) & (content[np.maximum(ends - 1, 0)] == _CARRIAGE_RETURN))
+        ends = ends - ((ends > starts) & (content[np.maximum(ends - 1, 0)] == CARRIAGE_RETURN))
         return cls(content, starts, ends, hits, first_mark, breaks - first_mark, np.zeros_like(breaks))
 
     @classmethod
@@ -342,7 +342,7 @@ class Block:
         """Return the records that were cut in another way than at line breaks."""
         first, last = (int(starts[0]), int(ends[-1])) if len(starts) else (0, 0)
         marks: Ints = np.flatnonzero(content[first:last] == mark) + first
-        breaks = np.flatnonzero(content[first:last] == _LINE_BREAK) + first
+        breaks = np.flatnonzero(content[first:last] == LINE_BREAK) + first
         first_mark: Ints = np.searchsorted(marks, starts)
         mark_counts = np.searchsorted(marks, ends) - first_mark
         line_break_counts = np.searchsorted(breaks, ends) - np.searchsorted(breaks, starts)
@@ -377,17 +377,15 @@ class Block:
 
 def _special_places(text: Bytes, mark: int, forbidden: Sequence[int]) -> Iterable[Ints]:
     """Yield the places of bytes that only the strict parser may judge."""
-    line_break_count = int(np.count_nonzero(text == _LINE_BREAK))
+    line_break_count = int(np.count_nonzero(text == LINE_BREAK))
     for byte in forbidden:
         if byte != mark:
             yield np.flatnonzero(text == byte)
     if int(np.count_nonzero(text < 0x20)) != line_break_count:
         controls = np.flatnonzero(text < 0x20)
-        yield controls[
-            (text[controls] != _LINE_BREAK) & (text[controls] != _CARRIAGE_RETURN) & (text[controls] != mark)
-        ]
-        returns = controls[text[controls] == _CARRIAGE_RETURN]
-        yield returns[text[np.minimum(returns + 1, len(text) - 1)] != _LINE_BREAK]
+        yield controls[(text[controls] != LINE_BREAK) & (text[controls] != CARRIAGE_RETURN) & (text[controls] != mark)]
+        returns = controls[text[controls] == CARRIAGE_RETURN]
+        yield returns[text[np.minimum(returns + 1, len(text) - 1)] != LINE_BREAK]
     if len(text) and int(text.max()) >= 0x7F:
         yield np.flatnonzero(text == 0x7F)
         # U+0080 to U+009F are control characters too.
@@ -555,9 +553,8 @@ def _numbers(content: Bytes, words: Words, start: Ints, end: Ints) -> tuple[Numb
 
 def _trimmed(content: Bytes, numbers: Numbers, is_plain: Bools) -> Numbers:
     """Cut zeros off the end of decimals, so that equal values have one text."""
-    decimals, end = numbers.decimals.copy(), numbers.end.copy()
+    decimals, kept, end = numbers.decimals, numbers.decimals.copy(), numbers.end.copy()
     rows = np.flatnonzero(is_plain & (decimals > 0))
-    kept = decimals.copy()
     while len(rows):
         rows = rows[content.take(end[rows] - 1, mode="clip") == 48]
         end[rows] -= 1
@@ -613,7 +610,6 @@ def _rfc3339_times(
     """
     length = end - clock_start + 11  # as if a T stood between date and clock time
     is_time: Bools = length >= 19
-    event_at = np.zeros(len(start), np.int64)
     last = content.take(end - 1, mode="clip")
     has_zulu = (last == ord("Z")) & (length >= 20)
     sign = content.take(end - 6, mode="clip")
@@ -686,10 +682,10 @@ def _unix_times(numbers: Numbers, digits_to_microseconds: int) -> tuple[Ints, Bo
     is_time = numbers.digits < np.uint64(10**17)
     up = np.clip(shift, 0, QUANTITY_SCALE)
     down = np.clip(-shift, 0, QUANTITY_SCALE)
-    digits = np.where(is_time, numbers.digits, 0).astype(np.int64)
-    integer_digits = digits // _POWERS_OF_TEN.astype(np.int64).take(np.clip(numbers.decimals, 0, QUANTITY_SCALE))
-    is_time &= integer_digits < 7_258_118_400 * 10 ** (6 - digits_to_microseconds)  # the year 2200
     powers = _POWERS_OF_TEN.astype(np.int64)
+    digits = np.where(is_time, numbers.digits, 0).astype(np.int64)
+    integer_digits = digits // powers.take(np.clip(numbers.decimals, 0, QUANTITY_SCALE))
+    is_time &= integer_digits < 7_258_118_400 * 10 ** (6 - digits_to_microseconds)  # the year 2200
     safe = np.where(is_time, digits, 0)
     return safe * powers.take(up) // powers.take(down), is_time
 

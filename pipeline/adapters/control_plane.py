@@ -330,6 +330,14 @@ class ControlPlane:
                 connection, revisions.window_id == window_id, revisions.state == RevisionState.ACCEPTED.value
             )
 
+    def accepted_revisions(self) -> dict[str, WindowRevision]:
+        """Return the newest accepted revision of each window that has one, by window, in order."""
+        return {
+            revision.window_id: revision
+            for revision in self.window_revisions()
+            if revision.state is RevisionState.ACCEPTED
+        }
+
     def window_revisions(self, start: datetime | None = None, end: datetime | None = None) -> list[WindowRevision]:
         """Return every revision of each window that shares an instant with ``[start, end)``, by window and revision."""
         revisions = t.window_revisions.c

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.adapters.block_parser import PADDING_BYTES, Block, Bools, Bytes, Ints
+from pipeline.adapters.block_parser import CARRIAGE_RETURN, LINE_BREAK, PADDING_BYTES, Block, Bools, Bytes, Ints
 from pipeline.adapters.decompress import CHUNK_BYTES
 from pipeline.core.contract import FileFormat, SourceContract
 from pipeline.core.json_sequence import JsonSequence
 from pipeline.core.reason import QuarantineReason, Rejection
-from pipeline.core.record import LongLine, LongLineBuilder, comment_fault
+from pipeline.core.record import LongLine, LongLineBuilder, comment_fault, too_long
 
 BLOCK_BYTES = 4 << 20  # what two processes on one cache still read fast
-_LINE_BREAK, _CARRIAGE_RETURN = 0x0A, 0x0D
 _LAST_SPACE = 0x20
 _IS_CONTENT = np.array([byte not in b" \t\r\n,[]" for byte in range(256)])
 
@@ -145,7 +144,7 @@ class RecordCutter:
     def _add_lines(self, segment: _Segment, chunks: Iterable[bytes]) -> None:
         long_line: LongLineBuilder | None = None
         for chunk in chunks:
-            segment.count.counted += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == _LINE_BREAK))
+            segment.count.counted += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == LINE_BREAK))
             rest = chunk
             if long_line is not None:
                 part, line_break, rest = chunk.partition(b"\n")
@@ -176,8 +175,7 @@ class RecordCutter:
         self._size += len(content)
 
     def _add_long(self, object_index: int, line_number: int, byte_offset: int, line: LongLine) -> None:
-        message = f"{line.byte_count:,} bytes, accepted {self._line_bytes_max:,} (limits.line_bytes_max)"
-        rejection = Rejection(QuarantineReason.LINE_TOO_LONG, message)
+        rejection = too_long(line, self._line_bytes_max)
         self._unread.append(UnreadRecord(object_index, line_number, byte_offset, line, rejection))
 
     def _take_tail(self) -> bytes:
@@ -221,7 +219,7 @@ class RecordCutter:
             segment.next_record += record_count
         for row in np.flatnonzero(is_record & (lines.ends - lines.starts > self._line_bytes_max)).tolist():
             is_record[row] = False
-            end = lines.ends[row] + (self._buffer[lines.ends[row]] == _CARRIAGE_RETURN)  # as where it comes in parts
+            end = lines.ends[row] + (self._buffer[lines.ends[row]] == CARRIAGE_RETURN)  # as where it comes in parts
             line = long_line(self._buffer[lines.starts[row] : end].tobytes(), self._line_bytes_max)
             self._add_long(int(object_index[row]), int(line_numbers[row]), int(byte_offsets[row]), line)
         return RecordBlock(

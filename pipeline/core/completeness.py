@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -27,12 +27,12 @@ from pipeline.core.contract import SourceContract
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile, Heartbeat, ManifestFile, Offset, Offsets
+from pipeline.core.json_text import exact_number, json_decoder, parse_decimal
 from pipeline.core.manifest import canonical_json
 from pipeline.core.reason import QuarantineReason, RejectedError, Rejection
 from pipeline.core.window import BillingWindow
 
 EVIDENCE_BYTES_MAX = 64 << 20
-NUMBER_DIGITS_MAX = 100
 ONE_HOUR = timedelta(hours=1)
 
 
@@ -201,7 +201,7 @@ def parse_evidence(contract: SourceContract, key: str, content: bytes) -> Eviden
     try:
         return Evidence(contract.name, kind, key, _content(contract, kind, key, content))
     except RejectedError as error:
-        return error.rejection
+        return Rejection(QuarantineReason.UNREADABLE_EVIDENCE, error.rejection.message)
 
 
 def _content(contract: SourceContract, kind: EvidenceKind, key: str, content: bytes) -> str:
@@ -226,33 +226,7 @@ def _unreadable(message: str) -> RejectedError:
     return RejectedError(QuarantineReason.UNREADABLE_EVIDENCE, message)
 
 
-# JSON of evidence: strict, and no number passes through a float.
-
-
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        raise _unreadable("a JSON key occurs twice")
-    return entries
-
-
-def _number(text: str) -> Decimal:
-    try:
-        number = Decimal(text) if len(text) <= NUMBER_DIGITS_MAX else Decimal("NaN")
-    except InvalidOperation:
-        number = Decimal("NaN")
-    if not number.is_finite() or (number and abs(number.adjusted()) > NUMBER_DIGITS_MAX):
-        raise _unreadable(f"a number has more than {NUMBER_DIGITS_MAX} digits")
-    return number
-
-
-def _refuse_constant(name: str) -> Any:
-    raise _unreadable(f"{name} is not JSON")
-
-
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_pairs, parse_float=_number, parse_int=_number, parse_constant=_refuse_constant
-)
+_decoder = json_decoder()
 
 
 def _decoded(content: bytes) -> str:
@@ -324,14 +298,13 @@ def _control_entry(value: Any) -> dict[str, Any]:
 
 
 _SUMMED_PATH = re.compile(r"quantity|data(\.[^.\"]+)+")
-_DECIMAL_TEXT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
 
 def _sum(path: str, total: Any) -> str:
     if not _SUMMED_PATH.fullmatch(path):
         raise _unreadable(f'sums: expected "quantity" or a path such as "data.input_tokens", got {path[:80]!r}')
-    if isinstance(total, str) and _DECIMAL_TEXT.fullmatch(total):
-        total = _number(total)
+    if isinstance(total, str) and parse_decimal(total) is not None:
+        total = exact_number(total)
     if not isinstance(total, Decimal):
         raise _unreadable(f"sums: {path}: expected a decimal")
     return plain_text(total)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -41,7 +42,7 @@ def parse_decimal(text: str) -> Decimal | None:
     return Decimal(text) if _DECIMAL.fullmatch(text) else None
 
 
-def _number(text: str) -> Decimal:
+def exact_number(text: str) -> Decimal:
     """Keep the digits of a JSON number; one that would not fit anywhere, written plainly, is refused."""
     try:
         number = Decimal(text)
@@ -67,6 +68,23 @@ def number_text(number: object) -> str:
     if not isinstance(number, Decimal):
         raise TypeError(f"a JSON value is never a {type(number).__name__}")
     return plain_text(number)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these pairs; a key that occurs twice is refused."""
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        seen: set[str] = set()
+        repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise RejectedError(QuarantineReason.DUPLICATE_JSON_KEY, f"the key {shown(repeated)} occurs twice")
+    return entries
+
+
+def json_decoder(object_of: Callable[[list[tuple[str, Any]]], dict[str, Any]] = unique_keys) -> json.JSONDecoder:
+    """Return a decoder that is strict and keeps every digit; ``object_of`` may refuse more than repeated keys."""
+    return json.JSONDecoder(
+        object_pairs_hook=object_of, parse_float=exact_number, parse_int=exact_number, parse_constant=_refuse_constant
+    )
 
 
 encode_json = json.JSONEncoder(
@@ -103,12 +121,7 @@ class JsonReader:
         self._depth_max = depth_max
         self._keys_max = keys_max
         self._is_line = is_line
-        self._decode = json.JSONDecoder(
-            object_pairs_hook=self._object_of,
-            parse_float=_number,
-            parse_int=_number,
-            parse_constant=_refuse_constant,
-        ).decode
+        self._decode = json_decoder(self._object_of).decode
 
     def read(self, line: bytes) -> dict[str, Any]:
         """Return the object that the bytes are; raises ``RejectedError`` for anything else."""
@@ -157,11 +170,5 @@ class JsonReader:
         )
 
     def _object_of(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(pairs) > self._keys_max:
-            self._check_keys(len(pairs))
-        if len(entries) != len(pairs):
-            seen: set[str] = set()
-            repeated = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise RejectedError(QuarantineReason.DUPLICATE_JSON_KEY, f"the key {shown(repeated)} occurs twice")
-        return entries
+        self._check_keys(len(pairs))
+        return unique_keys(pairs)

@@ -122,13 +122,19 @@ class _Record:
             raise _NoTemplateError
         self._next = 0
         self._quotes = 0
-        self._numbers_after_quote = Counter(
-            line.count(b'"', 0, token.start("number")) for token in self._tokens if token["number"] is not None
-        )
+        self._numbers_after_quote = Counter(self._quotes_before_numbers())
         self.variables: list[Variable] = []
         self.spans: list[tuple[int, int]] = []
         self.root = self._value(is_fixed=False)
         self.mark_count = line.count(b'"')
+
+    def _quotes_before_numbers(self) -> Iterator[int]:
+        quotes = 0
+        for token in self._tokens:
+            if token["text"] is not None:
+                quotes += 2
+            elif token["number"] is not None:
+                yield quotes
 
     def _take(self) -> re.Match[bytes]:
         token = self._tokens[self._next]

@@ -12,11 +12,11 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel
-from pipeline.core.duration import parse_duration as parse_duration
+from pipeline.core.duration import Duration
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
 from pipeline.core.window import ONE_DAY, calendar_date
@@ -25,16 +25,11 @@ from pipeline.core.window import ONE_DAY, calendar_date
 class WindowSettings(StrictModel):
     """Lengths of the billing window, the grace period and the usage grain; the first window that is billed."""
 
-    length: timedelta = ONE_DAY
-    grace_period: timedelta = timedelta(hours=6)
-    grain: timedelta = timedelta(hours=1)
+    length: Duration = ONE_DAY
+    grace_period: Duration = timedelta(hours=6)
+    grain: Duration = timedelta(hours=1)
     first_window: Annotated[date, Field(ge=date(1971, 1, 1), lt=date(3000, 1, 1)), BeforeValidator(calendar_date)]
-    future_tolerance: timedelta = timedelta(minutes=5)
-
-    @field_validator("length", "grace_period", "grain", "future_tolerance", mode="before")
-    @classmethod
-    def _duration(cls, value: object) -> timedelta:
-        return parse_duration(value)
+    future_tolerance: Duration = timedelta(minutes=5)
 
     @model_validator(mode="after")
     def _whole_grains(self) -> Self:

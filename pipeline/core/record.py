@@ -130,6 +130,12 @@ class LongLineBuilder:
         return LongLine(self._head, self._byte_count, self._sha256.hexdigest())
 
 
+def too_long(line: LongLine, line_bytes_max: int) -> Rejection:
+    """Return why a line that is longer than the limit is not read."""
+    message = over_limit(f"{line.byte_count:,} bytes", line_bytes_max, "line_bytes_max")
+    return Rejection(QuarantineReason.LINE_TOO_LONG, message)
+
+
 # Fields --------------------------------------------------------------------------------------------------------------
 
 _MISSING: Any = object()
@@ -460,10 +466,7 @@ class RecordParser:
         """
         position = self._position(line_number, record_number)
         if isinstance(line, LongLine):
-            return Rejection(
-                QuarantineReason.LINE_TOO_LONG,
-                over_limit(f"{line.byte_count:,} bytes", self.contract.limits.line_bytes_max, "line_bytes_max"),
-            )
+            return too_long(line, self.contract.limits.line_bytes_max)
         try:
             record = self._parse_csv_line(line) if self._is_csv else self._json.read(line)
             return self._event(record, position)

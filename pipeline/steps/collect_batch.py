@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.adapters.block_parser import BlockParser, Column, Ints, ParsedLines
@@ -31,7 +32,7 @@ from pipeline.adapters.record_blocks import ObjectCount, RecordBlock, RecordCutt
 from pipeline.core.contract import FileFormat, SourceContract
 from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import BillingError, NotReadyError
-from pipeline.core.reason import QuarantineReason
+from pipeline.core.reason import QuarantineReason, over_limit
 from pipeline.core.record import (
     BYTE_ORDER_MARK,
     TEXT_FIELDS,
@@ -230,7 +231,7 @@ def _fetch(store: ObjectStore, new: NewObject, path: Path) -> _Fetched:
     for chunk in store.read(new.listed):
         digest.update(chunk)
         head += chunk[: limits.quarantined_raw_bytes_max - len(head)]
-    message = f"{new.listed.byte_count:,} bytes, accepted {limits.object_bytes_max:,} (limits.object_bytes_max)"
+    message = over_limit(f"{new.listed.byte_count:,} bytes", limits.object_bytes_max, "object_bytes_max")
     return _Fetched(new, head, digest.hexdigest(), Rejection(QuarantineReason.OBJECT_TOO_LARGE, message))
 
 
@@ -506,16 +507,14 @@ class _Batch:
         """Add rows that are in order of date and record to the files and to the content of their objects."""
         if not len(days):
             return
-        edges = np.flatnonzero(np.diff(days) | np.diff(object_index)) + 1
         content = EventColumns(table)
-        for first, end in zip([0, *edges.tolist()], [*edges.tolist(), len(days)], strict=True):
+        for first, end in _runs(np.diff(days) | np.diff(object_index)):
             tally = self._tallies[int(object_index[first])]
             day = _date(int(days[first]))
             tally.content.setdefault(day, EventContent()).add(content, first, end)
             tally.raw_event_count += end - first
             self._check_dates(int(object_index[first]))
-        day_edges = np.flatnonzero(np.diff(days)) + 1
-        for first, end in zip([0, *day_edges.tolist()], [*day_edges.tolist(), len(days)], strict=True):
+        for first, end in _runs(np.diff(days)):
             part = table.slice(first, end - first)
             # A small slice would keep the whole block in memory until its row group is full.
             is_small = 2 * part.num_rows < table.num_rows
@@ -624,6 +623,11 @@ def _has_known_type(parser: RecordParser) -> bool:
     if not event_types or origin.fields:
         return True
     return parser.derived_text("type", 0, 0) in event_types
+
+
+def _runs(changes: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
+    """Yield the start and end of each run of rows; ``changes`` is not zero where a row differs from the one before."""
+    return pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(changes) + 1])
 
 
 def _days(event_at: Ints) -> Ints:

@@ -427,11 +427,7 @@ def _open_windows(ws: Workspace, watermark_at: datetime | None) -> list[BillingW
     if watermark_at is None:
         return []
     settings = ws.project.settings.window
-    accepted = {
-        revision.window_id
-        for revision in ws.control_plane.window_revisions()
-        if revision.state is RevisionState.ACCEPTED
-    }
+    accepted = ws.control_plane.accepted_revisions()
     until = watermark_at + timedelta(microseconds=1)
     windows = windows_between(settings.first_window_start, until, settings.length)
     return [window for window in windows if window.window_id not in accepted]

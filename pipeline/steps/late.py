@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow, period_containing
 from pipeline.steps.deduplicate import late_event_count
 from pipeline.steps.inputs import current_pins
@@ -19,11 +19,7 @@ def late_windows(workspace: Workspace) -> list[BillingWindow]:
     is left alone when every period it reaches into is final.
     """
     final_periods = workspace.control_plane.final_periods()
-    accepted = {
-        revision.window_id: revision
-        for revision in workspace.control_plane.window_revisions()
-        if revision.state is RevisionState.ACCEPTED
-    }
+    accepted = workspace.control_plane.accepted_revisions()
     with Warehouse(workspace.scratch) as warehouse:
         return [
             _window(revision)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.event_files import PartitionFile
+from pipeline.adapters.parquet_records import count_records
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import Dataset
 from pipeline.core.errors import PublicationError
@@ -33,12 +34,8 @@ def store_manifest(
     """
     paths = [local for local, _ in local_files]
     with Warehouse(workspace.scratch) as warehouse:
-        row_count, content_hash = warehouse.describe_file(dataset, paths)
-        row_counts = [row_count] if len(paths) == 1 else [warehouse.describe_file(dataset, [path])[0] for path in paths]
-    described = [
-        PartitionFile(partition, local, file_rows)
-        for (local, partition), file_rows in zip(local_files, row_counts, strict=True)
-    ]
+        _, content_hash = warehouse.describe_file(dataset, paths)
+    described = [PartitionFile(partition, local, count_records(local)) for local, partition in local_files]
     return store_files(workspace, dataset, scope, revision, described, content_hash, pins)
 
 

@@ -112,11 +112,7 @@ def due_windows(workspace: Workspace) -> list[BillingWindow]:
         for window in windows_between(settings.first_window_start, watermark_at, settings.length)
         if is_collected(window.cutoff_at(settings.grace_period), watermark_at)
     ]
-    accepted = {
-        revision.window_id
-        for revision in workspace.control_plane.window_revisions()
-        if revision.state is RevisionState.ACCEPTED
-    }
+    accepted = workspace.control_plane.accepted_revisions()
     late = set(late_windows(workspace))
     return [window for window in collected if window.window_id not in accepted or window in late]
 

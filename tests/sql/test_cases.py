@@ -16,7 +16,7 @@ import yaml
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
 from pipeline.core.dataset import DATASETS, QUANTITY
-from pipeline.core.project import parse_duration
+from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS

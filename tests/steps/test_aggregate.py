@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import AccountDirectory, AccountRow
 from pipeline.core.dataset import RAW_EVENTS, USAGE
+from pipeline.core.duration import parse_duration
 from pipeline.core.errors import PublicationError
 from pipeline.core.meter import Meter
-from pipeline.core.project import parse_duration
 from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import build_event_quantities, require_pinned_sql, table_account_references
