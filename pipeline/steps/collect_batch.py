@@ -416,7 +416,7 @@ class _Batch:
             return self._parser(index).parse(line_number, block.records.record(row), record_number)
         except Exception as error:
             message = f"reading line {line_number} of it failed with {type(error).__name__}: {error}"
-            raise _UncountableError(self._fetched[index].new.object_id, message) from error
+            raise _UncountableError(message) from error
 
     def _rejected(self, block: RecordBlock, row: int, rejection: Rejection) -> _RejectedLine:
         index = int(block.object_index[row])
