@@ -10,14 +10,36 @@ Bytes are looked at eight at a time, as a *word* of a little-endian machine. So 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
+
+
+@contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Let packages that are not imported yet look as if they were not installed."""
+    absent = dict.fromkeys(name for name in names if name not in sys.modules)
+    sys.modules.update(cast("dict[str, Any]", absent))
+    try:
+        yield
+    finally:
+        for name in absent:
+            del sys.modules[name]
+
+
+# Numba imports both for kinds of functions that are none of ours, which takes as long as the rest of it.
+with _without("scipy", "cffi"):
+    import numba
+    from llvmlite import ir
+    from numba.core import types
+    from numba.core.registry import cpu_target
+    from numba.extending import intrinsic
+
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
 
 PADDING_BYTES = 16
 
