@@ -33,6 +33,7 @@ from pipeline.steps.inputs import (
 from pipeline.steps.late import late_windows, outdated_windows
 from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.publish import dataset_files
+from pipeline.steps.report import report
 from pipeline.steps.status import status
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, CONTRACT, write_project
@@ -621,3 +622,56 @@ def test_a_later_revision_leaves_every_earlier_one_as_it_was(tmp_path: Path, dra
 
         assert (ws.control_plane.publication(EXCLUDED_EVENTS.name, first.scope, 1), rows_of(ws, first)) == before
         assert rows_of(ws, newest) == reference([*events, *added], WINDOW, newest.cutoff_at)
+
+
+# ---- what a project may say ----
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        (
+            {"sources/usage.toml": WITHDRAWALS, "meters.toml": METERS.replace('"corrected"', '"voided"')},
+            "event_type of requests: found 'voided', which only withdraws other events",
+        ),
+        (
+            {"sources/usage.toml": CONTRACT + '\n[[withdrawals]]\nevent_type = "voided"\n'},
+            "withdrawals names voided, which event_types does not",
+        ),
+        (
+            {"sources/usage.toml": WITHDRAWALS + '\n[[withdrawals]]\nevent_type = "voided"\n'},
+            "withdrawals names an event type twice",
+        ),
+        (
+            {
+                **FILES,
+                "sources/other.toml": WITHDRAWALS.replace('"usage', '"other').replace("data.corrects", "data.id"),
+            },
+            "withdrawals of corrected: found one rule in other and another in usage",
+        ),
+        (
+            {**FILES, "sources/usage.toml": WITHDRAWALS + '\n[event.data]\ncorrects = { field = "data.corrects" }\n'},
+            "withdrawals.id of usage: found 'data.id', which the contract does not take from a record",
+        ),
+    ],
+)
+def test_a_rule_of_withdrawal_that_cannot_work_is_refused(tmp_path: Path, files: dict[str, str], problem: str) -> None:
+    with pytest.raises(InputError) as refused:
+        open_workspace(write_project(tmp_path / "project", None, files))
+
+    assert problem in str(refused.value)
+
+
+def test_the_report_shows_the_look_back_late_arrivals_fallbacks_and_idle_withdrawals(tmp_path: Path) -> None:
+    billing = BILLING.replace("[raw]", '[accounts]\nfallback = "acct-1"\n\n[raw]')
+    ws = open_workspace(write_project(tmp_path / "project", None, {**FILES, "billing.toml": billing}))
+    events = [event("a", subject="nobody"), event("late", received_at=CUTOFF_AT), void("v", "never-sent")]
+    commit_raw_events(ws, events, COLLECTED_AT)
+    revision = deduplicate(ws, WINDOW, NOW)
+
+    page = report(ws, revision.window_id, revision.revision).read_text(encoding="utf-8")
+
+    assert "found up to 7 days before and after it" in page
+    assert "of billing.toml says: 1." in page
+    assert "1 unmatched: no event with the key it names has been received yet" in page
+    assert "<td>up to 1 h</td><td>tokens-input</td>" in page
