@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import USAGE, USAGE_EVENTS
+from pipeline.core.dataset import USAGE
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
 from pipeline.steps.deduplicate import revision_pins
-from pipeline.steps.inputs import build_event_quantities, pinned_meters, require_pinned_sql, view_raw_events
-from pipeline.steps.publish import dataset_files, publish_revision
+from pipeline.steps.inputs import build_event_quantities, pinned_meters, require_pinned_sql, view_usage_events
+from pipeline.steps.publish import publish_revision
 from pipeline.steps.workspace import Workspace
 
 
@@ -23,18 +23,15 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
     Any revision can be computed again, however old, as long as the SQL files are those it pins.
     """
     pinned = find_revision(workspace, window_id, revision)
-    for query in ("event_quantities", "usage"):
+    for query in ("event_quantities", "usage_events", "usage"):
         require_pinned_sql(pinned, query)
     with (
         scratch_folder(workspace.scratch, "aggregate") as folder,
         Warehouse(workspace.scratch) as warehouse,
     ):
-        view_raw_events(warehouse, workspace, pinned.pins)
+        view_usage_events(warehouse, workspace, pinned)
         build_event_quantities(
             warehouse, pinned_meters(workspace, pinned), BillingWindow(pinned.window_start, pinned.window_end)
-        )
-        warehouse.view_files(
-            USAGE_EVENTS.name, USAGE_EVENTS, dataset_files(workspace, USAGE_EVENTS, pinned.scope, revision)
         )
         grain = timedelta(seconds=pinned.pins["grain_seconds"])
         usage = warehouse.write("usage", {"grain": grain}, folder / "usage.parquet", USAGE)

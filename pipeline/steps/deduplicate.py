@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
+from pipeline.core.dataset import EXCLUDED_EVENTS
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import RevisionState, WindowRevision
@@ -23,12 +23,14 @@ from pipeline.steps.completeness import publish_completeness, require_complete, 
 from pipeline.steps.inputs import (
     Pins,
     build_event_quantities,
+    build_excluded_events,
     changed_inputs,
     current_pins,
     inputs_hash,
-    table_account_references,
     view_raw_events,
 )
+from pipeline.steps.links import CollectedEvents, pinned_withdrawals
+from pipeline.steps.outcomes import publish_outcomes
 from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -43,7 +45,9 @@ def deduplicate(
     include_late: bool = False,
     accept_incomplete: str | None = None,
 ) -> WindowRevision:
-    """Publish ``excluded_events`` and ``usage_events`` of the window's current revision and return it.
+    """Publish ``excluded_events`` of the window's current revision, and what became of its events; return it.
+
+    Every other raw event of the window is billed: ``usage_events`` is that rest, and is stored nowhere.
 
     Unchanged inputs are the newest revision again, with the same bytes. Changed inputs open the next one, and so does
     ``include_late`` when the newest revision left late events out. ``NotReadyError`` until collection reached the
@@ -53,7 +57,8 @@ def deduplicate(
     _require_billed_window(workspace, window)
     _require_collected(workspace, window)
     newest = workspace.control_plane.latest_revision(window.window_id)
-    pins = current_pins(workspace, window, newest)
+    collected = CollectedEvents(workspace)
+    pins = current_pins(workspace, window, newest, collected)
     with _session(workspace) as (warehouse, folder):
         view_raw_events(warehouse, workspace, pins)
         current = _current_revision(workspace, warehouse, window, newest, pins, include_late)
@@ -64,16 +69,13 @@ def deduplicate(
             candidate = replace(current, state=RevisionState.CANDIDATE)
             revision = workspace.control_plane.open_revision(candidate, at, exceptions)
         publish_completeness(workspace, revision, states, at)
-        table_account_references(warehouse, workspace.project.directory)
         build_event_quantities(warehouse, workspace.project.meters, window)
-        bounds = {"window_start": window.start, "window_end": window.end}
-        tolerance = timedelta(seconds=pins["future_tolerance_seconds"])
-        warehouse.build("excluded_events", {**bounds, "cutoff_at": revision.cutoff_at, "future_tolerance": tolerance})
+        build_excluded_events(warehouse, workspace, pins, window, revision.cutoff_at)
         excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
-        billed = warehouse.write("usage_events", bounds, folder / "usage_events.parquet", USAGE_EVENTS)
-        publication_pins = revision_pins(revision)
-        for dataset, file in ((EXCLUDED_EVENTS, excluded), (USAGE_EVENTS, billed)):
-            publish_revision(workspace, dataset, revision.scope, revision.revision, [file], publication_pins, at)
+        publish_revision(
+            workspace, EXCLUDED_EVENTS, revision.scope, revision.revision, [excluded], revision_pins(revision), at
+        )
+        publish_outcomes(workspace, warehouse, collected, revision, at)
     return revision
 
 
@@ -92,8 +94,18 @@ def exclusion_counts(workspace: Workspace, warehouse: Warehouse, revision: Windo
 
 
 def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> int:
-    """Return how many events the published revision left out as late; 0 if it was not published."""
-    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0)
+    """Return how many events the published revision left out as late; 0 if it was not published.
+
+    A late event of another window counts when it withdraws one of this window.
+    """
+    if workspace.control_plane.publication(EXCLUDED_EVENTS.name, revision.scope, revision.revision) is None:
+        return 0
+    withdrawals = sum(
+        withdrawal.received_at >= revision.cutoff_at
+        and not revision.window_start <= withdrawal.event_at < revision.window_end
+        for withdrawal in pinned_withdrawals(workspace, revision.pins["withdrawals"])
+    )
+    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0) + withdrawals
 
 
 def _require_billed_window(workspace: Workspace, window: BillingWindow) -> None:
@@ -136,7 +148,10 @@ def _current_revision(
     if newest is None:
         number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
     else:
-        number, cutoff_at = newest.revision + 1, _cutoff_after_last_receipt(warehouse, window, policy_cutoff_at)
+        withdrawals = pinned_withdrawals(workspace, pins["withdrawals"])
+        number = newest.revision + 1
+        receipts = [withdrawal.received_at + ONE_MICROSECOND for withdrawal in withdrawals]
+        cutoff_at = max([_cutoff_after_last_receipt(warehouse, window, policy_cutoff_at), *receipts])
         if newest.inputs_hash != inputs_hash(pins):
             reason = changed_inputs(newest.pins, pins)
         else:
