@@ -58,8 +58,12 @@ REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, .
         ],
     ),
     "meters": (
-        (("sku", "VARCHAR"), ("event_type", "VARCHAR"), ("aggregation", "VARCHAR"), ("unit", "VARCHAR")),
-        [("tokens", "request", "sum", "tokens"), ("requests", "request", "count", "requests")],
+        tuple((name, "VARCHAR") for name in ("sku", "event_type", "aggregation", "unit", "billed_unit")),
+        [
+            ("tokens", "request", "sum", "tokens", "tokens"),
+            ("requests", "request", "count", "requests", "requests"),
+            ("disk", "request", "time_weighted_sum", "bytes", "GiB-hours"),
+        ],
     ),
     "currencies": (
         (("currency", "VARCHAR"), ("minor_unit", "DECIMAL(28,4)")),
@@ -91,10 +95,16 @@ def usage(**changed: Any) -> dict[str, Any]:
         "sku": "tokens",
         "dimensions": "{}",
         "grain_start": WINDOW_START,
+        "aggregation": "sum",
         "quantity": Decimal("0.000000001"),
+        "value_sum": Decimal("0.000000001"),
         "unit": "tokens",
         "event_count": 1,
         "event_set_hash": "0123456789abcdef0123456789abcdef",
+        "first_event_at": None,
+        "latest_event_at": None,
+        "latest_value": None,
+        "level_microseconds": None,
     }
     return {**good, **changed}
 
@@ -138,11 +148,21 @@ GOOD_ROWS = {
     ],
     USAGE: [
         usage(),
-        usage(sku="requests", unit="requests", quantity=Decimal(3), event_count=3),
+        usage(sku="requests", aggregation="count", unit="requests", quantity=Decimal(3), event_count=3),
+        usage(
+            sku="disk",
+            aggregation="time_weighted_sum",
+            unit="bytes",
+            first_event_at=WINDOW_START,
+            latest_event_at=WINDOW_START,
+            latest_value=Decimal(7),
+            level_microseconds=Decimal(0),
+        ),
         usage(grain_start=WINDOW_END - timedelta(hours=1), quantity=Decimal(0)),
     ],
     LINE_ITEMS: [
         line(),
+        line(line_item_id="acct-1/disk/2026-01/per_unit/1", sku="disk", unit="GiB-hours"),
         line(
             line_item_id="acct-2/requests/2026-01/graduated/2",
             account_id="acct-2",

@@ -33,7 +33,7 @@ BANNED_SQL = (
     ),
     (r"\b(DOUBLE|FLOAT|REAL|FLOAT4|FLOAT8)\b", "no binary float; use DECIMAL"),
     (r"\b(AVG|MEAN|MEDIAN|STDDEV)\s*\(", "it answers in DOUBLE; use SUM and COUNT"),
-    (r"/", "division answers in DOUBLE; multiply, or divide in core.money"),
+    (r"(?<!/)/(?!/)", "division answers in DOUBLE; multiply, or divide integers with //"),
     (r"\b(RANDOM|UUID|GEN_RANDOM_UUID)\s*\(", "the same inputs make the same rows"),
     (r"\bHASH\s*\(", "hash() is another one in another version of DuckDB; use md5 or sha256"),
     (r"\bREAD_\w+\s*\(", "no path in SQL; the warehouse names the files"),

@@ -9,6 +9,7 @@ Sessions run in UTC, and no extension is ever fetched.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -137,6 +138,14 @@ class Warehouse:
         with _numbers_fit(query):
             self.connection.execute(f"CREATE TEMP TABLE {_identifier(query)} AS {_sql(query)}", _bound(parameters))
 
+    def view(self, query: str, parameters: Parameters, name: str) -> None:
+        """Name the rows of the SQL file without computing them; the order of its last clause is left to the reader."""
+        text = re.sub(r"\nORDER BY[\w., \n]+\Z", "", _sql(query))
+        literals = {f"${parameter}": _literal(value) for parameter, value in _bound(parameters).items()}
+        text = re.sub(r"\$[a-z_]+\b", lambda match: literals[match[0]], text)
+        self._drop(name)
+        self.connection.execute(f"CREATE TEMP VIEW {_identifier(name)} AS {text}")
+
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
         with _numbers_fit(query):
@@ -235,6 +244,15 @@ def _bound(parameters: Parameters) -> dict[str, Any]:
     for name, value in parameters.items():
         _refuse_inexact(f"${name}", value)
     return dict(parameters)
+
+
+def _literal(value: Any) -> str:
+    """Return an instant or a duration as SQL; a view has no parameters."""
+    if isinstance(value, datetime):
+        return f"TIMESTAMPTZ '{value.isoformat()}'"
+    if isinstance(value, timedelta):
+        return f"TO_MICROSECONDS({value // timedelta(microseconds=1)})"
+    raise TypeError(f"a view takes instants and durations, got {type(value).__name__} {value!r}")
 
 
 def _refuse_inexact(where: str, value: Any) -> None:

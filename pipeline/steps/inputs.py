@@ -27,7 +27,7 @@ from pipeline.steps.workspace import Workspace
 
 Pins = Mapping[str, Any]
 
-WINDOW_QUERIES = ("event_quantities", "excluded_events", "usage_events", "usage")
+WINDOW_QUERIES = ("window_events", "event_quantities", "excluded_events", "usage_events", "usage_values", "usage")
 
 METER_COLUMNS = (
     ("sku", "VARCHAR"),
@@ -156,7 +156,14 @@ def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequ
 
 
 def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
-    """Make ``event_quantities`` of the events in ``raw_events``."""
+    """Make ``event_quantities`` of the events of the window in ``raw_events``, whatever becomes of them."""
+    table_meters(warehouse, meters)
+    warehouse.view("window_events", {"window_start": window.start, "window_end": window.end}, "metered_events")
+    warehouse.build("event_quantities", {})
+
+
+def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
+    """Make ``meters``: what SQL needs to know of each."""
     rows = [
         (
             meter.sku,
@@ -170,7 +177,6 @@ def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window
         for meter in meters
     ]
     warehouse.table_rows("meters", METER_COLUMNS, rows)
-    warehouse.build("event_quantities", {"window_start": window.start, "window_end": window.end})
 
 
 def table_account_references(warehouse: Warehouse, directory: AccountDirectory) -> None:
