@@ -74,6 +74,8 @@ def load_project(folder: Path) -> Project:
         if read_contracts and len(read_contracts) == len(contracts):
             problems += _event_type_problems(meter_file, read_contracts)
             problems += _meter_path_problems(meter_file, read_contracts)
+        if settings is not None:
+            problems += _bucket_problems(settings, meter_file)
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError("project.invalid", f"{folder} has {count}; nothing was done", problems)
@@ -526,6 +528,16 @@ def _meter_path_problems(meter_file: MeterFile, contracts: Sequence[SourceContra
                     f"meters.toml: {key} of {meter.sku}: found {path!r}, which no contract takes from a record; "
                     f"accepted {', '.join(declared)} ([event.data] in sources/)"
                 )
+
+
+def _bucket_problems(settings: ProjectSettings, meter_file: MeterFile) -> Iterable[str]:
+    grain = settings.window.grain
+    for meter in meter_file.meters:
+        if meter.bucket is not None and meter.bucket % grain:
+            yield (
+                f"meters.toml: bucket of {meter.sku}: found {_duration(meter.bucket)}, accepted a whole multiple of the "
+                f"grain of {_duration(grain)} (window.grain in billing.toml)"
+            )
 
 
 def _grain_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) -> Iterable[str]:

@@ -103,7 +103,7 @@ class Meter(StrictModel):
     value: Annotated[str, Field(pattern=r"^(quantity|data\.[A-Za-z0-9_.]+)$")] | None = None
     per: Literal["second", "minute", "hour", "day"] | None = None
     percentile: Annotated[int, Field(ge=1, le=99, strict=True)] | None = None
-    bucket: Annotated[Duration, Field(ge=timedelta(minutes=1))] | None = None
+    bucket: Duration | None = None
     unit: Annotated[str, Field(min_length=1)]
     billing_unit: Annotated[str, Field(min_length=1)] | BillingUnit | None = None
     filter: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], str] = Field(default_factory=dict)
@@ -123,6 +123,8 @@ class Meter(StrictModel):
     @model_validator(mode="after")
     def _keys_of_aggregation(self) -> Self:
         own = AGGREGATION_RULES[self.aggregation].key
+        if self.bucket is not None and self.bucket < timedelta(minutes=1):
+            raise ValueError("bucket: found less than 1m, accepted a whole multiple of the grain (window.grain)")
         for aggregation, rule in AGGREGATION_RULES.items():
             if rule.key is None or (rule.key == own) == (getattr(self, rule.key) is not None):
                 continue

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,12 @@ from pipeline.core.errors import PublicationError
 from pipeline.core.meter import Meter
 from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.deduplicate import deduplicate
-from pipeline.steps.inputs import build_event_quantities, require_pinned_sql, table_account_references
+from pipeline.steps.inputs import (
+    build_event_quantities,
+    require_pinned_sql,
+    table_account_references,
+    table_meters,
+)
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.steps.raw_events import (
     CUTOFF_AT,
@@ -181,6 +187,15 @@ EVENTS = st.lists(
 )
 
 
+def count_usage(warehouse: Warehouse, meters: Sequence[Meter], grain: timedelta) -> list[dict[str, Any]]:
+    """Return the usage of ``usage_events``, as the step counts it."""
+    warehouse.connection.execute("CREATE OR REPLACE TEMP VIEW metered_events AS FROM usage_events")
+    table_meters(warehouse, meters)
+    warehouse.view("event_quantities", {}, "event_quantities")
+    warehouse.build("usage_values", {"grain": grain})
+    return warehouse.select("usage", {"grain": grain})
+
+
 def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[list[dict[str, Any]], int, int]:
     """Return the usage of raw events, and how many of them were billed and how many excluded."""
     bounds = {"window_start": WINDOW.start, "window_end": WINDOW.end}
@@ -195,7 +210,7 @@ def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[
             warehouse.connection.table(name).aggregate("COUNT(*)").fetchall()[0][0]
             for name in ("usage_events", "excluded_events")
         )
-        return warehouse.select("usage", {"grain": parse_duration("1h")}), billed, excluded
+        return count_usage(warehouse, METERS, parse_duration("1h")), billed, excluded
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
