@@ -535,8 +535,8 @@ def _bucket_problems(settings: ProjectSettings, meter_file: MeterFile) -> Iterab
     for meter in meter_file.meters:
         if meter.bucket is not None and meter.bucket % grain:
             yield (
-                f"meters.toml: bucket of {meter.sku}: found {_duration(meter.bucket)}, accepted a whole multiple of the "
-                f"grain of {_duration(grain)} (window.grain in billing.toml)"
+                f"meters.toml: bucket of {meter.sku}: found {_duration(meter.bucket)}, accepted a whole multiple of "
+                f"the grain of {_duration(grain)} (window.grain in billing.toml)"
             )
 
 

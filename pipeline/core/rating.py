@@ -184,7 +184,7 @@ def rate_usage(
         if first.aggregation != row.aggregation:
             problems.append(
                 f"{where}: the SKU is aggregated as {row.aggregation} in some windows and as {first.aggregation} in "
-                "others; one SKU has one aggregation within a period, so run those windows again"
+                "others; a period has one aggregation of a SKU: put the meter back and give the new one its own SKU"
             )
             continue
         if first.unit != row.unit:

@@ -147,8 +147,8 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         (
             "meters.toml",
             replaced(METERS, 'unit = "tokens"', 'unit = "tokens"\nbilling_unit = "GB"'),
-            "meters.toml: meters.#1: billing_unit: found 'GB', accepted { name = \"...\", size = <how many of unit> } for "
-            "unit = 'tokens'; names alone are known for unit = \"bytes\"",
+            "meters.toml: meters.#1: billing_unit: found 'GB', accepted { name = \"...\", size = <how many of unit> } "
+            "for unit = 'tokens'; names alone are known for unit = \"bytes\"",
         ),
         (
             BOOK,
