@@ -7,41 +7,63 @@ as ``line_items`` of the period; nothing is issued here.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
+from decimal import Decimal
+from typing import Any
 
 from pipeline import __version__
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE
+from pipeline.core.account import AccountDirectory
+from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
-from pipeline.core.manifest import Receipt, sha256_hex
+from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
+from pipeline.core.meter import Aggregation, BilledMeter, billed_meters
 from pipeline.core.project import PricedBook
 from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
-from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
+from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.inputs import pinned_account_rows
-from pipeline.steps.publish import dataset_files, pin_file, publish_next, read_manifest
+from pipeline.steps.inputs import pinned_account_rows, pinned_meters
+from pipeline.steps.publish import manifest_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-ACCOUNT_PERIODS = (("account_id", "VARCHAR"), ("period_start", INSTANT), ("period_end", INSTANT))
+ACCOUNT_PERIODS = (
+    ("account_id", "VARCHAR"),
+    ("period_start", INSTANT),
+    ("period_end", INSTANT),
+    ("levels_until", INSTANT),  # a level that nobody changed is counted up to here
+)
+BILLED_METERS = (
+    ("sku", "VARCHAR"),
+    ("aggregation", "VARCHAR"),
+    ("unit", "VARCHAR"),
+    ("billed_unit", "VARCHAR"),
+    ("divisor", "DECIMAL(38,0)"),
+    ("percentile", "INTEGER"),
+    ("bucket_seconds", "BIGINT"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RatedPeriod:
-    """The line items of a period, and the window revisions and usage (by window) that they come from."""
+    """The line items of a period, and the window revisions and usage (by window) that they come from.
+
+    ``pins`` names what ``period_usage`` read; see ``view_period``.
+    """
 
     period_id: str
     lines: tuple[LineItem, ...]
     revisions: tuple[WindowRevision, ...]
     usage: Mapping[str, Receipt]
+    pins: Mapping[str, Any]
 
 
 def rate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> list[Receipt]:
@@ -91,28 +113,98 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
     A revision whose usage is not published yet raises ``NotReadyError``: a draft never leaves out a night silently.
     """
     revisions = _revisions(workspace, period_id, candidate)
-    usage = {}
-    files: list[Path] = []
-    for revision in revisions:
-        receipt = workspace.control_plane.publication(USAGE.name, revision.scope, revision.revision)
-        if receipt is None:
-            raise NotReadyError(
-                "rate.usage_missing",
-                f"revision {revision.revision} of window {revision.window_id} has no usage yet",
-                [f"period {period_id} was not rated; run the step aggregate of this revision first"],
-            )
-        usage[revision.window_id] = receipt
-        files += dataset_files(workspace, USAGE, revision.scope, revision.revision)
+    usage = {revision.window_id: _usage(workspace, revision, USAGE) for revision in revisions}
+    values = {revision.window_id: _usage(workspace, revision, USAGE_VALUES) for revision in revisions}
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
-    with Warehouse(workspace.scratch) as warehouse:
-        warehouse.view_files(USAGE.name, USAGE, files)
-        rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
-        warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
-        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+    meters = billed_meters(pinned_meters(workspace, revision) for revision in revisions)
+    earlier = _earlier_levels(workspace, periods, meters)
+    pins = {
+        "billed_meters": pin_billed_meters(workspace, meters),
+        "earlier_usage": {window_id: receipt.manifest_hash for window_id, receipt in earlier.items()},
+        # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
+        "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
+        "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
+        "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
+    }
     project = workspace.project
+    with Warehouse(workspace.scratch) as warehouse:
+        view_period(warehouse, workspace, pins, periods, last_valid_to(project.directory))
+        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
     lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
-    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage)
+    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage, pins)
+
+
+def view_period(
+    warehouse: Warehouse,
+    workspace: Workspace,
+    pins: Mapping[str, Any],
+    periods: Mapping[str, BillingPeriod],
+    valid_to: Mapping[str, datetime],
+) -> None:
+    """Name everything that ``period_usage`` reads, as the pins of a draft have it.
+
+    A level is counted no further than the account is valid; one of an account that left the directory is not counted.
+    """
+    for name, dataset in (("usage", USAGE), ("usage_values", USAGE_VALUES), ("earlier_usage", USAGE)):
+        files = [file for manifest in pins[name].values() for file in manifest_files(workspace, manifest)]
+        warehouse.view_files(name, dataset, files)
+    meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
+    names = [name for name, _ in BILLED_METERS]
+    rows = [tuple(Decimal(meter[name]) if name == "divisor" else meter[name] for name in names) for meter in meters]
+    warehouse.table_rows("billed_meters", BILLED_METERS, rows)
+    known_until = datetime.fromisoformat(pins["levels_until"])
+    bounds = [
+        (account_id, period.start, period.end, min(known_until, period.end, valid_to.get(account_id, period.start)))
+        for account_id, period in periods.items()
+    ]
+    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+
+
+def last_valid_to(directory: AccountDirectory) -> dict[str, datetime]:
+    """Return when the last validity interval of each account ends."""
+    ends: dict[str, datetime] = {}
+    for row in directory.rows:
+        ends[row.account_id] = max(row.valid_to, ends.get(row.account_id, row.valid_to))
+    return ends
+
+
+def pin_billed_meters(workspace: Workspace, meters: Sequence[BilledMeter]) -> str:
+    """Keep how usage is billed in the lake and return its SHA-256."""
+    return pin_file(workspace, canonical_json([{**asdict(m), "divisor": str(m.divisor)} for m in meters]))
+
+
+def _usage(workspace: Workspace, revision: WindowRevision, dataset: Dataset) -> Receipt:
+    receipt = workspace.control_plane.publication(dataset.name, revision.scope, revision.revision)
+    if receipt is None:
+        raise NotReadyError(
+            "rate.usage_missing",
+            f"revision {revision.revision} of window {revision.window_id} has no {dataset.name} yet",
+            ["no period was rated with it; run the step aggregate of this revision first"],
+        )
+    return receipt
+
+
+def _earlier_levels(
+    workspace: Workspace, periods: Mapping[str, BillingPeriod], meters: Sequence[BilledMeter]
+) -> dict[str, Receipt]:
+    """Return the usage of each earlier window that may hold a level which lasts into the period."""
+    if not any(meter.aggregation == Aggregation.TIME_WEIGHTED_SUM for meter in meters):
+        return {}
+    start = min(period.start for period in periods.values())
+    has_levels: dict[str, bool] = {}
+    earlier = {}
+    for revision in workspace.control_plane.accepted_revisions().values():
+        if revision.window_end > start:
+            continue
+        pinned = revision.pins["meters.toml"]
+        if pinned not in has_levels:
+            has_levels[pinned] = any(
+                meter.aggregation is Aggregation.TIME_WEIGHTED_SUM for meter in pinned_meters(workspace, revision)
+            )
+        if has_levels[pinned]:
+            earlier[revision.window_id] = _usage(workspace, revision, USAGE)
+    return earlier
 
 
 def _final_neighbours(workspace: Workspace, period_id: str) -> dict[str, dict[str, str]]:
@@ -169,7 +261,7 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
             if priced.version in {line.price_book_version for line in rated.lines}
         },
         "sql": {"period_usage": Warehouse.sql_hash("period_usage")},
-        "usage": {window_id: receipt.manifest_hash for window_id, receipt in rated.usage.items()},
+        **rated.pins,
     }
     rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in rated.lines]
     with (
