@@ -39,7 +39,7 @@ class Event:
     def row(self) -> tuple[Any, ...]:
         data = f'{{"region":"{self.region}","user":"{self.user}"}}'
         key = (self.source, self.id, self.account_id, "used", self.event_at, self.received_at)
-        return (*key, self.value, data, "usage/a@1", 1)
+        return (*key, self.value, data, "usage/a@1", 1, False)
 
 
 def usage_of_window(
