@@ -44,7 +44,8 @@ def sql_files() -> list[Path]:
     return sorted(_sql_folder().glob("*.sql"))
 
 
-def _sql(query: str) -> str:
+def sql_text(query: str) -> str:
+    """Return the text of an SQL file as it is now."""
     return (_sql_folder() / f"{_identifier(query)}.sql").read_text(encoding="utf-8")
 
 
@@ -71,9 +72,20 @@ def _numbers_fit(relation: str) -> Iterator[None]:
 
 
 class Warehouse:
-    """One DuckDB session over named inputs; a context manager that removes what it spilled."""
+    """One DuckDB session over named inputs; a context manager that removes what it spilled.
 
-    def __init__(self, scratch: Path, memory_limit: str = "2GB", threads: int | None = None) -> None:
+    ``sql`` holds, by query, the texts to run instead of the files of ``sql/``, so that an old revision runs what it
+    ran at the time; a query that is not among them is refused with ``LookupError``.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        memory_limit: str = "2GB",
+        threads: int | None = None,
+        sql: Mapping[str, str] | None = None,
+    ) -> None:
+        self._sql_texts = sql
         self._open = ExitStack()
         self._spill = self._open.enter_context(scratch_folder(scratch, "duckdb"))
         config: dict[str, Any] = {
@@ -131,16 +143,18 @@ class Warehouse:
         finally:
             self.connection.unregister("incoming_rows")
 
-    def build(self, query: str, parameters: Parameters) -> None:
-        """Make a table named like the SQL file, of its rows."""
-        self._drop(query)
+    def build(self, query: str, parameters: Parameters, name: str | None = None) -> None:
+        """Make a table of the rows of the SQL file, named like it unless another name is given."""
+        table = name or query
+        self._drop(table)
         with _numbers_fit(query):
-            self.connection.execute(f"CREATE TEMP TABLE {_identifier(query)} AS {_sql(query)}", _bound(parameters))
+            text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._sql(query)}"
+            self.connection.execute(text, _bound(parameters))
 
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
         with _numbers_fit(query):
-            table = self.connection.sql(_sql(query), params=_bound(parameters)).to_arrow_table()
+            table = self.connection.sql(self._sql(query), params=_bound(parameters)).to_arrow_table()
         return [{column: _in_utc(value) for column, value in row.items()} for row in table.to_pylist()]
 
     def write(self, query: str, parameters: Parameters, to: Path, dataset: Dataset) -> Path:
@@ -151,7 +165,7 @@ class Warehouse:
         bound = {**_bound(parameters), "output_path": str(to)}
         to.parent.mkdir(parents=True, exist_ok=True)
         with _numbers_fit(query):
-            self.connection.execute(f"COPY ({_sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+            self.connection.execute(f"COPY ({self._sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
         return self._checked(to, dataset)
 
     def write_table(self, name: str, to: Path, dataset: Dataset) -> Path:
@@ -191,7 +205,14 @@ class Warehouse:
     @staticmethod
     def sql_hash(query: str) -> str:
         """Return the SHA-256 of an SQL file, to be pinned."""
-        return hashlib.sha256(_sql(query).encode()).hexdigest()
+        return hashlib.sha256(sql_text(query).encode()).hexdigest()
+
+    def _sql(self, query: str) -> str:
+        if self._sql_texts is None:
+            return sql_text(query)
+        if query not in self._sql_texts:
+            raise LookupError(f"the query {query} is not among those given: {', '.join(sorted(self._sql_texts))}")
+        return self._sql_texts[query]
 
     def _relation_of(self, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
         # A folder named event_date=... is our layout; it must not become a column.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import USAGE, USAGE_EVENTS
+from pipeline.core.dataset import USAGE, USAGE_EVENTS, Dataset
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
-from pipeline.steps.deduplicate import revision_pins
-from pipeline.steps.inputs import build_event_quantities, pinned_meters, require_pinned_sql, view_raw_events
+from pipeline.steps.deduplicate import revision_pins, revision_warehouse
+from pipeline.steps.inputs import build_event_quantities, pinned_meters, view_raw_events
 from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -20,14 +21,12 @@ from pipeline.steps.workspace import Workspace
 def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> Receipt:
     """Publish ``usage`` of a window revision, from what the revision pins; the same revision makes the same bytes.
 
-    Any revision can be computed again, however old, as long as the SQL files are those it pins.
+    Any revision can be computed again, however old: its inputs and its SQL are in the lake.
     """
     pinned = find_revision(workspace, window_id, revision)
-    for query in ("event_quantities", "usage"):
-        require_pinned_sql(pinned, query)
     with (
         scratch_folder(workspace.scratch, "aggregate") as folder,
-        Warehouse(workspace.scratch) as warehouse,
+        revision_warehouse(workspace, pinned) as warehouse,
     ):
         view_raw_events(warehouse, workspace, pinned.pins)
         build_event_quantities(
@@ -36,9 +35,14 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
         warehouse.view_files(
             USAGE_EVENTS.name, USAGE_EVENTS, dataset_files(workspace, USAGE_EVENTS, pinned.scope, revision)
         )
-        grain = timedelta(seconds=pinned.pins["grain_seconds"])
-        usage = warehouse.write("usage", {"grain": grain}, folder / "usage.parquet", USAGE)
-        return publish_revision(workspace, USAGE, pinned.scope, revision, [usage], revision_pins(pinned), at)
+        ((dataset, usage),) = computed_usage(warehouse, pinned, folder)
+        return publish_revision(workspace, dataset, pinned.scope, revision, [usage], revision_pins(pinned), at)
+
+
+def computed_usage(warehouse: Warehouse, revision: WindowRevision, folder: Path) -> list[tuple[Dataset, Path]]:
+    """Write the usage of a revision into a folder, from ``usage_events`` and ``event_quantities`` of the session."""
+    grain = timedelta(seconds=revision.pins["grain_seconds"])
+    return [(USAGE, warehouse.write("usage", {"grain": grain}, folder / "usage.parquet", USAGE))]
 
 
 def find_revision(workspace: Workspace, window_id: str, revision: int) -> WindowRevision:

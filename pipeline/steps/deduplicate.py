@@ -6,15 +6,13 @@ is opened. A revision keeps its cutoff and its pins, so running the step again p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
+from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS, Dataset
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import RevisionState, WindowRevision
@@ -26,9 +24,11 @@ from pipeline.steps.inputs import (
     changed_inputs,
     current_pins,
     inputs_hash,
+    pinned_meters,
     table_account_references,
     view_raw_events,
 )
+from pipeline.steps.pinned import pin_sql, pinned_directory, pinned_sql
 from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -54,7 +54,7 @@ def deduplicate(
     _require_collected(workspace, window)
     newest = workspace.control_plane.latest_revision(window.window_id)
     pins = current_pins(workspace, window, newest)
-    with _session(workspace) as (warehouse, folder):
+    with Warehouse(workspace.scratch) as warehouse:
         view_raw_events(warehouse, workspace, pins)
         current = _current_revision(workspace, warehouse, window, newest, pins, include_late)
         states = source_states(workspace, window, current.cutoff_at, pins["raw_event_files"])
@@ -62,19 +62,40 @@ def deduplicate(
         revision = current
         if current is not newest or exceptions:
             candidate = replace(current, state=RevisionState.CANDIDATE)
+            pin_sql(workspace, pins["sql"])
             revision = workspace.control_plane.open_revision(candidate, at, exceptions)
         publish_completeness(workspace, revision, states, at)
-        table_account_references(warehouse, workspace.project.directory)
-        build_event_quantities(warehouse, workspace.project.meters, window)
-        bounds = {"window_start": window.start, "window_end": window.end}
-        tolerance = timedelta(seconds=pins["future_tolerance_seconds"])
-        warehouse.build("excluded_events", {**bounds, "cutoff_at": revision.cutoff_at, "future_tolerance": tolerance})
-        excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
-        billed = warehouse.write("usage_events", bounds, folder / "usage_events.parquet", USAGE_EVENTS)
-        publication_pins = revision_pins(revision)
-        for dataset, file in ((EXCLUDED_EVENTS, excluded), (USAGE_EVENTS, billed)):
-            publish_revision(workspace, dataset, revision.scope, revision.revision, [file], publication_pins, at)
+    with (
+        scratch_folder(workspace.scratch, "deduplicate") as folder,
+        revision_warehouse(workspace, revision) as warehouse,
+    ):
+        for dataset, file in computed_events(workspace, warehouse, revision, folder):
+            publish_revision(workspace, dataset, revision.scope, revision.revision, [file], revision_pins(revision), at)
     return revision
+
+
+def revision_warehouse(workspace: Workspace, revision: WindowRevision) -> Warehouse:
+    """Return a session that runs the SQL that the revision pins, whatever the files of today say."""
+    return Warehouse(workspace.scratch, sql=pinned_sql(workspace, revision.pins["sql"]))
+
+
+def computed_events(
+    workspace: Workspace, warehouse: Warehouse, revision: WindowRevision, folder: Path
+) -> list[tuple[Dataset, Path]]:
+    """Write ``excluded_events`` and ``usage_events`` of a revision into a folder, from its pins alone.
+
+    The session keeps what they were made of: ``raw_events``, ``event_quantities``, ``excluded_events``.
+    """
+    window = BillingWindow(revision.window_start, revision.window_end)
+    bounds = {"window_start": window.start, "window_end": window.end}
+    tolerance = timedelta(seconds=revision.pins["future_tolerance_seconds"])
+    view_raw_events(warehouse, workspace, revision.pins)
+    table_account_references(warehouse, pinned_directory(workspace, revision.pins["accounts.csv"]))
+    build_event_quantities(warehouse, pinned_meters(workspace, revision), window)
+    warehouse.build("excluded_events", {**bounds, "cutoff_at": revision.cutoff_at, "future_tolerance": tolerance})
+    excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
+    billed = warehouse.write("usage_events", bounds, folder / "usage_events.parquet", USAGE_EVENTS)
+    return [(EXCLUDED_EVENTS, excluded), (USAGE_EVENTS, billed)]
 
 
 def revision_pins(revision: WindowRevision) -> dict[str, str]:
@@ -155,12 +176,3 @@ def _cutoff_after_last_receipt(warehouse: Warehouse, window: BillingWindow, poli
     if last_received_at is None:
         return policy_cutoff_at
     return max(policy_cutoff_at, last_received_at + ONE_MICROSECOND)
-
-
-@contextmanager
-def _session(workspace: Workspace) -> Iterator[tuple[Warehouse, Path]]:
-    with (
-        scratch_folder(workspace.scratch, "deduplicate") as folder,
-        Warehouse(workspace.scratch) as warehouse,
-    ):
-        yield warehouse, folder

@@ -17,7 +17,6 @@ from typing import Any
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import AccountDirectory
 from pipeline.core.dataset import INSTANT, RAW_EVENTS
-from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import canonical_json, sha256_hex
 from pipeline.core.meter import Meter, MeterFile
 from pipeline.core.revision import WindowRevision
@@ -48,7 +47,7 @@ ACCOUNT_REFERENCE_COLUMNS = (
 
 
 def current_pins(workspace: Workspace, window: BillingWindow, newest: WindowRevision | None) -> dict[str, Any]:
-    """Return the pins of the window as of now; the project files among them are kept in the lake.
+    """Return the pins of the window as of now; the project files among them are kept in the lake, SQL when it is used.
 
     A directory that maps every event of the window as that of the newest revision did, keeps the pin of
     that one: a customer who joins today makes no new revision of yesterday.
@@ -122,21 +121,6 @@ def changed_inputs(before: Pins, after: Pins) -> str:
         if name.endswith("_seconds") and before[name] != after[name]
     ]
     return ", ".join(changes)
-
-
-def require_pinned_sql(revision: WindowRevision, query: str) -> None:
-    """Refuse to compute a revision with another SQL file than it pins: it would not be that revision."""
-    pinned, actual = revision.pins["sql"][query], Warehouse.sql_hash(query)
-    if pinned != actual:
-        raise PublicationError(
-            "revision.sql_changed",
-            f"sql/{query}.sql is not the file that revision {revision.revision} was opened with",
-            [
-                f"window {revision.window_id}",
-                f"expected SHA-256 {pinned}, got {actual}",
-                "run the window again to open a revision with this file, or check out the version it was opened with",
-            ],
-        )
 
 
 def pinned_meters(workspace: Workspace, revision: WindowRevision) -> tuple[Meter, ...]:
