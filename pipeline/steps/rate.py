@@ -7,41 +7,44 @@ as ``line_items`` of the period; nothing is issued here.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from pipeline import __version__
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
-from pipeline.core.manifest import Receipt, sha256_hex
-from pipeline.core.project import PricedBook
+from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.core.project import PricedBook, book_on
 from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_account_rows
+from pipeline.steps.pinned import pin_sql, pinned_directory, pinned_price_books, pinned_sql
 from pipeline.steps.publish import dataset_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+RATE_QUERIES = ("period_usage",)
 ACCOUNT_PERIODS = (("account_id", "VARCHAR"), ("period_start", INSTANT), ("period_end", INSTANT))
 
 
 @dataclass(frozen=True, slots=True)
 class RatedPeriod:
-    """The line items of a period, and the window revisions and usage (by window) that they come from."""
+    """The line items of a period, the window revisions and usage (by window) they come from, each account's zone."""
 
     period_id: str
     lines: tuple[LineItem, ...]
     revisions: tuple[WindowRevision, ...]
     usage: Mapping[str, Receipt]
+    time_zones: Mapping[str, str]
 
 
 def rate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> list[Receipt]:
@@ -105,14 +108,41 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
         files += dataset_files(workspace, USAGE, revision.scope, revision.revision)
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
-    with Warehouse(workspace.scratch) as warehouse:
-        warehouse.view_files(USAGE.name, USAGE, files)
-        rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
-        warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
-        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
     project = workspace.project
-    lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
-    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage)
+    with Warehouse(workspace.scratch) as warehouse:
+        usage_rows = period_usage(warehouse, files, periods)
+    lines = rate_usage(usage_rows, period_id, project.directory.accounts(), project.price_book_on)
+    time_zones = {account_id: period.time_zone for account_id, period in periods.items()}
+    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage, time_zones)
+
+
+def period_usage(
+    warehouse: Warehouse, usage_files: Sequence[Path], periods: Mapping[str, BillingPeriod]
+) -> list[PeriodUsage]:
+    """Return what each account used of each SKU in its period, from the usage of windows."""
+    warehouse.view_files(USAGE.name, USAGE, usage_files)
+    rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
+    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+    return [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+
+
+def write_lines(warehouse: Warehouse, lines: Iterable[LineItem], folder: Path) -> Path:
+    """Write line items as a file of ``line_items``."""
+    rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in lines]
+    warehouse.table_rows(LINE_ITEMS.name, LINE_ITEMS.columns, rows)
+    return warehouse.write_table(LINE_ITEMS.name, folder / "line_items.parquet", LINE_ITEMS)
+
+
+def pinned_lines(workspace: Workspace, draft: Manifest, usage_files: Mapping[str, Sequence[Path]]) -> list[LineItem]:
+    """Return the line items of a published draft once more, from its pins and the usage files of each window."""
+    period_id = draft.scope.removeprefix("period=")
+    time_zones = json.loads(workspace.lake.get_bytes(f"pins/{draft.pins['time_zones']}"))
+    periods = {account_id: billing_period(period_id, time_zone) for account_id, time_zone in time_zones.items()}
+    books = pinned_price_books(workspace, draft.pins["price_books"])
+    with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
+        usage_rows = period_usage(warehouse, [file for files in usage_files.values() for file in files], periods)
+    accounts = pinned_directory(workspace, draft.pins["accounts.csv"]).accounts()
+    return rate_usage(usage_rows, period_id, accounts, lambda day: book_on(books, day))
 
 
 def _final_neighbours(workspace: Workspace, period_id: str) -> dict[str, dict[str, str]]:
@@ -162,22 +192,20 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
         )
     pins = {
         "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
-        "code_version": __version__,
         "price_books": {
             priced.version: pin_file(workspace, _price_book_file(workspace, priced))
             for priced in workspace.project.price_books
             if priced.version in {line.price_book_version for line in rated.lines}
         },
-        "sql": {"period_usage": Warehouse.sql_hash("period_usage")},
+        "sql": pin_sql(workspace, RATE_QUERIES),
+        "time_zones": pin_file(workspace, canonical_json(dict(rated.time_zones))),
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in rated.usage.items()},
     }
-    rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in rated.lines]
     with (
         scratch_folder(workspace.scratch, "rate") as folder,
         Warehouse(workspace.scratch) as warehouse,
     ):
-        warehouse.table_rows(LINE_ITEMS.name, LINE_ITEMS.columns, rows)
-        draft = warehouse.write_table(LINE_ITEMS.name, folder / "line_items.parquet", LINE_ITEMS)
+        draft = write_lines(warehouse, rated.lines, folder)
         return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
 
 

@@ -25,7 +25,14 @@ from pipeline.core.reconciliation import (
     window_controls,
 )
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.control_totals import drafted_totals, pin_accounts, pins_of_reconciliation, revision_totals
+from pipeline.steps.control_totals import (
+    DRAFT_QUERIES,
+    drafted_totals,
+    pin_accounts,
+    pins_of_reconciliation,
+    revision_totals,
+)
+from pipeline.steps.pinned import pin_sql
 from pipeline.steps.publish import manifest_files, publish_next, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -63,7 +70,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         raise NotReadyError(
             "reconcile.not_rated", f"period {period_id} has no line items", ["rate the period before it is closed"]
         )
-    pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}}
+    pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}, "sql": pin_sql(ws, DRAFT_QUERIES)}
     totals = drafted_totals(ws, pins)
     line_item_amounts = {(account.account_id, account.currency): account.amount for account in totals.accounts}
     invoice_amounts = {(invoice.account_id, invoice.currency): invoice.total for invoice in invoices}
