@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -28,7 +28,10 @@ from pipeline.core.errors import BillingError, InputError, NotReadyError
 from pipeline.core.window import parse_window
 
 if TYPE_CHECKING:
+    from pipeline.core.window import BillingWindow
+    from pipeline.steps.rerun import RerunResult
     from pipeline.steps.run import LeftOutWindow, WindowResult
+    from pipeline.steps.workspace import Workspace
 
 T = TypeVar("T")
 DEFECT = 3
@@ -54,6 +57,7 @@ ProjectOption = Annotated[
         "--project", help="Folder of the billing project; default: $BILLING_PROJECT, else the current folder."
     ),
 ]
+WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of sentences.")]
 
 
@@ -198,10 +202,9 @@ def run(
         raise InputError("cli.wrong_option", "--accept-incomplete is about one --window, which somebody looked at", [])
     workspace = open_workspace(settings.project_folder(project))
     if window is not None:
-        length = workspace.project.settings.window.length
         result = run_window(
             workspace,
-            _parse(window, "--window", lambda text: parse_window(text, length)),
+            _window(workspace, window),
             _now(),
             _progress(as_json),
             include_late=include_late,
@@ -240,6 +243,71 @@ def _say_window(result: WindowResult | LeftOutWindow) -> None:
         typer.echo(f"  late events wait for the next revision: billing run --window {result.window_id} --include-late")
 
 
+@app.command(epilog="Example: billing rerun --window 2026-01-15 --revision 1 --project my-billing")
+def rerun(
+    window: WindowOption,
+    revision: Annotated[int | None, typer.Option(min=1, help="Which revision; default: the newest.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute a revision again from its pinned inputs, beside the lake, and compare: exit code 0 says identical.
+
+    Exit code 1 shows the first rows that differ. What the project says by now plays no part.
+    """
+    from pipeline.steps.rerun import rerun as rerun_step
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project))
+    result = rerun_step(workspace, _window(workspace, window).window_id, revision)
+    if as_json:
+        _print_json(result)
+    else:
+        for line in _rerun_lines(result):
+            typer.echo(line)
+    if not result.is_identical:
+        raise typer.Exit(NotReadyError.exit_code)
+
+
+def _rerun_lines(result: RerunResult) -> list[str]:
+    verdict = "identical" if result.is_identical else "NOT identical"
+    lines = [f"window {result.window_id} revision {result.revision}: {verdict}"]
+    table = [
+        (f"{one.dataset} {one.scope}", f"{one.row_count_published:,} rows", one.content_hash_computed)
+        for one in result.datasets
+    ]
+    lines += [f"  {line}" for line in _table(table, right=(1,))]
+    for one in result.datasets:
+        if one.is_identical:
+            continue
+        lines.append(f"{one.dataset} {one.scope}: published {one.row_count_published:,} rows, content hash")
+        lines.append(f"  {one.content_hash_published}; computed now {one.row_count_computed:,} rows, content hash")
+        lines.append(f"  {one.content_hash_computed}; the first rows that differ:")
+        for difference in one.differences:
+            lines += [
+                f"  published  {_row_text(difference.published)}",
+                f"  computed   {_row_text(difference.computed)}",
+            ]
+    for name, (then, now) in result.changed_versions.items():
+        lines.append(f"computed with {name} {then} then, {now} now")
+    return [*lines, f"{result.verified_file_count:,} published files verified"]
+
+
+def _row_text(row: Mapping[str, Any] | None) -> str:
+    return "no such row" if row is None else json.dumps(_as_json(row), ensure_ascii=False)
+
+
+def _table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Return rows of texts as aligned lines; the columns ``right`` are numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 @app.command(epilog="Example: billing close --period 2026-01 --project my-billing")
 def close(
     period: Annotated[str, typer.Option(help="The billing period, such as 2026-01.")],
@@ -263,7 +331,7 @@ def close(
 
 @app.command(epilog="Example: billing report --window 2026-01-15 --project my-billing")
 def report(
-    window: Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")],
+    window: WindowOption,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -272,9 +340,7 @@ def report(
     from pipeline.steps.workspace import open_workspace
 
     workspace = open_workspace(settings.project_folder(project))
-    billing_window = _parse(
-        window, "--window", lambda text: parse_window(text, workspace.project.settings.window.length)
-    )
+    billing_window = _window(workspace, window)
     revision = workspace.control_plane.latest_revision(billing_window.window_id)
     if revision is None:
         raise NotReadyError(
@@ -402,6 +468,10 @@ def _status_value(name: str, value: Any) -> str:
 
 def _scalars(item: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in item.items() if not isinstance(value, list)]
+
+
+def _window(workspace: Workspace, text: str, option: str = "--window") -> BillingWindow:
+    return _parse(text, option, lambda name: parse_window(name, workspace.project.settings.window.length))
 
 
 def _parse(text: str, option: str, parse: Callable[[str], T]) -> T:

@@ -154,8 +154,7 @@ class Warehouse:
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
         with _numbers_fit(query):
-            table = self.connection.sql(self._sql(query), params=_bound(parameters)).to_arrow_table()
-        return [{column: _in_utc(value) for column, value in row.items()} for row in table.to_pylist()]
+            return _rows(self.connection.sql(self._sql(query), params=_bound(parameters)))
 
     def write(self, query: str, parameters: Parameters, to: Path, dataset: Dataset) -> Path:
         """Write the rows of the SQL file, in its order, as Parquet: the same rows make the same bytes.
@@ -201,6 +200,29 @@ class Warehouse:
             row_count, upper, lower = (int(total) for total in totals[0])
         columns = [[name, sql_type] for name, sql_type in dataset.columns]
         return row_count, sha256_hex(canonical_json([dataset.name, columns, row_count, str(upper), str(lower)]))
+
+    def differing_rows(
+        self, dataset: Dataset, paths: Sequence[Path], other_paths: Sequence[Path], rows_max: int
+    ) -> list[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+        """Return the first keys, in the dataset's order, whose rows differ between two sets of files, with both rows.
+
+        A row that is on one side only, or there more often, is paired with None.
+        """
+        columns, key = ", ".join(dataset.column_names), ", ".join(dataset.key)
+        sides = []
+        for mine, others in ((paths, other_paths), (other_paths, paths)):
+            self.view_files("rows_of_one", dataset, mine)
+            self.view_files("rows_of_other", dataset, others)
+            only = f"(SELECT {columns} FROM rows_of_one EXCEPT ALL SELECT {columns} FROM rows_of_other)"  # noqa: S608
+            found = self.connection.sql(f"SELECT * FROM {only} ORDER BY {key} LIMIT {rows_max}")  # noqa: S608
+            sides.append(
+                [{k: _in_utc(value) for k, value in row.items()} for row in found.to_arrow_table().to_pylist()]
+            )
+            self._drop("rows_of_one")
+            self._drop("rows_of_other")
+        keyed = [{tuple(row[column] for column in dataset.key): row for row in side} for side in sides]
+        keys = sorted({*keyed[0], *keyed[1]}, key=lambda key: [(value is not None, value) for value in key])
+        return [(keyed[0].get(key), keyed[1].get(key)) for key in keys[:rows_max]]
 
     @staticmethod
     def sql_hash(query: str) -> str:
@@ -275,6 +297,11 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(item)
     else:
         yield value
+
+
+def _rows(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+    rows = relation.to_arrow_table().to_pylist()
+    return [{column: _in_utc(value) for column, value in row.items()} for row in rows]
 
 
 def _in_utc(value: Any) -> Any:

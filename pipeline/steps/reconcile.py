@@ -53,7 +53,7 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
         )
     controls = window_controls(revision_totals(ws, found, pins).totals)
     with scratch_folder(ws.scratch, "reconcile") as folder:
-        file = _write(ws, controls, folder)
+        file = write_controls(ws, controls, folder)
         receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
     require_reconciled(controls, f"window {window_id} revision {revision}")
     return receipt
@@ -87,7 +87,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         *invoice_controls(period_id, invoiced),
     ]
     with scratch_folder(ws.scratch, "reconcile") as folder:
-        receipt = publish_next(ws, RECONCILIATION, scope, _write(ws, controls, folder), pins, at)
+        receipt = publish_next(ws, RECONCILIATION, scope, write_controls(ws, controls, folder), pins, at)
     require_reconciled(controls, f"period {period_id}")
     return receipt
 
@@ -111,7 +111,8 @@ def _control(row: Mapping[str, Any]) -> Control:
     )
 
 
-def _write(ws: Workspace, controls: Sequence[Control], folder: Path) -> Path:
+def write_controls(ws: Workspace, controls: Sequence[Control], folder: Path) -> Path:
+    """Write controls as a file of ``reconciliation``."""
     rows = [
         (
             control.control.value,
