@@ -308,6 +308,7 @@ def test_another_version_of_an_engine_makes_no_new_revision_and_is_named_by_a_re
     current = run_window(accepted, WINDOW, AT, lambda _: None)
 
     assert (current.revision, current.is_new) == (1, False)
+    assert rate_period(accepted, "2026-01", AT, None).revision == 1
     assert files_of(accepted) == before
     result = rerun(accepted, WINDOW.window_id)
     assert result.is_identical
