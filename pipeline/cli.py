@@ -24,6 +24,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline import settings
+from pipeline.core.change import totals_of
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import BillingError, InputError, NotReadyError
 from pipeline.core.window import parse_window
@@ -40,7 +41,7 @@ DEFECT = 3
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
 WINDOWS_SHOWN_MAX = 30
-CHANGES_SHOWN_MAX = 100
+CHANGES_SHOWN_MAX = 20
 
 app = typer.Typer(
     name="billing",
@@ -383,16 +384,17 @@ def _diff_lines(result: WindowDiff) -> list[str]:
     if not result.changes:
         return [f"{title}: no quantity changed"]
     header = ["account", "SKU", "unit", "from", "to", "change", *(cause.replace("_", " ") for cause in result.causes)]
+    shown = [*totals_of(result.changes), *result.changes[:CHANGES_SHOWN_MAX]]
     rows = [
         [
-            *(change.account_id, change.sku, change.unit),
+            *(change.account_id or "all", change.sku, change.unit),
             *(plain_text(change.quantity_from), plain_text(change.quantity_to), _signed(change.change)),
             *(_signed(change.parts.get(cause, Decimal(0))) for cause in result.causes),
         ]
-        for change in result.changes
+        for change in shown
     ]
-    more = len(rows) - CHANGES_SHOWN_MAX
-    table = _table([header, *rows[:CHANGES_SHOWN_MAX]], right=range(3, len(header)))
+    more = len(result.changes) - CHANGES_SHOWN_MAX
+    table = _table([header, *rows], right=range(3, len(header)))
     return [title, *table, *([f"and {more:,} more, see --json"] if more > 0 else [])]
 
 

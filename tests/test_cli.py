@@ -126,6 +126,8 @@ def test_a_rerun_says_identical_and_a_diff_says_what_changed_and_why(tmp_path: P
     assert changed.stdout.splitlines() == [
         "window 2026-01-15, revision 1 to 2",
         "account  SKU           unit           from            to  change  late events",
+        "all      requests      requests          1             2      +1           +1",
+        "all      tokens-input  tokens    0.0000001  1000.0000001   +1000        +1000",
         "acct-1   requests      requests          1             2      +1           +1",
         "acct-1   tokens-input  tokens    0.0000001  1000.0000001   +1000        +1000",
     ]

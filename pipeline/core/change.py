@@ -104,3 +104,23 @@ def waterfall(causes: Sequence[str], states: Sequence[Quantities]) -> list[Quant
         if parts:
             changes.append(QuantityChange(*key, quantities[0], quantities[-1], change, parts))
     return changes
+
+
+def totals_of(changes: Iterable[QuantityChange]) -> list[QuantityChange]:
+    """Return the changes of all accounts together, by SKU and unit; the account of a total is empty."""
+    of_sku: dict[tuple[str, str], list[QuantityChange]] = {}
+    for change in changes:
+        of_sku.setdefault((change.sku, change.unit), []).append(change)
+    totals = []
+    for (sku, unit), together in sorted(of_sku.items()):
+        parts: dict[str, Decimal] = {}
+        with exact():
+            for cause, part in (item for change in together for item in change.parts.items()):
+                parts[cause] = parts.get(cause, Decimal(0)) + part
+            quantities = [sum(side, Decimal(0)) for side in zip(*map(_quantities, together), strict=True)]
+        totals.append(QuantityChange("", sku, unit, *quantities, parts))
+    return totals
+
+
+def _quantities(change: QuantityChange) -> tuple[Decimal, Decimal, Decimal]:
+    return change.quantity_from, change.quantity_to, change.change

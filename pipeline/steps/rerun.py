@@ -83,7 +83,7 @@ def rerun(workspace: Workspace, window_id: str, revision: int | None = None) -> 
                 f"revision {found.revision} of window {found.window_id} has published no usage",
                 [f"it is {found.state.value}; there is nothing to compare with"],
             )
-        manifests = {name: _manifest(ws, receipt) for name, receipt in published.items()}
+        manifests = {name: read_manifest(ws, receipt.manifest_hash) for name, receipt in published.items()}
         computed = _computed(ws, found, manifests, folder)
         compared = tuple(
             _compare(ws, published[name], manifests[name], computed.get(name, [])) for name in sorted(published)
@@ -154,14 +154,6 @@ def _published(ws: Workspace, revision: WindowRevision) -> list[Receipt]:
     return published
 
 
-def _manifest(ws: Workspace, receipt: Receipt) -> Manifest:
-    """Return the manifest of a publication after each of its files was verified against its hash."""
-    manifest = read_manifest(ws, receipt.manifest_hash)
-    for file in manifest.files:
-        ws.lake.local_file(file.path)
-    return manifest
-
-
 def _computed(
     ws: Workspace, revision: WindowRevision, manifests: Mapping[tuple[str, str], Manifest], folder: Path
 ) -> dict[tuple[str, str], list[Path]]:
@@ -190,6 +182,7 @@ def _computed(
 
 
 def _files(ws: Workspace, manifest: Manifest) -> list[Path]:
+    """Return the files of a manifest, each verified against its hash."""
     return [ws.lake.local_file(file.path) for file in manifest.files]
 
 

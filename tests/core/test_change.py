@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.core.change import CAUSE_OF_REASON, SETTINGS, Cause, cause_of, causes_in_order, waterfall
+from pipeline.core.change import CAUSE_OF_REASON, SETTINGS, Cause, cause_of, causes_in_order, totals_of, waterfall
 from pipeline.core.money import exact
 from pipeline.core.reason import ExclusionReason
 
@@ -45,6 +45,17 @@ def test_a_change_that_came_back_is_shown_with_both_of_its_parts() -> None:
 
 def test_a_quantity_that_never_changed_is_left_out() -> None:
     assert waterfall(["late_events"], [{("a", "s", "u"): Decimal(5)}, {("a", "s", "u"): Decimal(5)}]) == []
+
+
+def test_a_total_is_the_sum_of_its_accounts_by_sku_and_unit() -> None:
+    first = {("a", "calls", "call"): Decimal(5), ("b", "calls", "call"): Decimal(10**28), ("a", "gb", "GB"): Decimal(1)}
+    last = {("a", "calls", "call"): Decimal(7), ("b", "calls", "call"): Decimal("0.000000001")}
+
+    gb, calls = sorted(totals_of(waterfall(["voids"], [first, last])), key=lambda total: total.sku, reverse=True)
+
+    assert (gb.account_id, gb.sku, gb.change, gb.parts) == ("", "gb", -1, {"voids": -1})
+    assert (calls.quantity_from, calls.quantity_to) == (10**28 + 5, Decimal("7.000000001"))
+    assert calls.change == calls.parts["voids"] == Decimal("-9999999999999999999999999997.999999999")
 
 
 def test_states_and_causes_that_do_not_fit_are_a_mistake() -> None:

@@ -16,6 +16,7 @@ from pipeline.adapters.object_store import ObjectStore
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION, USAGE
 from pipeline.core.errors import NotReadyError, PublicationError
 from pipeline.steps.collect import collect
+from pipeline.steps.control_totals import pins_of_reconciliation
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.publish import dataset_files, read_manifest, store_manifest
 from pipeline.steps.rate import rate_period
@@ -266,6 +267,21 @@ def test_a_lake_in_a_bucket_is_read_from_the_bucket_and_not_from_staged_copies(
     with pytest.raises(PublicationError) as refused:
         rerun(ws, WINDOW.window_id)
     assert refused.value.code == "lake.content_changed"
+
+
+def test_a_reconciliation_meters_events_by_the_sql_of_the_revision(
+    night: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql = Path(shutil.copytree(warehouse_module._sql_folder(), tmp_path / "sql"))
+    for query in ("event_quantities", "usage_totals"):
+        (sql / f"{query}.sql").write_text((sql / f"{query}.sql").read_text() + "-- newer\n")
+    monkeypatch.setattr(warehouse_module, "_sql_folder", lambda: sql)
+    revision = revision_of(night)
+
+    pinned = pins_of_reconciliation(night, revision)["sql"]
+
+    assert pinned["event_quantities"] == revision.pins["sql"]["event_quantities"]
+    assert pinned["usage_totals"] == warehouse_module.Warehouse.sql_hash("usage_totals")
 
 
 # ---- the run manifest ----
