@@ -117,10 +117,8 @@ def totals_of(changes: Iterable[QuantityChange]) -> list[QuantityChange]:
         with exact():
             for cause, part in (item for change in together for item in change.parts.items()):
                 parts[cause] = parts.get(cause, Decimal(0)) + part
-            quantities = [sum(side, Decimal(0)) for side in zip(*map(_quantities, together), strict=True)]
-        totals.append(QuantityChange("", sku, unit, *quantities, parts))
+            quantity_from = sum((change.quantity_from for change in together), Decimal(0))
+            quantity_to = sum((change.quantity_to for change in together), Decimal(0))
+            total = QuantityChange("", sku, unit, quantity_from, quantity_to, quantity_to - quantity_from, parts)
+        totals.append(total)
     return totals
-
-
-def _quantities(change: QuantityChange) -> tuple[Decimal, Decimal, Decimal]:
-    return change.quantity_from, change.quantity_to, change.change
