@@ -6,39 +6,26 @@
 --          $window_end    TIMESTAMPTZ  end of the billing window (exclusive)
 --
 -- Sums that tie could still hide one event lost and another taken twice. So each raw event is looked up
--- by its place in the files, and counted as accounted for when it has one outcome: not none, not two.
+-- by its place in the files, and counted as accounted for when it is billed, or excluded once.
 
 WITH
 
-window_events AS (
+excluded_places AS (
     SELECT
         object_id,
-        line_number
-    FROM raw_events
-    WHERE
-        event_at >= $window_start
-        AND event_at < $window_end
-),
-
-outcomes AS (
-    SELECT
-        object_id,
-        line_number
-    FROM usage_events
-    UNION ALL
-    SELECT
-        object_id,
-        line_number
+        line_number,
+        COUNT(*) AS row_count
     FROM excluded_events
+    GROUP BY object_id, line_number
 ),
 
-places_with_one_outcome AS (
-    SELECT
-        object_id,
-        line_number
-    FROM outcomes
-    GROUP BY object_id, line_number
-    HAVING COUNT(*) = 1
+window_events AS (
+    SELECT excluded_places.row_count
+    FROM raw_events
+    LEFT JOIN excluded_places USING (object_id, line_number)
+    WHERE
+        raw_events.event_at >= $window_start
+        AND raw_events.event_at < $window_end
 )
 
 SELECT
@@ -47,6 +34,6 @@ SELECT
     (
         SELECT COUNT(*)
         FROM window_events
-        INNER JOIN places_with_one_outcome USING (object_id, line_number)
+        WHERE row_count IS NULL OR row_count = 1
     ) AS accounted_once_count
 ORDER BY window_event_count

@@ -1,7 +1,8 @@
 -- excluded_events: one row per raw event of the window that is not billed in this revision, and why.
 --
 -- Grain:   object_id, line_number
--- Reads:   raw_events, event_quantities, account_references
+-- Reads:   raw_events, event_quantities, meters, account_references,
+--          account_fallbacks, neighbours, withdrawals, withdrawal_types
 -- Params:  $window_start      TIMESTAMPTZ  first instant of the billing window (inclusive)
 --          $window_end        TIMESTAMPTZ  end of the billing window (exclusive)
 --          $cutoff_at         TIMESTAMPTZ  receipt at or after it is late (exclusive)
@@ -11,11 +12,13 @@
 -- the files breaks ties: the same raw files give the same rows, in whatever order they are read. A copy
 -- whose event time was ahead of its receipt gives way to one that came when the time was right. Copies
 -- are dropped before anything else is asked, so a key is billed or excluded once, never both.
--- Of the reasons that hold for a standing copy, the first in this order is given.
+-- Of the reasons that hold for an event, the first in this order is given.
+-- Most keys occur once. Only keys whose 64-bit hash occurs twice are compared, and then exactly: two keys
+-- of one hash cost a comparison and never an event. The events that are billed are not written again.
 
 WITH
 
-window_events AS (
+window_events AS NOT MATERIALIZED (
     SELECT
         object_id,
         line_number,
@@ -26,31 +29,26 @@ window_events AS (
         event_at,
         received_at,
         quantity,
-        data
+        data,
+        -- In whole numbers: adding to an instant goes through the calendar, which takes longer than the rest.
+        EPOCH_US(event_at) - EPOCH_US(received_at)
+        > EPOCH_US(CAST($future_tolerance AS INTERVAL)) AS is_in_the_future
     FROM raw_events
     WHERE
         event_at >= $window_start
         AND event_at < $window_end
 ),
 
--- Most keys occur once; only the others are worth sorting.
-repeated_keys AS (
-    SELECT
-        source,
-        id
+repeated_hashes AS (
+    SELECT HASH(source, id) AS key_hash
     FROM window_events
-    GROUP BY source, id
+    GROUP BY key_hash
     HAVING COUNT(*) > 1
 ),
 
-repeated_events AS (
+candidate_copies AS (
     SELECT
-        window_events.object_id,
-        window_events.line_number,
-        window_events.source,
-        window_events.id,
-        window_events.received_at,
-        window_events.event_at > window_events.received_at + $future_tolerance AS is_in_the_future,
+        window_events.*,
         -- Compared as one value, in which null equals null.
         {
             'type': window_events.type,
@@ -60,83 +58,121 @@ repeated_events AS (
             'data': window_events.data
         } AS event_content
     FROM window_events
-    INNER JOIN repeated_keys USING (source, id)
+    SEMI JOIN repeated_hashes ON HASH(window_events.source, window_events.id) = repeated_hashes.key_hash
 ),
 
 ranked_copies AS (
     SELECT
-        object_id,
-        line_number,
-        event_content,
+        *,
         ROW_NUMBER() OVER by_receipt AS copy_number,
         FIRST_VALUE(object_id) OVER by_receipt AS winner_object_id,
         FIRST_VALUE(line_number) OVER by_receipt AS winner_line_number,
         FIRST_VALUE(event_content) OVER by_receipt AS winner_content
-    FROM repeated_events
+    FROM candidate_copies
     WINDOW
         by_receipt AS (PARTITION BY source, id ORDER BY is_in_the_future, received_at, object_id, line_number)
 ),
 
-later_copies AS (
+-- A type with a meter that has no filter needs no look at the single event.
+metered_types AS (
     SELECT
-        object_id,
-        line_number,
-        winner_object_id,
-        winner_line_number,
-        CASE
-            WHEN event_content = winner_content THEN 'exact_duplicate'
-            ELSE 'conflicting_duplicate'
-        END AS reason
-    FROM ranked_copies
-    WHERE copy_number > 1
+        event_type,
+        BOOL_OR(LEN(filters) = 0) AS has_meter_of_every_event
+    FROM meters
+    GROUP BY event_type
 ),
 
-metered_events AS (
-    SELECT
-        object_id,
-        line_number,
-        BOOL_OR(quantity IS NULL) AS has_unreadable_quantity
-    FROM event_quantities
-    GROUP BY object_id, line_number
+fallbacks_of_any_source AS (
+    SELECT account_id
+    FROM account_fallbacks
+    WHERE source IS NULL
 ),
 
-owned_events AS (
+unreadable_events AS (
     SELECT DISTINCT
-        window_events.object_id,
-        window_events.line_number
+        object_id,
+        line_number
+    FROM event_quantities
+    WHERE quantity IS NULL
+),
+
+judged_events AS (
+    SELECT
+        window_events.*,
+        CASE
+            WHEN window_events.received_at >= $cutoff_at THEN 'late'
+            WHEN NOT withdrawal_types.replaces THEN 'withdrawal'
+            WHEN window_events.is_in_the_future THEN 'in_the_future'
+            WHEN
+                account_references.account_id IS NULL
+                AND account_fallbacks.account_id IS NULL
+                AND (SELECT COUNT(*) FROM fallbacks_of_any_source) = 0
+                THEN 'orphaned_account'
+            WHEN metered_types.event_type IS NULL THEN 'unknown_sku'
+        END AS reason
     FROM window_events
-    INNER JOIN account_references
+    LEFT JOIN withdrawal_types ON window_events.type = withdrawal_types.event_type
+    LEFT JOIN metered_types ON window_events.type = metered_types.event_type
+    LEFT JOIN account_fallbacks ON window_events.source = account_fallbacks.source
+    LEFT JOIN account_references
         ON
             window_events.subject = account_references.reference
             AND window_events.event_at >= account_references.valid_from
             AND window_events.event_at < account_references.valid_to
 ),
 
-judged_events AS (
+found_reasons AS (
     SELECT
-        window_events.object_id,
-        window_events.line_number,
-        window_events.source,
-        window_events.id,
-        window_events.type,
-        window_events.subject,
-        window_events.event_at,
-        window_events.received_at,
-        later_copies.winner_object_id,
-        later_copies.winner_line_number,
-        CASE
-            WHEN later_copies.reason IS NOT NULL THEN later_copies.reason
-            WHEN window_events.received_at >= $cutoff_at THEN 'late'
-            WHEN window_events.event_at > window_events.received_at + $future_tolerance
-                THEN 'in_the_future'
-            WHEN owned_events.object_id IS NULL THEN 'orphaned_account'
-            WHEN metered_events.object_id IS NULL THEN 'unknown_sku'
-            WHEN metered_events.has_unreadable_quantity THEN 'unreadable_quantity'
-        END AS reason
+        window_events.*,
+        1 AS reason_order,
+        'conflicting_duplicate' AS reason,
+        neighbours.object_id AS winner_object_id,
+        neighbours.line_number AS winner_line_number
     FROM window_events
-    LEFT JOIN later_copies USING (object_id, line_number)
-    LEFT JOIN owned_events USING (object_id, line_number)
-    LEFT JOIN metered_events USING (object_id, line_number)
+    INNER JOIN neighbours ON window_events.source = neighbours.source AND window_events.id = neighbours.id
+    UNION ALL BY NAME
+    SELECT
+        * EXCLUDE (event_content, winner_content, copy_number),
+        2 AS reason_order,
+        CASE
+            WHEN event_content = winner_content THEN 'exact_duplicate'
+            ELSE 'conflicting_duplicate'
+        END AS reason
+    FROM ranked_copies
+    WHERE copy_number > 1
+    UNION ALL BY NAME
+    SELECT
+        window_events.*,
+        3 AS reason_order,
+        'voided' AS reason,
+        withdrawals.object_id AS winner_object_id,
+        withdrawals.line_number AS winner_line_number
+    FROM window_events
+    INNER JOIN withdrawals
+        ON window_events.source = withdrawals.target_source AND window_events.id = withdrawals.target_id
+    WHERE withdrawals.received_at < $cutoff_at
+    UNION ALL BY NAME
+    SELECT
+        *,
+        4 AS reason_order
+    FROM judged_events
+    WHERE reason IS NOT NULL
+    UNION ALL BY NAME
+    SELECT
+        window_events.*,
+        5 AS reason_order,
+        'unknown_sku' AS reason
+    FROM window_events
+    SEMI JOIN metered_types
+        ON window_events.type = metered_types.event_type AND NOT metered_types.has_meter_of_every_event
+    ANTI JOIN event_quantities USING (object_id, line_number)
+    UNION ALL BY NAME
+    SELECT
+        window_events.*,
+        6 AS reason_order,
+        'unreadable_quantity' AS reason
+    FROM window_events
+    SEMI JOIN unreadable_events USING (object_id, line_number)
 )
 
 SELECT
@@ -148,9 +184,17 @@ SELECT
     subject,
     event_at,
     received_at,
-    reason,
-    winner_object_id,
-    winner_line_number
-FROM judged_events
-WHERE reason IS NOT NULL
+    ARG_MIN(reason, reason_order) AS reason,
+    ARG_MIN_NULL(winner_object_id, reason_order) AS winner_object_id,
+    ARG_MIN_NULL(winner_line_number, reason_order) AS winner_line_number
+FROM found_reasons
+GROUP BY
+    object_id,
+    line_number,
+    source,
+    id,
+    type,
+    subject,
+    event_at,
+    received_at
 ORDER BY object_id, line_number

@@ -81,6 +81,7 @@ def event(**changed: Any) -> dict[str, Any]:
         "data": '{"tokens":"5"}',
         "object_id": "usage/a.ndjson@0123456789ab",
         "line_number": 1,
+        "has_fallback_account": False,
     }
     return {**good, **changed}
 

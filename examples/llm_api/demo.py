@@ -177,7 +177,8 @@ def _bill_late_windows(airflow: OneProcessAirflow, collected: DagRunResult, cuto
 
 
 def _gather(workspace: Workspace, closed: dict[str, Any], result: DemoResult) -> None:
-    from pipeline.core.dataset import EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE_EVENTS
+    from pipeline.core.dataset import EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION
+    from pipeline.steps.outcomes import published_outcomes
 
     result.totals = {currency: Decimal(total) for currency, total in closed["totals"].items()}
     result.invoice_count = closed["invoices"]
@@ -190,7 +191,8 @@ def _gather(workspace: Workspace, closed: dict[str, Any], result: DemoResult) ->
         report = workspace.out / "reports" / f"{night.window_id}-r{revision.revision}.html"
         result.reports[night.window_id] = str(report)
         result.excluded.update(row["reason"] for row in _rows(workspace, EXCLUDED_EVENTS, revision))
-        result.billed_event_count += len(_rows(workspace, USAGE_EVENTS, revision))
+        outcomes = published_outcomes(workspace, revision)
+        result.billed_event_count += outcomes.billed_event_count if outcomes else 0
         _gather_controls(_rows(workspace, RECONCILIATION, revision), result)
     result.of_no_window = _of_no_window(workspace)
     _gather_controls(_newest_rows(workspace, RECONCILIATION, f"period={PERIOD}"), result)

@@ -267,10 +267,12 @@ class ControlPlane:
         with self._read() as connection:
             return [UnclaimedObject(*row) for row in connection.execute(select(t.unclaimed_objects).order_by("key"))]
 
-    def raw_event_manifests(self, event_dates: Sequence[date]) -> list[str]:
-        """Return the hashes of the raw_events manifests that hold a file of one of the dates, sorted."""
+    def raw_event_manifests(self, event_dates: Sequence[date] | None = None) -> list[str]:
+        """Return the hashes of the raw_events manifests that hold a file, of one of the dates if given, sorted."""
         partitions = t.raw_event_partitions.c
         with self._read() as connection:
+            if event_dates is None:
+                return sorted(set(connection.scalars(select(partitions.manifest_hash))))
             found = {
                 manifest_hash
                 for dates in _chunks(event_dates)
@@ -279,6 +281,22 @@ class ControlPlane:
                 )
             }
         return sorted(found)
+
+    def derived_pins(self, derivations: Iterable[str]) -> dict[str, str]:
+        """Return the pins that were made from these derivations before; what was never made is left out."""
+        columns = t.derived_pins.c
+        with self._read() as connection:
+            return {
+                row.derivation: row.pin
+                for names in _chunks(set(derivations))
+                for row in connection.execute(select(t.derived_pins).where(columns.derivation.in_(names)))
+            }
+
+    def keep_derived_pin(self, derivation: str, pin: str) -> None:
+        """Keep what a derivation made; one that is kept already stays as it is."""
+        with self._write() as connection:
+            if not _exists(connection, t.derived_pins.c.derivation == derivation):
+                connection.execute(insert(t.derived_pins).values(derivation=derivation, pin=pin))
 
     def collections_of(self, object_ids: Iterable[str]) -> dict[str, list[str]]:
         """Return the ``raw_events`` and ``quarantine`` manifest hashes of the collections that took these objects."""

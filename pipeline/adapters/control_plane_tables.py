@@ -126,6 +126,15 @@ raw_event_partitions = Table(
     Column("manifest_hash", String(64), primary_key=True),
 )
 
+# What a pure function made of inputs that are named by hash: kept so that it is not computed again every night.
+# `derivation` is the hash of the function and its inputs, `pin` that of a pinned file; any row may be deleted.
+derived_pins = Table(
+    "derived_pins",
+    metadata,
+    Column("derivation", String(64), primary_key=True),
+    Column("pin", String(64), nullable=False),
+)
+
 window_revisions = Table(
     "window_revisions",
     metadata,

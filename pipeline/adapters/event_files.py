@@ -23,7 +23,10 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
     QUANTITY: pa.decimal128(38, 9),
 }
 _REPEATED = ("object_id", "source", "type", "subject", "received_at", "contract", "reason")
-_ASCENDING = ("line_number", "event_at", "byte_offset")
+_ENCODINGS = {
+    **dict.fromkeys(("line_number", "event_at", "byte_offset"), "DELTA_BINARY_PACKED"),
+    "id": "DELTA_LENGTH_BYTE_ARRAY",
+}
 _ROW_GROUP_ROWS = 16_384
 _ROW_GROUP_BYTES = 32 << 20
 # Of all partitions together; a table costs some kilobytes beside its rows.
@@ -74,7 +77,7 @@ class EventFiles:
             "compression": "zstd",
             "compression_level": 1,
             "use_dictionary": [name for name in _REPEATED if name in names],
-            "column_encoding": {name: "DELTA_BINARY_PACKED" for name in _ASCENDING if name in names},
+            "column_encoding": {name: encoding for name, encoding in _ENCODINGS.items() if name in names},
             "write_statistics": [name for name in ("event_at", "received_at") if name in names],
             "store_schema": False,
         }

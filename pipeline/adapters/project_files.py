@@ -23,8 +23,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.core.account import AccountDirectory, AccountRow, directory_problems
-from pipeline.core.contract import SourceContract, StrictModel
+from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems
+from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
 from pipeline.core.json_schema import schema_problems
@@ -65,6 +65,8 @@ def load_project(folder: Path) -> Project:
         problems += _settings_problems(settings)
         problems += _control_file_problems(settings, read_contracts)
         problems += _grain_problems(settings, rows)
+        problems += _fallback_problems(settings, rows)
+    problems += _withdrawal_problems(read_contracts, meter_file)
     if len(read_books) == len(books):
         problems += _plan_problems(rows, read_books.values())
         if settings is not None and read_books:
@@ -526,6 +528,48 @@ def _meter_path_problems(meter_file: MeterFile, contracts: Sequence[SourceContra
                     f"meters.toml: {key} of {meter.sku}: found {path!r}, which no contract takes from a record; "
                     f"accepted {', '.join(declared)} ([event.data] in sources/)"
                 )
+
+
+def _fallback_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) -> Iterable[str]:
+    """Find fallback accounts that are not there the whole time: usage of nobody may come for any instant."""
+    start = settings.window.first_window_start
+    lasting = {row.account_id for row in rows if row.valid_from <= start and row.valid_to == VALID_FOR_EVER}
+    for source, account_id in settings.accounts.fallbacks:
+        if account_id not in lasting:
+            key = "fallback" if source is None else f"fallback_by_source.{source}"
+            yield (
+                f"billing.toml: accounts.{key}: found {account_id!r}, accepted an account of accounts.csv "
+                f"that is valid from {start.date().isoformat()} or before, without an end"
+            )
+
+
+def _withdrawal_problems(contracts: Sequence[SourceContract], meter_file: MeterFile | None) -> Iterable[str]:
+    """Find types that withdraw by two rules, that no feed can fill, or that are billed although they never are."""
+    first_rule: dict[str, tuple[str, WithdrawalRule]] = {}
+    for contract in contracts:
+        for rule in contract.withdrawals:
+            name, first = first_rule.setdefault(rule.event_type, (contract.name, rule))
+            if first != rule:
+                yield (
+                    f"sources: withdrawals of {rule.event_type}: found one rule in {name} and another in "
+                    f"{contract.name}, accepted the same one in both"
+                )
+            if not contract.event.data or contract.unknown_fields == "keep":
+                continue
+            for key, path in (("id", rule.id), ("source", rule.source)):
+                declared = sorted(contract.event.data)
+                if path is not None and path.split(".")[1] not in declared:
+                    yield (
+                        f"sources: withdrawals.{key} of {contract.name}: found {path!r}, which the contract does not "
+                        f"take from a record; accepted {', '.join(declared)} ([event.data])"
+                    )
+    for meter in meter_file.meters if meter_file is not None else ():
+        _, withdrawing = first_rule.get(meter.event_type, ("", None))
+        if withdrawing is not None and not withdrawing.replaces:
+            yield (
+                f"meters.toml: event_type of {meter.sku}: found {meter.event_type!r}, which only withdraws other "
+                "events and is never billed; accepted another type, or replaces = true for it in sources/"
+            )
 
 
 def _grain_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) -> Iterable[str]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.adapters.block_parser import CARRIAGE_RETURN, LINE_BREAK, PADDING_BYTES, Block, Bools, Bytes, Ints
+from pipeline.adapters.block_kernels import PADDING_BYTES
+from pipeline.adapters.block_parser import Block, Bools, Bytes, Ints
 from pipeline.adapters.decompress import CHUNK_BYTES
 from pipeline.core.contract import FileFormat, SourceContract
 from pipeline.core.json_sequence import JsonSequence
@@ -20,7 +21,7 @@ from pipeline.core.reason import QuarantineReason, Rejection
 from pipeline.core.record import LongLine, LongLineBuilder, comment_fault, too_long
 
 BLOCK_BYTES = 4 << 20  # what two processes on one cache still read fast
-_LAST_SPACE = 0x20
+_LINE_BREAK, _CARRIAGE_RETURN, _LAST_SPACE = 0x0A, 0x0D, 0x20
 _IS_CONTENT = np.array([byte not in b" \t\r\n,[]" for byte in range(256)])
 
 
@@ -87,10 +88,9 @@ class RecordFault(Exception):  # noqa: N818 - like ObjectFault, a fault of an ob
 class RecordCutter:
     """Gathers objects of one contract (in CSV: of one header) into blocks and hands each full one to ``take``."""
 
-    def __init__(self, contract: SourceContract, mark: int, take: Callable[[RecordBlock], None]) -> None:
+    def __init__(self, contract: SourceContract, take: Callable[[RecordBlock], None]) -> None:
         self._contract = contract
         self._is_sequence = contract.format is FileFormat.JSON
-        self._mark = mark
         self._take = take
         self._line_bytes_max = contract.limits.line_bytes_max
         self._comment = (contract.comment or "").encode()
@@ -144,7 +144,7 @@ class RecordCutter:
     def _add_lines(self, segment: _Segment, chunks: Iterable[bytes]) -> None:
         long_line: LongLineBuilder | None = None
         for chunk in chunks:
-            segment.count.counted += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == LINE_BREAK))
+            segment.count.counted += int(np.count_nonzero(np.frombuffer(chunk, np.uint8) == _LINE_BREAK))
             rest = chunk
             if long_line is not None:
                 part, line_break, rest = chunk.partition(b"\n")
@@ -198,7 +198,7 @@ class RecordCutter:
         segment.byte_offset += line.byte_count + 1
 
     def _block_of_lines(self) -> RecordBlock:
-        lines = Block.of_lines(self._buffer, self._complete, self._mark)
+        lines = Block.of_lines(self._buffer, self._complete)
         is_record, comments = self._are_records(lines)
         edges = [*np.searchsorted(lines.starts, [segment.start for segment in self._segments]).tolist(), len(lines)]
         object_index, line_numbers, record_numbers, byte_offsets = (np.empty(len(lines), np.int64) for _ in range(4))
@@ -219,7 +219,7 @@ class RecordCutter:
             segment.next_record += record_count
         for row in np.flatnonzero(is_record & (lines.ends - lines.starts > self._line_bytes_max)).tolist():
             is_record[row] = False
-            end = lines.ends[row] + (self._buffer[lines.ends[row]] == CARRIAGE_RETURN)  # as where it comes in parts
+            end = lines.ends[row] + (self._buffer[lines.ends[row]] == _CARRIAGE_RETURN)  # as where it comes in parts
             line = long_line(self._buffer[lines.starts[row] : end].tobytes(), self._line_bytes_max)
             self._add_long(int(object_index[row]), int(line_numbers[row]), int(byte_offsets[row]), line)
         return RecordBlock(
@@ -335,7 +335,7 @@ class RecordCutter:
         for row in np.flatnonzero(~is_short).tolist():
             line = long_line(self._buffer[starts[row] : ends[row]].tobytes(), self._line_bytes_max)
             self._add_long(int(object_index[row]), int(record_numbers[row]), int(byte_offsets[row]), line)
-        records = Block.of_spans(self._buffer, starts[is_short], ends[is_short], self._mark)
+        records = Block(self._buffer, starts[is_short], ends[is_short])
         numbers = record_numbers[is_short]
         return RecordBlock(
             records, object_index[is_short], numbers, numbers, byte_offsets[is_short], tuple(self._unread)

@@ -9,6 +9,7 @@ Sessions run in UTC, and no extension is ever fetched.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -28,6 +29,7 @@ from pipeline.core.manifest import canonical_json, sha256_hex
 Parameters = Mapping[str, Any]
 Columns = Sequence[tuple[str, str]]
 
+_LAST_ORDER_BY = re.compile(r"\nORDER BY[\w., \n]+\Z")
 _PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd"
 _EXACT_TYPES = (str, int, Decimal, date, timedelta, bytes, type(None))
 
@@ -151,6 +153,17 @@ class Warehouse:
             text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._sql(query)}"
             self.connection.execute(text, _bound(parameters))
 
+    def view(self, query: str, parameters: Parameters) -> None:
+        """Name the rows of the SQL file without computing them; whoever reads the view has them computed, in no order.
+
+        A view has no parameters, so they are written into it: instants and durations only.
+        """
+        self._drop(query)
+        text = _LAST_ORDER_BY.sub("\n", self._sql(query))
+        for name, value in _bound(parameters).items():
+            text = re.sub(rf"\${name}\b", _literal(value), text)
+        self.connection.execute(f"CREATE TEMP VIEW {_identifier(query)} AS {text}")
+
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
         with _numbers_fit(query):
@@ -272,6 +285,12 @@ def _canonical_text(name: str, sql_type: str) -> str:
     else:
         text = f"CAST({column} AS VARCHAR)"
     return f"CASE WHEN {column} IS NULL THEN '-' ELSE strlen({text}) || ':' || {text} END"
+
+
+def _literal(value: datetime | timedelta) -> str:
+    if isinstance(value, timedelta):
+        return f"INTERVAL '{value // timedelta(microseconds=1)} microseconds'"
+    return f"TIMESTAMPTZ '{value.astimezone(UTC).isoformat()}'"
 
 
 def _bound(parameters: Parameters) -> dict[str, Any]:

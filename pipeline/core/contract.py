@@ -136,6 +136,19 @@ class EventMapping(StrictModel):
         return self.source, self.id, self.type, self.subject
 
 
+class WithdrawalRule(StrictModel):
+    """Events of a type that withdraw another event, which they name by its key ``(source, id)``.
+
+    ``id`` and ``source`` are paths of data; without ``source`` an event withdraws one of its own source. One that
+    ``replaces`` is usage itself, in the place of what it withdraws; any other is never billed.
+    """
+
+    event_type: Annotated[str, Field(min_length=1)]
+    id: Annotated[str, Field(pattern=r"^data\.[A-Za-z0-9_.]+$")] = "data.id"
+    source: Annotated[str, Field(pattern=r"^data\.[A-Za-z0-9_.]+$")] | None = None
+    replaces: bool = False
+
+
 class Limits(StrictModel):
     """Bounds against hostile input; crossing one quarantines the line or the object.
 
@@ -174,6 +187,7 @@ class SourceContract(StrictModel):
     received: Literal["last_modified", "event_time"] = "last_modified"
     event: EventMapping = EventMapping()
     schemas: dict[str, str] = {}
+    withdrawals: tuple[WithdrawalRule, ...] = ()
     limits: Limits = Limits()
     completeness: Completeness = Elapsed()
     manifest: ManifestFile | None = None
@@ -199,6 +213,12 @@ class SourceContract(StrictModel):
         undeclared = sorted(set(self.schemas) - set(self.event_types)) if self.event_types else []
         if undeclared:
             raise ValueError(f"schemas names {', '.join(undeclared)}, which event_types does not")
+        withdrawing = [rule.event_type for rule in self.withdrawals]
+        undeclared = sorted(set(withdrawing) - set(self.event_types)) if self.event_types else []
+        if undeclared:
+            raise ValueError(f"withdrawals names {', '.join(undeclared)}, which event_types does not")
+        if len(set(withdrawing)) != len(withdrawing):
+            raise ValueError("withdrawals names an event type twice")
         return self
 
     def covers(self, key: str) -> bool:

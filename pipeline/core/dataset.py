@@ -74,12 +74,13 @@ EXCLUDED_EVENTS = Dataset(
         ("event_at", INSTANT),
         ("received_at", INSTANT),
         ("reason", "VARCHAR"),  # an ExclusionReason
-        ("winner_object_id", "VARCHAR"),  # of a duplicate: the copy that stands
+        ("winner_object_id", "VARCHAR"),  # the copy that stands, or the event that withdraws this one
         ("winner_line_number", "BIGINT"),
     ),
     ("object_id", "line_number"),
 )
 
+# Not stored: the raw events of the window without the excluded ones, as sql/usage_events.sql says.
 USAGE_EVENTS = Dataset(
     "usage_events",
     (
@@ -93,6 +94,7 @@ USAGE_EVENTS = Dataset(
         ("data", "VARCHAR"),
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
+        ("has_fallback_account", "BOOLEAN"),  # nobody owned the subject; the project names who is billed
     ),
     ("source", "id"),
 )

@@ -6,15 +6,14 @@ from one line that the strict parser accepted: its *constants* (keys, punctuatio
 structure, so the strict parser would read it in the same way; that is the whole argument for the fast road, and it
 needs no second JSON parser. Whatever does not fit a template goes to the strict parser.
 
-Positions are counted from *bounds*: the start of the line, each *mark* in it (a quote in JSON, the delimiter in CSV),
-the end of the line.
+In JSON a text ends at its quote and a number behind its last digit. In CSV a value ends at the delimiter, and its
+place among the columns is its number.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,16 +23,6 @@ from pipeline.core.contract import DataField, FieldOrigin, SourceContract
 from pipeline.core.csv_text import mapped_fields
 from pipeline.core.decimals import plain_text
 from pipeline.core.record import known_json_fields, unknown_json_fields
-
-
-class Variable(NamedTuple):
-    """A part that differs from line to line: from one bound plus a distance to another bound plus a distance."""
-
-    start_bound: int
-    start_distance: int
-    end_bound: int
-    end_distance: int
-    is_number: bool  # written without quotes, so it must be a JSON number
 
 
 class Use(NamedTuple):
@@ -58,18 +47,17 @@ class NumberRule(NamedTuple):
 class LineTemplate:
     """A shape of lines, and what the values of such a line become.
 
-    ``constants`` has one entry more than ``variables``: what stands before, between and after them; None where nothing
-    but the marks stands there (CSV). A text of ``texts`` is the variable of a field origin, by name of the canonical
+    ``are_numbers`` tells of each variable whether it is written without quotes, so that it must be a JSON number.
+    ``constants`` has one entry more: what stands before, between and after them; none where nothing but delimiters
+    stands there (CSV). A text of ``texts`` is the variable of a field origin, by name of the canonical
     field; an origin that is no field of the record has no entry. ``hashed`` are the variables of a ``derive = "hash"``.
     ``time`` is the variable of the date and that of the clock time, one and the same where one text holds both.
     ``time_digits`` is how many digits make microseconds of a number of ``time``, 0 for a written time.
     ``filled`` variables must not be empty.
     """
 
-    mark_count: int
-    line_break_count: int  # of the constants; in JSON that is cut at braces a line has more where a text holds one
-    variables: tuple[Variable, ...]
-    constants: tuple[bytes, ...] | None
+    are_numbers: tuple[bool, ...]
+    constants: tuple[bytes, ...]
     texts: Mapping[str, int]
     hashed: Mapping[str, tuple[Use, ...]]
     time: tuple[int, int]
@@ -121,26 +109,13 @@ class _Record:
         if len(self._tokens) > _TOKENS_MAX:
             raise _NoTemplateError
         self._next = 0
-        self._quotes = 0
-        self._numbers_after_quote = Counter(self._quotes_before_numbers())
-        self.variables: list[Variable] = []
+        self.are_numbers: list[bool] = []
         self.spans: list[tuple[int, int]] = []
         self.root = self._value(is_fixed=False)
-        self.mark_count = line.count(b'"')
-
-    def _quotes_before_numbers(self) -> Iterator[int]:
-        quotes = 0
-        for token in self._tokens:
-            if token["text"] is not None:
-                quotes += 2
-            elif token["number"] is not None:
-                yield quotes
 
     def _take(self) -> re.Match[bytes]:
         token = self._tokens[self._next]
         self._next += 1
-        if token["text"] is not None:
-            self._quotes += 2
         return token
 
     def _value(self, *, is_fixed: bool) -> _Node:
@@ -160,23 +135,17 @@ class _Record:
     def _text(self, token: re.Match[bytes], *, is_fixed: bool) -> _Node:
         if is_fixed:
             return _Fixed('"' + token["text"].decode() + '"')
-        # Bound 0 is the start of the line, so bound n is mark n - 1; the opening quote was the last but one.
-        self.variables.append(Variable(self._quotes - 1, 1, self._quotes, 0, is_number=False))
-        self.spans.append(token.span("text"))
-        return _Text(len(self.variables) - 1)
+        return _Text(self._variable(token.span("text"), is_number=False))
 
     def _number(self, token: re.Match[bytes]) -> _Node:
-        start, end = token.span("number")
-        if self._numbers_after_quote[self._quotes] > 1 or b"e" in token["number"].lower():
+        if b"e" in token["number"].lower():
             return _Fixed('"' + plain_text(Decimal(token["number"].decode())) + '"')
-        before = self._line.rfind(b'"', 0, start) + 1
-        after = self._line.find(b'"', end)
-        after = len(self._line) if after < 0 else after
-        self.variables.append(
-            Variable(self._quotes, start - before + (1 if before else 0), self._quotes + 1, end - after, is_number=True)
-        )
-        self.spans.append((start, end))
-        return _Number(len(self.variables) - 1)
+        return _Number(self._variable(token.span("number"), is_number=True))
+
+    def _variable(self, span: tuple[int, int], *, is_number: bool) -> int:
+        self.are_numbers.append(is_number)
+        self.spans.append(span)
+        return len(self.spans) - 1
 
     def _object(self) -> _Node:
         entries: dict[str, _Node] = {}
@@ -390,19 +359,18 @@ def json_template(contract: SourceContract, line: bytes) -> LineTemplate | None:
         if not isinstance(record.root, dict):
             return None
         plan = _Plan(contract, record.root, is_csv=False)
-        return _template(plan, contract, record.variables, record.constants(), record.mark_count)
+        return _template(plan, contract, record.are_numbers, record.constants())
     except _NoTemplateError:
         return None
 
 
 def csv_template(contract: SourceContract, columns: Sequence[str], present: Sequence[bool]) -> LineTemplate | None:
     """Return the shape of the CSV lines in which exactly these columns are present."""
-    variables = [Variable(index, 1 if index else 0, index + 1, 0, is_number=False) for index in range(len(columns))]
     record: dict[str, _Node] = {
         name: _Text(index) for index, (name, is_present) in enumerate(zip(columns, present, strict=True)) if is_present
     }
     try:
-        return _template(_Plan(contract, record, is_csv=True), contract, variables, None, len(columns) - 1)
+        return _template(_Plan(contract, record, is_csv=True), contract, [False] * len(columns), ())
     except _NoTemplateError:
         return None
 
@@ -410,22 +378,19 @@ def csv_template(contract: SourceContract, columns: Sequence[str], present: Sequ
 def _template(
     plan: _Plan,
     contract: SourceContract,
-    variables: Sequence[Variable],
-    constants: tuple[bytes, ...] | None,
-    mark_count: int,
+    are_numbers: Sequence[bool],
+    constants: tuple[bytes, ...],
 ) -> LineTemplate:
     event = contract.event
     origins = dict(zip(("source", "id", "type", "subject"), event.origins, strict=True))
     texts = {name: plan.text(origin) for name, origin in origins.items()}
     hashed = {name: plan.hashed(origin) for name, origin in origins.items() if origin.derive == "hash"}
     time, quantity, data = plan.time(), plan.quantity(), plan.data()
-    for index, variable in enumerate(variables):
-        if variable.is_number and index not in plan.numbers:
+    for index, is_number in enumerate(are_numbers):
+        if is_number and index not in plan.numbers:
             plan.numbers[index] = NumberRule(index, None, None)
     return LineTemplate(
-        mark_count=mark_count,
-        line_break_count=sum(constant.count(b"\n") for constant in constants or ()),
-        variables=tuple(variables),
+        are_numbers=tuple(are_numbers),
         constants=constants,
         texts={name: variable for name, variable in texts.items() if variable is not None},
         hashed=hashed,

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.core.account import AccountDirectory
-from pipeline.core.contract import SourceContract, StrictModel
+from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.duration import Duration
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
@@ -23,13 +23,17 @@ from pipeline.core.window import ONE_DAY, calendar_date
 
 
 class WindowSettings(StrictModel):
-    """Lengths of the billing window, the grace period and the usage grain; the first window that is billed."""
+    """Lengths of the billing window, the grace period and the usage grain; the first window that is billed.
+
+    ``look_back`` is how far before and after a window another event of the same key is looked for.
+    """
 
     length: Duration = ONE_DAY
     grace_period: Duration = timedelta(hours=6)
     grain: Duration = timedelta(hours=1)
     first_window: Annotated[date, Field(ge=date(1971, 1, 1), lt=date(3000, 1, 1)), BeforeValidator(calendar_date)]
     future_tolerance: Duration = timedelta(minutes=5)
+    look_back: Duration = timedelta(days=7)
 
     @model_validator(mode="after")
     def _whole_grains(self) -> Self:
@@ -37,12 +41,29 @@ class WindowSettings(StrictModel):
             raise ValueError("length must divide one day and be at least 1h, so that windows start with the UTC day")
         if not timedelta(minutes=1) <= self.grain <= self.length or self.length % self.grain:
             raise ValueError("grain must divide the window length and be at least 1m")
+        if self.look_back % self.length:
+            raise ValueError(
+                "look_back must be whole windows (0d looks at no other window), so that both see each other"
+            )
         return self
 
     @property
     def first_window_start(self) -> datetime:
         """Return the first instant that is billed."""
         return datetime.combine(self.first_window, time.min, UTC)
+
+
+class AccountsSettings(StrictModel):
+    """The account that is billed for usage which no account owns, by source or for any; none excludes such usage."""
+
+    fallback: str | None = None
+    fallback_by_source: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def fallbacks(self) -> list[tuple[str | None, str]]:
+        """Return each rule as (source, account id), in order; the source of the rule for all others is None."""
+        rules: list[tuple[str | None, str]] = [] if self.fallback is None else [(None, self.fallback)]
+        return rules + sorted(self.fallback_by_source.items())
 
 
 class RawSettings(StrictModel):
@@ -79,6 +100,7 @@ class ProjectSettings(StrictModel):
     name: Annotated[str, Field(min_length=1)]
     schema_version: Literal[1] = 1
     window: WindowSettings
+    accounts: AccountsSettings = AccountsSettings()
     raw: RawSettings
     lake: LakeSettings = LakeSettings()
     control_plane: ControlPlaneSettings = ControlPlaneSettings()
@@ -110,6 +132,11 @@ class Project:
     directory: AccountDirectory
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
+
+    def withdrawal_rules(self) -> tuple[WithdrawalRule, ...]:
+        """Return what the contracts say of events that withdraw others, each type once, in order of type."""
+        rules = {rule.event_type: rule for contract in self.contracts for rule in contract.withdrawals}
+        return tuple(rule for _, rule in sorted(rules.items()))
 
     def price_book_on(self, day: date) -> PricedBook | None:
         """Return the newest book that is effective on a calendar day of the account, if there is one."""

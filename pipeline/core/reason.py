@@ -100,7 +100,9 @@ class ExclusionReason(StrEnum):
 
     EXACT_DUPLICATE = "exact_duplicate"
     CONFLICTING_DUPLICATE = "conflicting_duplicate"
+    VOIDED = "voided"
     LATE = "late"
+    WITHDRAWAL = "withdrawal"
     IN_THE_FUTURE = "in_the_future"
     ORPHANED_ACCOUNT = "orphaned_account"
     UNKNOWN_SKU = "unknown_sku"
@@ -110,7 +112,9 @@ class ExclusionReason(StrEnum):
 EXCLUSION_SENTENCES: dict[ExclusionReason, str] = {
     ExclusionReason.EXACT_DUPLICATE: "the same event was already received; one copy is billed",
     ExclusionReason.CONFLICTING_DUPLICATE: "the same key with other content; the first received stands, this is shown",
+    ExclusionReason.VOIDED: "another event, which is shown as the one that stands, withdraws this one",
     ExclusionReason.LATE: "received at or after the cutoff; carried to the next revision",
+    ExclusionReason.WITHDRAWAL: "this event withdraws another one and is no usage itself",
     ExclusionReason.IN_THE_FUTURE: "the event time is after its receipt by more than the tolerance",
     ExclusionReason.ORPHANED_ACCOUNT: "no account of the directory owns the subject at the event time",
     ExclusionReason.UNKNOWN_SKU: "no meter counts this event",

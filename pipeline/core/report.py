@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.core.check import CheckReport, Severity
 from pipeline.core.completeness import Missing, PendingObject, SourceException, UnclaimedObject
 from pipeline.core.manifest import Receipt
+from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES, ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
     EQUATION_SENTENCES,
@@ -32,6 +33,7 @@ from pipeline.core.reconciliation import (
     verdict_sentence,
 )
 from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
+from pipeline.core.withdrawal import WITHDRAWAL_FAULT_SENTENCES
 
 SAMPLE_ROWS_MAX = 20
 TOP_ACCOUNTS_MAX = 10
@@ -204,6 +206,7 @@ class ReportFacts:
     evidence: Evidence
     completeness: CompletenessFacts | None = None
     exceptions: tuple[SourceException, ...] = ()
+    outcomes: EventOutcomes | None = None
 
 
 def printable(raw: bytes) -> str:
@@ -441,6 +444,9 @@ def report_model(facts: ReportFacts) -> dict[str, Any]:
         "has_usage": facts.has_usage,
         "quarantine": facts.quarantine,
         "excluded": facts.excluded,
+        "look_back_days": revision.pins.get("look_back_seconds", 0) // 86_400,
+        "outcomes": facts.outcomes,
+        "withdrawal_faults": WITHDRAWAL_FAULT_SENTENCES,
         "late_count": facts.totals.events.excluded_counts.get(ExclusionReason.LATE.value, 0),
         "amounts": facts.totals.period_amounts,
         "accounts": largest_accounts(facts.accounts),

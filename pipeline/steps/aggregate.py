@@ -7,14 +7,14 @@ from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import USAGE, USAGE_EVENTS, Dataset
+from pipeline.core.dataset import USAGE, Dataset
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
 from pipeline.steps.deduplicate import revision_pins, revision_warehouse
-from pipeline.steps.inputs import build_event_quantities, pinned_meters, view_raw_events
-from pipeline.steps.publish import dataset_files, publish_revision
+from pipeline.steps.inputs import build_event_quantities, pinned_meters, view_usage_events
+from pipeline.steps.publish import publish_revision
 from pipeline.steps.workspace import Workspace
 
 
@@ -28,12 +28,9 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
         scratch_folder(workspace.scratch, "aggregate") as folder,
         revision_warehouse(workspace, pinned) as warehouse,
     ):
-        view_raw_events(warehouse, workspace, pinned.pins)
+        view_usage_events(warehouse, workspace, pinned)
         build_event_quantities(
             warehouse, pinned_meters(workspace, pinned), BillingWindow(pinned.window_start, pinned.window_end)
-        )
-        warehouse.view_files(
-            USAGE_EVENTS.name, USAGE_EVENTS, dataset_files(workspace, USAGE_EVENTS, pinned.scope, revision)
         )
         ((dataset, usage),) = computed_usage(warehouse, pinned, folder)
         return publish_revision(workspace, dataset, pinned.scope, revision, [usage], revision_pins(pinned), at)

@@ -27,15 +27,16 @@ from typing import Any
 from pipeline.adapters.checks import load_suite, run_suite
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.check import CheckReport, CheckResult, require_checks_passed
-from pipeline.core.dataset import AMOUNT, INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, Dataset
+from pipeline.core.dataset import AMOUNT, EXCLUDED_EVENTS, INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, Dataset
 from pipeline.core.errors import NotReadyError
 from pipeline.core.manifest import Receipt
 from pipeline.core.money import minor_unit_digits
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.inputs import pinned_meters
+from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.late import periods_touched
+from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, publish_document, read_manifest
 from pipeline.steps.rate import account_periods
 from pipeline.steps.workspace import Workspace
@@ -45,7 +46,10 @@ CHECK_RESULTS = "check_results"
 
 @dataclass(frozen=True, slots=True)
 class _Checked:
-    """One publication under check: its rows, and the revisions whose meters counted them."""
+    """One publication under check: its rows, and the revisions whose meters counted them.
+
+    Of ``usage_events``, which is not stored, it is that of the excluded events that define it.
+    """
 
     dataset: Dataset
     receipt: Receipt
@@ -79,9 +83,12 @@ def _check(
     suites = {name: load_suite(dataset) for name, dataset in datasets.items()}
     results: list[CheckResult] = []
     for publication in checked:
-        with Warehouse(workspace.scratch) as warehouse:
+        with Warehouse(workspace.scratch, sql=pinned_sql(workspace, window.pins["sql"])) as warehouse:
             files = manifest_files(workspace, publication.receipt.manifest_hash)
-            warehouse.view_files(publication.dataset.name, publication.dataset, files)
+            if publication.dataset is USAGE_EVENTS:
+                view_usage_events(warehouse, workspace, window, files)
+            else:
+                warehouse.view_files(publication.dataset.name, publication.dataset, files)
             for name, columns, rows in _reference_tables(workspace, window, publication):
                 warehouse.table_rows(name, columns, rows)
             suite = suites[publication.dataset.name]
@@ -114,8 +121,8 @@ def _scope(window_id: str, revision: int) -> str:
 
 def _publications(workspace: Workspace, window: WindowRevision) -> Iterator[_Checked]:
     """Yield what is to be checked. The line items of a final period were checked before their invoices went out."""
-    for dataset in (USAGE_EVENTS, USAGE):
-        receipt = workspace.control_plane.publication(dataset.name, window.scope, window.revision)
+    for dataset, published in ((USAGE_EVENTS, EXCLUDED_EVENTS), (USAGE, USAGE)):
+        receipt = workspace.control_plane.publication(published.name, window.scope, window.revision)
         if receipt is None:
             raise NotReadyError(
                 "check.not_published",

@@ -325,7 +325,7 @@ class _Batch:
         if self._cutter is None or key != self._cutter_key:
             self._flush()
             self._lines = BlockParser(contract, columns)
-            self._cutter = RecordCutter(contract, self._lines.mark, self._take)
+            self._cutter = RecordCutter(contract, self._take)
             self._cutter_key = key
         return self._cutter
 

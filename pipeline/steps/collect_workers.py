@@ -1,4 +1,4 @@
-"""Batches of a collection in processes of their own, one for each processor.
+"""Batches of a collection in several processes, one for each processor: this one and its workers.
 
 A worker is this module run by the same interpreter: it reads tasks from its standard input and writes results to its
 standard output. It is no child of ``multiprocessing``, because the tasks of a Celery worker must not have any, and
@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import BinaryIO
 
 from pipeline.adapters.object_store import ObjectStore
@@ -28,28 +30,54 @@ from pipeline.steps.collect_batch import BatchResult, BatchTask, collect_batch
 Task = tuple[BatchTask, str, str | None, str]  # a batch; the bucket, its endpoint and region
 
 
-def collect_batches(batches: Sequence[BatchTask], store: ObjectStore, worker_count: int) -> Iterator[BatchResult]:
-    """Yield the result of each batch in order, whichever is done first."""
-    workers = [_Worker() for _ in range(worker_count)]
-    idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for worker in workers:
-        idle.put(worker)
+def collect_batches(batches: Sequence[BatchTask], store: ObjectStore, process_count: int) -> Iterator[BatchResult]:
+    """Yield the result of each batch in order, whichever is done first. This process collects too."""
+    jobs = [_Job(batch) for batch in batches]
+    waiting = deque(jobs)
+    workers = [_Worker() for _ in range(process_count - 1)]
 
-    def collect(batch: BatchTask) -> BatchResult:
-        worker = idle.get()
-        try:
-            return worker.collect((batch, store.bucket, store.endpoint_url, store.region))
-        finally:
-            idle.put(worker)
+    def work_off(collect: Callable[[BatchTask], BatchResult]) -> None:
+        with suppress(IndexError):
+            while True:
+                waiting.popleft().do(collect)
 
-    with ThreadPoolExecutor(worker_count) as threads:
+    threads = [
+        threading.Thread(target=work_off, args=(partial(worker.collect, store),), daemon=True) for worker in workers
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for job in jobs:
+            while not job.is_done() and waiting:
+                with suppress(IndexError):  # a worker took the last one
+                    waiting.popleft().do(partial(collect_batch, store=store))
+            yield job.result()
+    finally:
+        waiting.clear()
+        for worker in workers:
+            worker.end()
+        for thread in threads:
+            thread.join()
+
+
+class _Job:
+    """One batch, and its result when it is there."""
+
+    def __init__(self, batch: BatchTask) -> None:
+        self._batch = batch
+        self._future: Future[BatchResult] = Future()
+
+    def do(self, collect: Callable[[BatchTask], BatchResult]) -> None:
         try:
-            for job in [threads.submit(collect, batch) for batch in batches]:
-                yield job.result()
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            for worker in workers:
-                worker.end()
+            self._future.set_result(collect(self._batch))
+        except Exception as error:
+            self._future.set_exception(error)
+
+    def is_done(self) -> bool:
+        return self._future.done()
+
+    def result(self) -> BatchResult:
+        return self._future.result()
 
 
 class _Worker:
@@ -60,7 +88,8 @@ class _Worker:
         command = [sys.executable, "-P", "-m", "pipeline.steps.collect_workers"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def collect(self, task: Task) -> BatchResult:
+    def collect(self, store: ObjectStore, batch: BatchTask) -> BatchResult:
+        task: Task = (batch, store.bucket, store.endpoint_url, store.region)
         try:
             if self._process.stdin is None or self._process.stdout is None:
                 raise AssertionError("a worker is started with pipes")

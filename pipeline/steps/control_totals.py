@@ -23,7 +23,6 @@ from pipeline.core.dataset import (
     RAW_EVENTS,
     RECONCILIATION,
     USAGE,
-    USAGE_EVENTS,
 )
 from pipeline.core.manifest import canonical_json
 from pipeline.core.reason import ExclusionReason, QuarantineReason
@@ -53,7 +52,8 @@ from pipeline.core.window import BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, document_scope
 from pipeline.steps.deduplicate import revision_pins
-from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, view_raw_events
+from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, view_raw_events, view_usage_events
+from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
 from pipeline.steps.rate import ACCOUNT_PERIODS, periods_touched
@@ -64,7 +64,7 @@ DRAFT_QUERIES = ("period_usage", "line_item_quantities", "line_item_amounts", "a
 CONTROL_QUERIES = (
     *("object_line_counts", "night_event_counts", "quarantine_counts", "quarantine_samples", "window_objects"),
     *("event_outcome_counts", "exclusion_counts", "excluded_samples", "event_quantities", "sku_quantities"),
-    *("excluded_quantities", "usage_totals", *DRAFT_QUERIES),
+    *("excluded_quantities", "usage_totals", "usage_events", "billed_quantities", *DRAFT_QUERIES),
 )
 
 
@@ -96,9 +96,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         return dict(read_manifest(ws, reconciled.manifest_hash).pins)
     night = night_of(ws, revision)
     objects = _objects(ws, revision, night)
-    published = {
-        dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE_EVENTS, USAGE)
-    }
+    published = {dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE)}
     checked = ws.control_plane.publication(CHECK_RESULTS, f"{revision.scope}/revision={revision.revision}")
     return {
         **revision_pins(revision),
@@ -109,13 +107,17 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "completeness": _manifest_of(ws, COMPLETENESS, document_scope(revision)),
         "collections": ws.control_plane.collections_of(known.object_id for known in objects),
         "drafts": _drafts(ws, revision, published[USAGE.name]),
+        "event_outcomes": _manifest_of(ws, EVENT_OUTCOMES, f"{revision.scope}/revision={revision.revision}"),
         "first_window_start": _first_window_start(ws).isoformat(),
         "legal_entity": ws.project.settings.seller.legal_entity,
         "night": {"start": None if night.start is None else night.start.isoformat(), "end": night.end.isoformat()},
         "objects": pin_file(ws, canonical_json([_plain(known) for known in objects])),
         "project": ws.project.settings.name,
-        # Events are metered as the revision metered them; what compares is of the day of the reconciliation.
-        "sql": {**pin_sql(ws, CONTROL_QUERIES), "event_quantities": revision.pins["sql"]["event_quantities"]},
+        # Events are billed and metered as the revision did; what compares is of the day of the reconciliation.
+        "sql": {
+            **pin_sql(ws, CONTROL_QUERIES),
+            **{query: revision.pins["sql"][query] for query in ("usage_events", "event_quantities")},
+        },
     }
 
 
@@ -181,9 +183,7 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         bridge = warehouse.select("night_event_counts", {**bounds, **limits})[0]
         quarantine = _quarantine(warehouse)
 
-        view_raw_events(warehouse, ws, revision.pins)
-        for dataset in (USAGE_EVENTS, EXCLUDED_EVENTS):
-            warehouse.view_files(dataset.name, dataset, manifest_files(ws, pins[dataset.name]))
+        view_usage_events(warehouse, ws, revision, manifest_files(ws, pins[EXCLUDED_EVENTS.name]))
         outcomes = warehouse.select("event_outcome_counts", bounds)[0]
         excluded = _excluded(warehouse)
         skus = _sku_quantities(ws, warehouse, revision, pins, window)
@@ -286,14 +286,11 @@ def _excluded(warehouse: Warehouse) -> tuple[ReasonCount, ...]:
 def _sku_quantities(
     ws: Workspace, warehouse: Warehouse, revision: WindowRevision, pins: Pins, window: BillingWindow
 ) -> tuple[SkuQuantities, ...]:
-    """Meter the raw events, then the billed events by themselves, and add up the usage: three roads to one quantity."""
-    meters = pinned_meters(ws, revision)
-    build_event_quantities(warehouse, meters, window)
+    """Add up what was received, what was excluded, what is billed and the usage: each counted by itself."""
+    build_event_quantities(warehouse, pinned_meters(ws, revision), window)
     raw = _by_sku(warehouse.select("sku_quantities", {}))
     excluded = warehouse.select("excluded_quantities", {})
-    warehouse.view_files(RAW_EVENTS.name, USAGE_EVENTS, manifest_files(ws, pins[USAGE_EVENTS.name]))
-    build_event_quantities(warehouse, meters, window)
-    billed = _by_sku(warehouse.select("sku_quantities", {}))
+    billed = _by_sku(warehouse.select("billed_quantities", {}))
     warehouse.view_files(USAGE.name, USAGE, [] if pins[USAGE.name] is None else manifest_files(ws, pins[USAGE.name]))
     usage = _by_sku(warehouse.select("usage_totals", {}))
     nothing = {"quantity": Decimal(0), "event_count": 0, "unreadable_count": 0}

@@ -6,13 +6,14 @@ is opened. A revision keeps its cutoff and its pins, so running the step again p
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
-from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS, Dataset
+from pipeline.adapters.warehouse import Warehouse, sql_text
+from pipeline.core.dataset import EXCLUDED_EVENTS, Dataset
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import RevisionState, WindowRevision
@@ -21,14 +22,16 @@ from pipeline.steps.completeness import publish_completeness, require_complete, 
 from pipeline.steps.inputs import (
     Pins,
     build_event_quantities,
+    build_excluded_events,
     changed_inputs,
     current_pins,
     inputs_hash,
     pinned_meters,
-    table_account_references,
     view_raw_events,
 )
-from pipeline.steps.pinned import pin_sql, pinned_directory, pinned_sql
+from pipeline.steps.links import CollectedEvents, pinned_withdrawals
+from pipeline.steps.outcomes import OUTCOME_QUERIES, publish_outcomes
+from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -43,7 +46,9 @@ def deduplicate(
     include_late: bool = False,
     accept_incomplete: str | None = None,
 ) -> WindowRevision:
-    """Publish ``excluded_events`` and ``usage_events`` of the window's current revision and return it.
+    """Publish ``excluded_events`` of the window's current revision, and what became of its events; return it.
+
+    Every other raw event of the window is billed: ``usage_events`` is that rest, and is stored nowhere.
 
     Unchanged inputs are the newest revision again, with the same bytes. Changed inputs open the next one, and so does
     ``include_late`` when the newest revision left late events out. ``NotReadyError`` until collection reached the
@@ -53,7 +58,8 @@ def deduplicate(
     _require_billed_window(workspace, window)
     _require_collected(workspace, window)
     newest = workspace.control_plane.latest_revision(window.window_id)
-    pins = current_pins(workspace, window, newest)
+    collected = CollectedEvents(workspace)
+    pins = current_pins(workspace, window, newest, collected)
     with Warehouse(workspace.scratch) as warehouse:
         view_raw_events(warehouse, workspace, pins)
         current = _current_revision(workspace, warehouse, window, newest, pins, include_late)
@@ -67,35 +73,36 @@ def deduplicate(
         publish_completeness(workspace, revision, states, at)
     with (
         scratch_folder(workspace.scratch, "deduplicate") as folder,
-        revision_warehouse(workspace, revision) as warehouse,
+        revision_warehouse(workspace, revision, OUTCOME_QUERIES) as warehouse,
     ):
         for dataset, file in computed_events(workspace, warehouse, revision, folder):
             publish_revision(workspace, dataset, revision.scope, revision.revision, [file], revision_pins(revision), at)
+        publish_outcomes(workspace, warehouse, collected, revision, at)
     return revision
 
 
-def revision_warehouse(workspace: Workspace, revision: WindowRevision) -> Warehouse:
-    """Return a session that runs the SQL that the revision pins, whatever the files of today say."""
-    return Warehouse(workspace.scratch, sql=pinned_sql(workspace, revision.pins["sql"]))
+def revision_warehouse(workspace: Workspace, revision: WindowRevision, others: Iterable[str] = ()) -> Warehouse:
+    """Return a session that runs the SQL that the revision pins, whatever the files of today say.
+
+    ``others`` names queries that make no published row; they run as they are today.
+    """
+    texts = {query: sql_text(query) for query in others}
+    return Warehouse(workspace.scratch, sql={**texts, **pinned_sql(workspace, revision.pins["sql"])})
 
 
 def computed_events(
     workspace: Workspace, warehouse: Warehouse, revision: WindowRevision, folder: Path
 ) -> list[tuple[Dataset, Path]]:
-    """Write ``excluded_events`` and ``usage_events`` of a revision into a folder, from its pins alone.
+    """Write ``excluded_events`` of a revision into a folder, from its pins alone.
 
     The session keeps what they were made of: ``raw_events``, ``event_quantities``, ``excluded_events``.
     """
     window = BillingWindow(revision.window_start, revision.window_end)
-    bounds = {"window_start": window.start, "window_end": window.end}
-    tolerance = timedelta(seconds=revision.pins["future_tolerance_seconds"])
     view_raw_events(warehouse, workspace, revision.pins)
-    table_account_references(warehouse, pinned_directory(workspace, revision.pins["accounts.csv"]))
     build_event_quantities(warehouse, pinned_meters(workspace, revision), window)
-    warehouse.build("excluded_events", {**bounds, "cutoff_at": revision.cutoff_at, "future_tolerance": tolerance})
+    build_excluded_events(warehouse, workspace, revision.pins, window, revision.cutoff_at)
     excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
-    billed = warehouse.write("usage_events", bounds, folder / "usage_events.parquet", USAGE_EVENTS)
-    return [(EXCLUDED_EVENTS, excluded), (USAGE_EVENTS, billed)]
+    return [(EXCLUDED_EVENTS, excluded)]
 
 
 def revision_pins(revision: WindowRevision) -> dict[str, str]:
@@ -113,8 +120,18 @@ def exclusion_counts(workspace: Workspace, warehouse: Warehouse, revision: Windo
 
 
 def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> int:
-    """Return how many events the published revision left out as late; 0 if it was not published."""
-    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0)
+    """Return how many events the published revision left out as late; 0 if it was not published.
+
+    A late event of another window counts when it withdraws one of this window.
+    """
+    if workspace.control_plane.publication(EXCLUDED_EVENTS.name, revision.scope, revision.revision) is None:
+        return 0
+    withdrawals = sum(
+        withdrawal.received_at >= revision.cutoff_at
+        and not revision.window_start <= withdrawal.event_at < revision.window_end
+        for withdrawal in pinned_withdrawals(workspace, revision.pins["withdrawals"])
+    )
+    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0) + withdrawals
 
 
 def _require_billed_window(workspace: Workspace, window: BillingWindow) -> None:
@@ -157,7 +174,10 @@ def _current_revision(
     if newest is None:
         number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
     else:
-        number, cutoff_at = newest.revision + 1, _cutoff_after_last_receipt(warehouse, window, policy_cutoff_at)
+        withdrawals = pinned_withdrawals(workspace, pins["withdrawals"])
+        number = newest.revision + 1
+        receipts = [withdrawal.received_at + ONE_MICROSECOND for withdrawal in withdrawals]
+        cutoff_at = max([_cutoff_after_last_receipt(warehouse, window, policy_cutoff_at), *receipts])
         if newest.inputs_hash != inputs_hash(pins):
             reason = changed_inputs(newest.pins, pins)
         else:

@@ -23,17 +23,17 @@ from pipeline.steps.deduplicate import revision_warehouse
 from pipeline.steps.inputs import (
     build_event_quantities,
     pinned_meters,
-    table_account_references,
+    table_accounts,
     view_raw_event_files,
 )
-from pipeline.steps.pinned import pinned_directory, pinned_sql
+from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
 from pipeline.steps.rate import period_usage
 from pipeline.steps.workspace import Workspace
 
 OWN_QUERIES = ("hybrid_events", "period_usage")  # of today: they look at revisions, they do not make them
 PINS_OF_CAUSE: dict[str, tuple[str, ...]] = {
-    Cause.ACCOUNT_MAPPING.value: ("accounts.csv",),
+    Cause.ACCOUNT_MAPPING.value: ("accounts.csv", "account_fallbacks"),
     Cause.METER_CHANGE.value: ("meters.toml",),
     SETTINGS: ("sql", "grain_seconds"),
 }
@@ -174,7 +174,7 @@ def _write_events(
         with revision_warehouse(ws, revision) as warehouse:
             view_raw_event_files(warehouse, ws, paths)
             warehouse.table_rows(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS.columns, [])
-            table_account_references(warehouse, pinned_directory(ws, revision.pins["accounts.csv"]))
+            table_accounts(warehouse, ws, revision.pins)
             bounds = {"window_start": revision.window_start, "window_end": revision.window_end}
             files.append(warehouse.write("usage_events", bounds, folder / f"{side}_events.parquet", USAGE_EVENTS))
     with Warehouse(ws.scratch) as warehouse:

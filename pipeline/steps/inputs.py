@@ -1,7 +1,8 @@
 """What a window revision is computed from: its pins, the hash that names them, and how SQL sees them.
 
-*Pins* name every input by hash: the raw event files of the window's dates, ``meters.toml``, ``accounts.csv``, the SQL
-files, and the settings that change a number. The same pins make the same rows, on any machine, for ever (P1).
+*Pins* name every input by hash: the raw event files of the window's dates, what matters of other dates (links),
+``meters.toml``, ``accounts.csv``, the SQL files, and the settings that change a number. The same pins make the same
+rows, on any machine, for ever (P1).
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.account import AccountDirectory
-from pipeline.core.dataset import INSTANT, RAW_EVENTS
+from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow
+from pipeline.core.dataset import EXCLUDED_EVENTS, INSTANT, RAW_EVENTS
 from pipeline.core.manifest import canonical_json, sha256_hex
 from pipeline.core.meter import Meter, MeterFile
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
-from pipeline.steps.publish import pin_file, read_manifest
+from pipeline.steps.links import CollectedEvents, table_links, withdrawal_rules
+from pipeline.steps.publish import dataset_files, pin_file
 from pipeline.steps.workspace import Workspace
 
 Pins = Mapping[str, Any]
+
+ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
 WINDOW_QUERIES = ("event_quantities", "excluded_events", "usage_events", "usage")
 
@@ -46,27 +51,40 @@ ACCOUNT_REFERENCE_COLUMNS = (
 )
 
 
-def current_pins(workspace: Workspace, window: BillingWindow, newest: WindowRevision | None) -> dict[str, Any]:
+def current_pins(
+    workspace: Workspace,
+    window: BillingWindow,
+    newest: WindowRevision | None,
+    collected: CollectedEvents | None = None,
+) -> dict[str, Any]:
     """Return the pins of the window as of now; the project files among them are kept in the lake, SQL when it is used.
+
+    Whoever asks for many windows passes one ``collected`` for all.
 
     A directory that maps every event of the window as that of the newest revision did, keeps the pin of
     that one: a customer who joins today makes no new revision of yesterday.
     """
     project = workspace.project
     settings = project.settings.window
+    collected = collected or CollectedEvents(workspace)
     accounts = pin_file(workspace, project.files["accounts.csv"])
     if newest is not None and accounts != newest.pins["accounts.csv"]:
         pinned = workspace.lake.get_bytes(f"pins/{newest.pins['accounts.csv']}")
         if _references_in(window, pinned) == _references_in(window, project.files["accounts.csv"]):
             accounts = newest.pins["accounts.csv"]
     return {
-        "raw_event_files": raw_event_files(workspace, window),
+        "raw_event_files": collected.files_of(window.event_dates()),
+        "neighbours": collected.neighbours(window),
+        "withdrawals": collected.withdrawals(window),
+        "withdrawal_types": withdrawal_rules(workspace),
+        "account_fallbacks": [list(rule) for rule in project.settings.accounts.fallbacks],
         "meters.toml": pin_file(workspace, project.files["meters.toml"]),
         "accounts.csv": accounts,
         "sql": {query: Warehouse.sql_hash(query) for query in WINDOW_QUERIES},
         "grace_period_seconds": _seconds(settings.grace_period),
         "grain_seconds": _seconds(settings.grain),
         "future_tolerance_seconds": _seconds(settings.future_tolerance),
+        "look_back_seconds": _seconds(settings.look_back),
     }
 
 
@@ -76,6 +94,18 @@ def pinned_account_rows(accounts_csv: bytes) -> list[dict[str, str]]:
     return [{name.strip(): (cell or "").strip() for name, cell in row.items()} for row in rows]
 
 
+def pinned_directory(accounts_csv: bytes) -> AccountDirectory:
+    """Return the account directory of an ``accounts.csv`` that was checked when it was loaded."""
+    return AccountDirectory(
+        tuple(
+            AccountRow.model_validate(
+                {**row, "valid_to": row["valid_to"] or VALID_FOR_EVER, "external_references": _references(row)}
+            )
+            for row in pinned_account_rows(accounts_csv)
+        )
+    )
+
+
 def _references_in(window: BillingWindow, accounts_csv: bytes) -> set[tuple[str, str, datetime, datetime]]:
     """Return which account owns which subject, and when, within the window."""
     owned = set()
@@ -83,19 +113,12 @@ def _references_in(window: BillingWindow, accounts_csv: bytes) -> set[tuple[str,
         start = max(window.start, datetime.fromisoformat(row["valid_from"]))
         end = min(window.end, datetime.fromisoformat(row["valid_to"]) if row["valid_to"] else window.end)
         if start < end:
-            owned |= {(name.strip(), row["account_id"], start, end) for name in row["external_references"].split(";")}
+            owned |= {(name, row["account_id"], start, end) for name in _references(row)}
     return owned
 
 
-def raw_event_files(workspace: Workspace, window: BillingWindow) -> list[str]:
-    """Return the lake paths, which end in a hash, of every raw event file of the window's dates, sorted."""
-    event_dates = window.event_dates()
-    partitions = {event_date.isoformat() for event_date in event_dates}
-    manifests = [
-        read_manifest(workspace, manifest_hash)
-        for manifest_hash in workspace.control_plane.raw_event_manifests(event_dates)
-    ]
-    return sorted({file.path for manifest in manifests for file in manifest.files if file.partition in partitions})
+def _references(row: Mapping[str, str]) -> list[str]:
+    return [name.strip() for name in row["external_references"].split(";") if name.strip()]
 
 
 def inputs_hash(pins: Pins) -> str:
@@ -111,7 +134,7 @@ def changed_inputs(before: Pins, after: Pins) -> str:
         changes.append(f"raw event files added: {len(files_after - files_before):,}")
     if files_before - files_after:
         changes.append(f"raw event files gone: {len(files_before - files_after):,}")
-    changes += [f"{name} changed" for name in ("meters.toml", "accounts.csv") if before[name] != after[name]]
+    changes += [words for name, words in _CHANGED_PINS.items() if before[name] != after[name]]
     changes += [
         f"sql/{query}.sql changed" for query in sorted(after["sql"]) if before["sql"].get(query) != after["sql"][query]
     ]
@@ -121,6 +144,16 @@ def changed_inputs(before: Pins, after: Pins) -> str:
         if name.endswith("_seconds") and before[name] != after[name]
     ]
     return ", ".join(changes)
+
+
+_CHANGED_PINS = {
+    "neighbours": "copies of its keys in other windows changed",
+    "withdrawals": "withdrawals of its events changed",
+    "withdrawal_types": "withdrawals in sources/ changed",
+    "account_fallbacks": "accounts in billing.toml changed",
+    "meters.toml": "meters.toml changed",
+    "accounts.csv": "accounts.csv changed",
+}
 
 
 def pinned_meters(workspace: Workspace, revision: WindowRevision) -> tuple[Meter, ...]:
@@ -155,6 +188,44 @@ def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window
     ]
     warehouse.table_rows("meters", METER_COLUMNS, rows)
     warehouse.build("event_quantities", {"window_start": window.start, "window_end": window.end})
+
+
+def build_excluded_events(
+    warehouse: Warehouse, workspace: Workspace, pins: Pins, window: BillingWindow, cutoff_at: datetime
+) -> None:
+    """Make ``excluded_events`` from ``raw_events``, ``meters``, ``event_quantities`` and the pins."""
+    table_accounts(warehouse, workspace, pins)
+    table_links(warehouse, workspace, pins)
+    parameters = {
+        "window_start": window.start,
+        "window_end": window.end,
+        "cutoff_at": cutoff_at,
+        "future_tolerance": timedelta(seconds=pins["future_tolerance_seconds"]),
+    }
+    warehouse.build(EXCLUDED_EVENTS.name, parameters)
+
+
+def view_usage_events(
+    warehouse: Warehouse, workspace: Workspace, revision: WindowRevision, excluded: Sequence[Path] | None = None
+) -> None:
+    """Name the billed events of a published revision ``usage_events``, beside ``raw_events`` and ``excluded_events``.
+
+    ``excluded`` are files of excluded events to take instead of the newest published ones.
+    """
+    files = (
+        dataset_files(workspace, EXCLUDED_EVENTS, revision.scope, revision.revision) if excluded is None else excluded
+    )
+    view_raw_events(warehouse, workspace, revision.pins)
+    warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
+    table_accounts(warehouse, workspace, revision.pins)
+    warehouse.view("usage_events", {"window_start": revision.window_start, "window_end": revision.window_end})
+
+
+def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
+    """Make ``account_references`` and ``account_fallbacks`` of the directory and the rules that are pinned."""
+    content = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}")
+    table_account_references(warehouse, pinned_directory(content))
+    warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins["account_fallbacks"])
 
 
 def table_account_references(warehouse: Warehouse, directory: AccountDirectory) -> None:

@@ -9,27 +9,36 @@ from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow, period_containing
 from pipeline.steps.deduplicate import late_event_count
 from pipeline.steps.inputs import current_pins
+from pipeline.steps.links import CollectedEvents
 from pipeline.steps.workspace import Workspace
 
 
 def late_windows(workspace: Workspace) -> list[BillingWindow]:
     """Return, in order, each window whose accepted revision is not all that is known about it by now.
 
-    Its inputs changed (raw event files, directory, meters, SQL, settings), or it left events out as late. A window
-    is left alone when every period it reaches into is final.
+    Its inputs changed (raw event files, withdrawals, directory, meters, SQL, settings), or it left events out as late.
+    A window is left alone when every period it reaches into is final.
+    """
+    return outdated_windows(workspace)[0]
+
+
+def outdated_windows(workspace: Workspace) -> tuple[list[BillingWindow], list[BillingWindow]]:
+    """Return the windows of ``late_windows``, and those that are left alone although they are outdated like them.
+
+    What came after the close is recorded like any event, and waits for an adjustment of the final period.
     """
     final_periods = workspace.control_plane.final_periods()
     accepted = workspace.control_plane.accepted_revisions()
+    collected = CollectedEvents(workspace)
     with Warehouse(workspace.scratch) as warehouse:
-        return [
+        outdated = [
             _window(revision)
             for revision in accepted.values()
-            if not periods_touched(workspace, _window(revision)) <= final_periods
-            and (
-                current_pins(workspace, _window(revision), revision) != revision.pins
-                or late_event_count(workspace, warehouse, revision) > 0
-            )
+            if current_pins(workspace, _window(revision), revision, collected) != revision.pins
+            or late_event_count(workspace, warehouse, revision) > 0
         ]
+    closed = [window for window in outdated if periods_touched(workspace, window) <= final_periods]
+    return [window for window in outdated if window not in closed], closed
 
 
 def periods_touched(workspace: Workspace, window: BillingWindow) -> set[str]:

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from pipeline.adapters.warehouse import sql_text
-from pipeline.core.account import AccountDirectory, AccountRow
 from pipeline.core.price_book import PriceBook
 from pipeline.core.project import PricedBook
-from pipeline.steps.inputs import pinned_account_rows
 from pipeline.steps.publish import pin_file
 from pipeline.steps.workspace import Workspace
 
@@ -23,16 +21,6 @@ def pin_sql(workspace: Workspace, queries: Iterable[str]) -> dict[str, str]:
 def pinned_sql(workspace: Workspace, pins: Mapping[str, str]) -> dict[str, str]:
     """Return the text of each pinned query; it is what a warehouse runs instead of the files of today."""
     return {query: workspace.lake.get_bytes(f"pins/{sha256}").decode() for query, sha256 in pins.items()}
-
-
-def pinned_directory(workspace: Workspace, sha256: str) -> AccountDirectory:
-    """Return the account directory of a pinned ``accounts.csv``."""
-    rows = []
-    for cells in pinned_account_rows(workspace.lake.get_bytes(f"pins/{sha256}")):
-        references = [reference.strip() for reference in cells["external_references"].split(";")]
-        values = {name: cell for name, cell in cells.items() if cell}
-        rows.append(AccountRow.model_validate({**values, "external_references": [one for one in references if one]}))
-    return AccountDirectory(tuple(rows))
 
 
 def pinned_price_books(workspace: Workspace, pins: Mapping[str, str]) -> tuple[PricedBook, ...]:

@@ -25,8 +25,8 @@ from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.inputs import pinned_account_rows
-from pipeline.steps.pinned import pin_sql, pinned_directory, pinned_price_books, pinned_sql
+from pipeline.steps.inputs import pinned_account_rows, pinned_directory
+from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
 from pipeline.steps.publish import dataset_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
@@ -141,7 +141,7 @@ def pinned_lines(workspace: Workspace, draft: Manifest, usage_files: Mapping[str
     books = pinned_price_books(workspace, draft.pins["price_books"])
     with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
         usage_rows = period_usage(warehouse, [file for files in usage_files.values() for file in files], periods)
-    accounts = pinned_directory(workspace, draft.pins["accounts.csv"]).accounts()
+    accounts = pinned_directory(workspace.lake.get_bytes(f"pins/{draft.pins['accounts.csv']}")).accounts()
     return rate_usage(usage_rows, period_id, accounts, lambda day: book_on(books, day))
 
 

@@ -44,7 +44,7 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
     """
     found = find_revision(ws, window_id, revision)
     pins = pins_of_reconciliation(ws, found)
-    missing = [name for name in ("usage_events", "excluded_events", "usage") if pins[name] is None]
+    missing = [name for name in ("excluded_events", "usage") if pins[name] is None]
     if missing:
         raise NotReadyError(
             "reconcile.not_published",

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.adapters.documents import format_instant, render
 from pipeline.core.check import CheckReport
-from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE, USAGE_EVENTS
+from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE
 from pipeline.core.manifest import Receipt
 from pipeline.core.report import Evidence, ReportFacts, report_model
 from pipeline.core.revision import RevisionState, WindowRevision
@@ -24,6 +24,7 @@ from pipeline.steps.control_totals import (
     revision_totals,
 )
 from pipeline.steps.inputs import Pins
+from pipeline.steps.outcomes import stored_outcomes
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace
@@ -59,6 +60,7 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         checks=_checks(ws, pins),
         evidence=evidence,
         completeness=published_completeness(ws, pins.get("completeness")),
+        outcomes=stored_outcomes(ws, pins.get("event_outcomes")),
         exceptions=tuple(ws.control_plane.exceptions(window_id, revision)),
     )
     page = render("report.html", report_model(facts)).encode()
@@ -104,6 +106,7 @@ def _parameters(revision: WindowRevision, night: Night, pins: Pins) -> dict[str,
         "Grace period": str(timedelta(seconds=revision.pins["grace_period_seconds"])),
         "Grain": str(timedelta(seconds=revision.pins["grain_seconds"])),
         "Tolerance for event times after receipt": str(timedelta(seconds=revision.pins["future_tolerance_seconds"])),
+        "Look-back for copies in other windows, both ways": str(timedelta(seconds=revision.pins["look_back_seconds"])),
         "Why this revision": revision.reason,
         "Version of the pipeline": pins["code_version"],
     }
@@ -113,7 +116,8 @@ def _receipts(ws: Workspace, pins: Pins, reconciled: Receipt | None) -> tuple[Re
     manifests = [
         *pins["collections"]["raw_events"],
         *pins["collections"]["quarantine"],
-        *(pins[dataset.name] for dataset in (EXCLUDED_EVENTS, USAGE_EVENTS, USAGE)),
+        *(pins[dataset.name] for dataset in (EXCLUDED_EVENTS, USAGE)),
+        pins.get("event_outcomes"),
         *pins["drafts"].values(),
         pins.get("completeness"),
         pins["check_results"],

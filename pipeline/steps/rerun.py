@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.versions import engine_versions
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import DATASETS, LINE_ITEMS, RECONCILIATION, USAGE, USAGE_EVENTS
+from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE
 from pipeline.core.errors import NotReadyError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt
 from pipeline.core.reconciliation import window_controls
@@ -22,6 +22,7 @@ from pipeline.core.revision import WindowRevision
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.control_totals import revision_totals
 from pipeline.steps.deduplicate import computed_events, revision_warehouse
+from pipeline.steps.inputs import view_usage_events
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import pinned_lines, write_lines
 from pipeline.steps.reconcile import write_controls
@@ -161,7 +162,7 @@ def _computed(
     computed: dict[tuple[str, str], list[Path]] = {}
     with revision_warehouse(ws, revision) as warehouse:
         events = computed_events(ws, warehouse, revision, folder)
-        warehouse.view_files(USAGE_EVENTS.name, USAGE_EVENTS, [f for d, f in events if d is USAGE_EVENTS])
+        view_usage_events(warehouse, ws, revision, [file for dataset, file in events if dataset is EXCLUDED_EVENTS])
         for dataset, file in (*events, *computed_usage(warehouse, revision, folder)):
             computed.setdefault((dataset.name, revision.scope), []).append(file)
     usage = computed[USAGE.name, revision.scope]

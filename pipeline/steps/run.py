@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.check import Severity
-from pipeline.core.dataset import USAGE_EVENTS
 from pipeline.core.errors import BillingError, NotReadyError
+from pipeline.core.outcome import LateArrivals
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected, windows_between
 from pipeline.steps.accept import accept, reject
@@ -22,6 +22,7 @@ from pipeline.steps.aggregate import aggregate
 from pipeline.steps.check import check
 from pipeline.steps.deduplicate import deduplicate, exclusion_counts
 from pipeline.steps.late import late_windows
+from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.rate import rate
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.report import report, report_path
@@ -40,6 +41,9 @@ class WindowResult:
     reason: str
     billed_events: int
     excluded_events: dict[str, int]
+    fallback_events: int
+    late_arrivals: tuple[LateArrivals, ...]
+    idle_withdrawals: dict[str, int]
     report: Path
 
 
@@ -168,7 +172,7 @@ def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> 
     path = report_path(workspace, revision.window_id, revision.revision)
     if is_new or not path.is_file():
         report(workspace, revision.window_id, revision.revision)
-    billed = workspace.control_plane.publication(USAGE_EVENTS.name, revision.scope, revision.revision)
+    outcomes = published_outcomes(workspace, revision)
     with Warehouse(workspace.scratch) as warehouse:
         excluded = exclusion_counts(workspace, warehouse, revision)
     return WindowResult(
@@ -176,7 +180,10 @@ def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> 
         revision.revision,
         is_new,
         revision.reason,
-        billed.row_count if billed else 0,
+        outcomes.billed_event_count if outcomes else 0,
         excluded,
+        outcomes.fallback_event_count if outcomes else 0,
+        outcomes.late_arrivals if outcomes else (),
+        dict(outcomes.idle_withdrawal_counts) if outcomes else {},
         path,
     )

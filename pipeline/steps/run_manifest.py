@@ -17,6 +17,7 @@ from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, document_scope
+from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.publish import pin_file, publish_document, read_manifest
 from pipeline.steps.workspace import Workspace
 
@@ -28,9 +29,10 @@ def publish_run_manifest(ws: Workspace, revision: WindowRevision, at: datetime) 
     """Publish the run manifest of a revision that is computed, checked and reconciled."""
     reconciled = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
     checked = ws.control_plane.publication(CHECK_RESULTS, document_scope(revision))
+    outcomes = ws.control_plane.publication(EVENT_OUTCOMES, document_scope(revision))
     completeness = ws.control_plane.publication(COMPLETENESS, document_scope(revision))
     controls = {} if reconciled is None else read_manifest(ws, reconciled.manifest_hash).pins
-    documents = [document for document in (completeness, checked) if document is not None]
+    documents = [document for document in (completeness, outcomes, checked) if document is not None]
     settings = ws.project.settings.window
     content: dict[str, Any] = {
         "window_id": revision.window_id,

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION, USAGE_EVENTS
+from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.reconciliation import failed_controls
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.completeness import source_status, unclaimed_status
 from pipeline.steps.deduplicate import late_event_count
-from pipeline.steps.late import late_windows
+from pipeline.steps.late import outdated_windows
+from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace
 
@@ -26,7 +27,7 @@ def status(ws: Workspace) -> dict[str, Any]:
     with Warehouse(ws.scratch) as warehouse:
         sources = source_status(ws, warehouse)
         windows = [_window(ws, warehouse, revision) for revision in newest.values()]
-    late = {window.window_id for window in late_windows(ws)}
+    late, late_after_close = ({window.window_id for window in windows} for windows in outdated_windows(ws))
     final_periods = ws.control_plane.final_periods()
     period_ids = sorted({*final_periods, *(_month(revision.window_start) for revision in newest.values())})
     return {
@@ -41,13 +42,20 @@ def status(ws: Workspace) -> dict[str, Any]:
         },
         "pending_objects": len(ws.control_plane.pending_objects()),
         "unclaimed_objects": unclaimed_status(ws),
-        "windows": [{**window, "needs_revision": window["window"] in late} for window in windows],
+        "windows": [
+            {
+                **window,
+                "needs_revision": window["window"] in late,
+                "late_after_close": window["window"] in late_after_close,
+            }
+            for window in windows
+        ],
         "periods": [_period(ws, period_id, period_id in final_periods) for period_id in period_ids],
     }
 
 
 def _window(ws: Workspace, warehouse: Warehouse, revision: WindowRevision) -> dict[str, Any]:
-    published = ws.control_plane.publication(USAGE_EVENTS.name, revision.scope, revision.revision)
+    outcomes = published_outcomes(ws, revision)
     reconciled = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
     verdict = "not reconciled yet"
     if reconciled is not None:
@@ -58,8 +66,11 @@ def _window(ws: Workspace, warehouse: Warehouse, revision: WindowRevision) -> di
         "revision": revision.revision,
         "state": revision.state.value,
         "verdict": verdict,
-        "billed_events": None if published is None else published.row_count,
+        "billed_events": None if outcomes is None else outcomes.billed_event_count,
         "late_events": late_event_count(ws, warehouse, revision),
+        "late_arrivals": [] if outcomes is None else outcomes.to_json()["late_arrivals"],
+        "fallback_events": 0 if outcomes is None else outcomes.fallback_event_count,
+        "idle_withdrawals": 0 if outcomes is None else sum(outcomes.idle_withdrawal_counts.values()),
         "cutoff_at": _text(revision.cutoff_at),
         "exceptions": len(ws.control_plane.exceptions(revision.window_id, revision.revision)),
     }

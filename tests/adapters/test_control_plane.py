@@ -865,12 +865,12 @@ def test_evidence_and_exceptions_cannot_be_changed_by_any_client(
 def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     database_url: str, tmp_path: Path, control_plane: ControlPlane
 ) -> None:
-    """The tables of 0002 are taken away again, which leaves a database as the first release wrote it."""
+    """What came after it is taken away again, which leaves a database as the first release wrote it."""
     found = collection(ledger_object("a"))
     control_plane.commit_collection(found, manifests_of(found), AT)
     control_plane.open_revision(revision(), AT)
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
-        for table in ("evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
+        for table in ("derived_pins", "evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX ix_object_ledger_contract")
         database.execute("ALTER TABLE object_ledger DROP COLUMN fault")

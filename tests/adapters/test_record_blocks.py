@@ -64,7 +64,7 @@ def cut(
     taken = Taken()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record_blocks, "BLOCK_BYTES", block_bytes)
-        cutter = RecordCutter(contract, ord('"'), taken.take)
+        cutter = RecordCutter(contract, taken.take)
         counts = [cutter.add_object(index, chunks, **options) for index, chunks in enumerate(objects)]
         cutter.flush()
     return taken, counts

@@ -32,10 +32,11 @@ def parse_header(text: str) -> Header:
     if len(lines) < 5 or lines[1] != "":
         raise ValueError("the second line of the header is empty, and Grain, Reads and Params follow")
     grain = _labelled(lines[2], "Grain")
-    reads = _labelled(lines[3], "Reads")
-    end_of_params = lines.index("", 4) if "" in lines[4:] else len(lines)
+    params_at = next((number for number, line in enumerate(lines) if line.startswith("Params:")), 4)
+    reads = " ".join([_labelled(lines[3], "Reads"), *lines[4:params_at]])
+    end_of_params = lines.index("", params_at) if "" in lines[params_at:] else len(lines)
     params = {}
-    param_lines = [_labelled(lines[4], "Params"), *lines[5:end_of_params]]
+    param_lines = [_labelled(lines[params_at], "Params"), *lines[params_at + 1 : end_of_params]]
     if param_lines != ["none"]:
         for line in param_lines:
             match = PARAMETER.fullmatch(line)

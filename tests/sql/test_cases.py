@@ -19,7 +19,8 @@ from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, QUANTITY, RAW_EVENT
 from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.diff import CHANGED_ACCOUNTS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
-from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
+from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
+from pipeline.steps.links import NAMED_KEYS, NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS
 from tests.sql.header import parse_header
 
@@ -29,6 +30,12 @@ CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
 HELPER_TABLES = {
     "meters": METER_COLUMNS,
     "account_references": ACCOUNT_REFERENCE_COLUMNS,
+    "account_fallbacks": ACCOUNT_FALLBACK_COLUMNS,
+    "neighbours": NEIGHBOUR_COLUMNS,
+    "look_back_events": RAW_EVENTS.columns,
+    "withdrawals": WITHDRAWAL_COLUMNS,
+    "withdrawal_types": WITHDRAWAL_TYPE_COLUMNS,
+    "named_keys": NAMED_KEYS,
     "account_periods": ACCOUNT_PERIODS,
     "period_usage": (("account_id", "VARCHAR"), ("sku", "VARCHAR"), ("unit", "VARCHAR"), ("quantity", QUANTITY)),
     "contract_objects": CONTRACT_OBJECTS,

@@ -13,6 +13,8 @@ from pipeline.core.dataset import RAW_EVENTS, Dataset
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.revision import Collection, LedgerObject
 from pipeline.core.window import ONE_DAY, BillingWindow, parse_window
+from pipeline.steps.aggregate import find_revision
+from pipeline.steps.inputs import view_usage_events
 from pipeline.steps.publish import dataset_files, store_manifest
 from pipeline.steps.workspace import Workspace
 
@@ -86,6 +88,14 @@ def published_rows(workspace: Workspace, dataset: Dataset, revision: int) -> lis
     with Warehouse(workspace.scratch) as warehouse:
         warehouse.view_files("published", dataset, files)
         return warehouse.connection.table("published").to_arrow_table().to_pylist()
+
+
+def billed_rows(workspace: Workspace, revision: int) -> list[dict[str, Any]]:
+    """Return the usage events of a revision of the window, in order of source and id."""
+    found = find_revision(workspace, WINDOW.window_id, revision)
+    with Warehouse(workspace.scratch) as warehouse:
+        view_usage_events(warehouse, workspace, found)
+        return warehouse.connection.table("usage_events").order("source, id").to_arrow_table().to_pylist()
 
 
 def published_bytes(workspace: Workspace, dataset: Dataset, revision: int) -> list[bytes]:

@@ -49,6 +49,7 @@ def proxy_of(server_url: str) -> Iterator[Proxy]:
                 return
             if failure == "error":
                 self.send_response(503)
+                self.send_header("Connection", "close")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
@@ -64,6 +65,7 @@ def proxy_of(server_url: str) -> Iterator[Proxy]:
                 if name.lower() not in ("transfer-encoding", "content-length", "connection"):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
+            self.send_header("Connection", "close")  # else the client sends its next request into a closed connection
             self.end_headers()
             self.wfile.write(content[: len(content) // 2] if is_cut else content)
             connection.close()

@@ -18,7 +18,12 @@ from pipeline.core.errors import PublicationError
 from pipeline.core.meter import Meter
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
-from pipeline.steps.inputs import build_event_quantities, table_account_references
+from pipeline.steps.inputs import (
+    ACCOUNT_FALLBACK_COLUMNS,
+    build_event_quantities,
+    table_account_references,
+)
+from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.steps.raw_events import (
     CUTOFF_AT,
@@ -167,6 +172,15 @@ EVENTS = st.lists(
 )
 
 
+# No fallback account, no copy in another window and no withdrawal.
+NO_LINKS = {
+    "account_fallbacks": ACCOUNT_FALLBACK_COLUMNS,
+    "neighbours": NEIGHBOUR_COLUMNS,
+    "withdrawals": WITHDRAWAL_COLUMNS,
+    "withdrawal_types": WITHDRAWAL_TYPE_COLUMNS,
+}
+
+
 def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[list[dict[str, Any]], int, int]:
     """Return the usage of raw events, and how many of them were billed and how many excluded."""
     bounds = {"window_start": WINDOW.start, "window_end": WINDOW.end}
@@ -174,6 +188,8 @@ def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[
         rows = [tuple(event[column] for column in RAW_EVENTS.column_names) for event in events]
         warehouse.table_rows("raw_events", RAW_EVENTS.columns, rows)
         table_account_references(warehouse, DIRECTORY)
+        for name, columns in NO_LINKS.items():
+            warehouse.table_rows(name, columns, [])
         build_event_quantities(warehouse, METERS, WINDOW)
         warehouse.build("excluded_events", {**bounds, "cutoff_at": CUTOFF_AT, "future_tolerance": parse_duration("5m")})
         warehouse.build("usage_events", bounds)

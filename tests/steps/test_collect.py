@@ -482,8 +482,8 @@ def test_an_object_whose_counts_do_not_tie_is_left_out_and_does_not_stop_the_oth
 ) -> None:
     cut = Block.of_lines
 
-    def lose_a_line(content: Bytes, byte_count: int, mark: int) -> Block:
-        block = cut(content, byte_count, mark)
+    def lose_a_line(content: Bytes, byte_count: int) -> Block:
+        block = cut(content, byte_count)
         return block.only(np.array([b"miscounted" not in block.record(row) for row in range(len(block))]))
 
     monkeypatch.setattr(Block, "of_lines", lose_a_line)

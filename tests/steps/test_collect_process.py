@@ -157,7 +157,7 @@ def test_killed_while_it_reads_it_leaves_no_process_and_a_run_after_it_publishes
         below = descendants(process.pid)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert len(below) >= 2
+        assert len(below) >= 1  # the process itself collects too
         give_up_at = time.monotonic() + 10
         while any(is_running(pid) for pid in below):
             assert time.monotonic() < give_up_at, "a process goes on although its parent is gone"

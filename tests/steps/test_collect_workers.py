@@ -69,12 +69,17 @@ def test_a_worker_that_is_killed_is_a_refusal_that_may_succeed_later(
     assert children() == []
 
 
-def test_a_defect_in_a_worker_is_told_with_its_traceback(batches: list[BatchTask], raw_bucket: ObjectStore) -> None:
+def test_a_defect_is_told_with_its_traceback_wherever_it_shows(
+    batches: list[BatchTask], raw_bucket: ObjectStore
+) -> None:
     listed = ListedObject("usage/0", "v", 1, RECEIVED_AT)
-    broken = BatchTask((NewObject("usage/0@v", listed, None),), batches[0].folder)  # type: ignore[arg-type]
+    broken = [
+        BatchTask((NewObject("usage/0@v", listed, None),), batch.folder)  # type: ignore[arg-type]
+        for batch in batches[:2]
+    ]
 
-    with pytest.raises(RuntimeError, match="NoneType"):
-        taken([broken, *batches[1:]], raw_bucket)
+    with pytest.raises((RuntimeError, AttributeError), match="NoneType"):
+        taken([*broken, batches[2]], raw_bucket)
 
     assert children() == []
 

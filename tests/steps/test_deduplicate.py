@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE_EVENTS
+from pipeline.core.dataset import EXCLUDED_EVENTS
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, parse_window
@@ -16,6 +16,7 @@ from tests.steps.raw_events import (
     COLLECTED_AT,
     CUTOFF_AT,
     WINDOW,
+    billed_rows,
     commit_raw_events,
     instant,
     numbered,
@@ -29,7 +30,7 @@ NOW = instant("2026-01-16T08:00:00Z")
 
 
 def billed_ids(workspace: Workspace, revision: int = 1) -> list[str]:
-    return [row["id"] for row in published_rows(workspace, USAGE_EVENTS, revision)]
+    return [row["id"] for row in billed_rows(workspace, revision)]
 
 
 def reasons(workspace: Workspace, revision: int = 1) -> dict[tuple[str, int], str]:
@@ -128,7 +129,7 @@ def test_the_copy_received_first_is_billed_whichever_file_was_collected_first(wo
 
     deduplicate(workspace, WINDOW, NOW)
 
-    assert [row["object_id"] for row in published_rows(workspace, USAGE_EVENTS, 1)] == ["usage/b@1"]
+    assert [row["object_id"] for row in billed_rows(workspace, 1)] == ["usage/b@1"]
     assert reasons(workspace) == {("usage/a@1", 1): "exact_duplicate"}
 
 
@@ -138,20 +139,19 @@ def test_a_window_without_any_event_publishes_empty_datasets(workspace: Workspac
     revision = deduplicate(workspace, WINDOW, NOW)
 
     assert revision.revision == 1
-    assert published_rows(workspace, USAGE_EVENTS, 1) == []
+    assert billed_rows(workspace, 1) == []
     assert published_rows(workspace, EXCLUDED_EVENTS, 1) == []
 
 
 def test_running_twice_changes_no_byte_and_opens_no_revision(workspace: Workspace) -> None:
     commit_raw_events(workspace, numbered([raw_event(), raw_event(id="late", received_at=CUTOFF_AT)]))
     first = deduplicate(workspace, WINDOW, NOW)
-    billed, excluded = published_bytes(workspace, USAGE_EVENTS, 1), published_bytes(workspace, EXCLUDED_EVENTS, 1)
+    excluded = published_bytes(workspace, EXCLUDED_EVENTS, 1)
 
     second = deduplicate(workspace, WINDOW, NOW + timedelta(days=3))
 
     assert second == first
     assert len(workspace.control_plane.window_revisions()) == 1
-    assert published_bytes(workspace, USAGE_EVENTS, 1) == billed
     assert published_bytes(workspace, EXCLUDED_EVENTS, 1) == excluded
 
 

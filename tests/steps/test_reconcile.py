@@ -130,19 +130,13 @@ def test_a_window_without_any_event_reconciles(workspace: Workspace) -> None:
             id="usage is a billionth too low",
         ),
         pytest.param(
-            {"usage_events": "SELECT * FROM usage_events WHERE id <> 'a'"},
-            {
-                Equation.EVENT_OUTCOMES,
-                Equation.EVENTS_ONCE,
-                Equation.SKU_QUANTITY,
-                Equation.USAGE_QUANTITY,
-                Equation.USAGE_EVENT_COUNT,
-            },
-            id="a billed event is lost",
+            {"excluded_events": "SELECT * FROM excluded_events UNION ALL SELECT * FROM excluded_events"},
+            {Equation.EVENT_OUTCOMES, Equation.EVENTS_ONCE, Equation.SKU_QUANTITY},
+            id="every exclusion is counted twice",
         ),
         pytest.param(
             {"excluded_events": "SELECT * FROM excluded_events WHERE reason <> 'late'"},
-            {Equation.EVENT_OUTCOMES, Equation.EVENTS_ONCE, Equation.SKU_QUANTITY},
+            {Equation.USAGE_QUANTITY, Equation.USAGE_EVENT_COUNT},
             id="an excluded event is lost",
         ),
         pytest.param(
@@ -151,7 +145,7 @@ def test_a_window_without_any_event_reconciles(workspace: Workspace) -> None:
                 " WHERE reason = 'orphaned_account' UNION ALL"
                 " SELECT * FROM excluded_events WHERE reason <> 'orphaned_account'"
             },
-            {Equation.EVENTS_ONCE, Equation.SKU_QUANTITY},
+            {Equation.EVENT_OUTCOMES, Equation.USAGE_QUANTITY, Equation.USAGE_EVENT_COUNT},
             id="an event that was never received stands in for one that was",
         ),
     ],

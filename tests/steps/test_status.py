@@ -37,9 +37,31 @@ def test_the_status_shows_the_newest_revision_of_a_window_and_its_verdict(night:
             "verdict": "reconciled",
             "billed_events": 3,
             "late_events": 1,
+            "late_arrivals": [
+                {"source": "api", "age": "up to 1 h", "sku": None, "unit": None, "event_count": 1, "quantity": None},
+                {
+                    "source": "api",
+                    "age": "up to 1 h",
+                    "sku": "requests",
+                    "unit": "requests",
+                    "event_count": 1,
+                    "quantity": "1.000000000",
+                },
+                {
+                    "source": "api",
+                    "age": "up to 1 h",
+                    "sku": "tokens-input",
+                    "unit": "tokens",
+                    "event_count": 1,
+                    "quantity": "40.000000000",
+                },
+            ],
+            "fallback_events": 0,
+            "idle_withdrawals": 0,
             "cutoff_at": "2026-01-16T06:00:00+00:00",
             "exceptions": 0,
             "needs_revision": False,
+            "late_after_close": False,
         }
     ]
     assert after["collected"] == {"objects": 5, "lines": 11, "raw_events": 9, "quarantined": 2}
