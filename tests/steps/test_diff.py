@@ -20,7 +20,7 @@ from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.diff import WindowDiff, diff
 from pipeline.steps.workspace import Workspace, open_workspace
-from tests.fixtures_project import ACCOUNTS, METERS, write_project
+from tests.fixtures_project import ACCOUNTS, CONTRACT, METERS, write_project
 from tests.steps.raw_events import CUTOFF_AT, WINDOW, commit_raw_events, instant, numbered, published_rows, raw_event
 
 NOW = instant("2026-01-16T08:00:00Z")
@@ -122,20 +122,36 @@ def test_a_meter_that_counts_something_else_is_a_meter_change_also_in_another_un
     ]
 
 
-def test_a_void_is_a_void_whatever_brought_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The reason of the exclusion decides: here by an SQL file that withdraws an event.
-    commit_raw_events(workspace, numbered([raw_event(), raw_event(data=tokens(30))]))
+def test_an_event_that_is_voided_and_one_that_is_replaced_are_voids(tmp_path: Path) -> None:
+    contract = CONTRACT.replace('["request.completed"]', '["request.completed", "voided", "corrected"]')
+    rules = '\n[[withdrawals]]\nevent_type = "voided"\n\n[[withdrawals]]\nevent_type = "corrected"\nreplaces = true\n'
+    corrected = METERS.replace("tokens-input", "corrections").replace('"request.completed"', '"corrected"', 1)
+    files = {"sources/usage.toml": contract + rules, "meters.toml": METERS + corrected.partition("\n\n")[0]}
+    workspace = open_workspace(write_project(tmp_path / "project", None, files))
+    events = [raw_event(), raw_event(data=tokens(30)), raw_event(data=tokens(7))]
+    commit_raw_events(workspace, numbered(events))
     compute(workspace)
-    _with_sql(
-        workspace,
-        monkeypatch,
-        "excluded_events",
-        "$cutoff_at THEN 'late'",
-        "$cutoff_at THEN 'late' WHEN window_events.id = 'req-2' THEN 'voided'",
+    void = raw_event(object_id="b@1", id="v", type="voided", data='{"id":"req-2"}', received_at=NOW)
+    correction = raw_event(
+        object_id="c@1", id="c", type="corrected", data='{"id":"req-3","input_tokens":"9"}', received_at=NOW
     )
+    commit_raw_events(workspace, [void, correction], LATER)
     compute(workspace)
 
-    assert parts_of(diff(workspace, WINDOW.window_id, 1, 2)) == {"acct-1": {"voids": -30}}
+    result = diff(workspace, WINDOW.window_id, 1, 2)
+
+    assert parts_of(result) == {"acct-1": {"voids": -37}}
+    assert parts_of(result, "corrections") == {"acct-1": {"voids": 9}}
+    assert result.causes == ("voids",)
+
+
+def test_a_fallback_account_is_account_mapping(workspace: Workspace) -> None:
+    commit_raw_events(workspace, numbered([raw_event(), raw_event(subject="nobody", data=tokens(7))]))
+    compute(workspace)
+    text = (workspace.project.folder / "billing.toml").read_text()
+    compute(changed(workspace, billing=f'{text}\n[accounts]\nfallback = "acct-2"\n'))
+
+    assert parts_of(diff(workspace, WINDOW.window_id, 1, 2)) == {"acct-2": {"account_mapping": 7}}
 
 
 def test_a_reason_without_a_cause_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
