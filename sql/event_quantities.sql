@@ -1,29 +1,17 @@
--- event_quantities: one row per raw event and meter that counts it, with the quantity it adds.
+-- event_quantities: one row per event and meter that counts it, with the quantity it adds.
 --
 -- Grain:   object_id, line_number, sku
--- Reads:   raw_events, meters
--- Params:  $window_start  TIMESTAMPTZ  first instant of the billing window (inclusive)
---          $window_end    TIMESTAMPTZ  end of the billing window (exclusive)
+-- Reads:   metered_events, meters
+-- Params:  none
 --
--- One request may be sold as several SKUs, so one event may feed several meters. A count adds 1 per
--- event, so that summing is all that is left to do. The quantity is null when a sum's value is missing
--- or is not a plain decimal: it is never taken as zero, the event is excluded as a whole instead.
--- A number in data is a string of its exact digits, so no value passes through a float.
+-- Read with window_events as metered_events it is what was received, with usage_events it is what is billed.
+-- One request may be sold as several SKUs, so one event may feed several meters. The quantity is what the
+-- event adds to the control totals of its SKU, whatever the aggregation: 1 where events or unique texts are
+-- counted, the value elsewhere. It is null when the value is missing or is not a plain decimal: it is never
+-- taken as zero, the event is excluded as a whole instead. A number in data is a string of its exact
+-- digits, so no value passes through a float.
 
 WITH
-
-window_events AS (
-    SELECT
-        object_id,
-        line_number,
-        type,
-        quantity,
-        data
-    FROM raw_events
-    WHERE
-        event_at >= $window_start
-        AND event_at < $window_end
-),
 
 -- A dotted path such as `usage.tokens` is '$."usage"."tokens"' to DuckDB.
 meter_paths AS (
@@ -45,42 +33,58 @@ meter_paths AS (
     FROM meters
 ),
 
-metered_events AS (
+counted_events AS (
     SELECT
-        window_events.object_id,
-        window_events.line_number,
+        metered_events.object_id,
+        metered_events.line_number,
+        metered_events.source,
+        metered_events.id,
+        metered_events.account_id,
+        metered_events.event_at,
+        metered_events.received_at,
         meter_paths.sku,
         meter_paths.unit,
+        meter_paths.aggregation,
         LIST_TRANSFORM(
             meter_paths.json_dimensions,
-            lambda d: d.label || COALESCE(TO_JSON(window_events.data ->> d.json_path), 'null')
+            lambda d: d.label || COALESCE(TO_JSON(metered_events.data ->> d.json_path), 'null')
         ) AS dimension_texts,
+        CASE WHEN meter_paths.value_path = 'quantity' THEN metered_events.quantity END AS typed_quantity,
         CASE
-            WHEN meter_paths.aggregation = 'count' THEN '1'
-            WHEN meter_paths.value_path = 'quantity' THEN CAST(window_events.quantity AS VARCHAR)
-            ELSE window_events.data ->> meter_paths.value_json_path
+            WHEN meter_paths.value_path <> 'quantity' THEN metered_events.data ->> meter_paths.value_json_path
         END AS value_text
-    FROM window_events
-    INNER JOIN meter_paths ON window_events.type = meter_paths.event_type
+    FROM metered_events
+    INNER JOIN meter_paths ON metered_events.type = meter_paths.event_type
     WHERE
-        LIST_BOOL_AND(
+        LEN(meter_paths.json_filters) = 0
+        OR LIST_BOOL_AND(
             LIST_TRANSFORM(
                 meter_paths.json_filters,
-                lambda f: COALESCE(window_events.data ->> f.json_path = f.expected, FALSE)
+                lambda f: COALESCE(metered_events.data ->> f.json_path = f.expected, FALSE)
             )
-        ) IS NOT FALSE
+        )
 )
 
 SELECT
     object_id,
     line_number,
+    source,
+    id,
+    account_id,
+    event_at,
+    received_at,
     sku,
     unit,
+    aggregation,
     '{' || ARRAY_TO_STRING(dimension_texts, ',') || '}' AS dimensions,
     value_text,
     CASE
+        WHEN aggregation = 'count' THEN CAST(1 AS DECIMAL(38, 9))
+        WHEN aggregation = 'unique_count'
+            THEN CASE WHEN value_text IS NOT NULL THEN CAST(1 AS DECIMAL(38, 9)) END
+        WHEN value_text IS NULL THEN typed_quantity
         WHEN REGEXP_FULL_MATCH(value_text, '-?[0-9]{1,29}(\.[0-9]{1,9})?')
             THEN TRY_CAST(value_text AS DECIMAL(38, 9))
     END AS quantity
-FROM metered_events
+FROM counted_events
 ORDER BY object_id, line_number, sku

@@ -1,59 +1,141 @@
--- usage: one row per account, SKU, dimensions and grain: how much of the SKU the account used in it.
+-- usage: one row per account, SKU, dimensions and grain: what merging grains into any period needs.
 --
 -- Grain:   account_id, sku, dimensions, grain_start
--- Reads:   usage_events, event_quantities
+-- Reads:   event_quantities, usage_values
 -- Params:  $grain  INTERVAL  length of a grain; grains count from 1970-01-01 UTC
 --
--- A sum and a count are both the sum of what each event adds (see event_quantities). The event set hash
--- names the set of events behind the row, whatever their order, so that two revisions can be compared
--- row by row: equal hashes mean the very same events.
+-- The value sum is the control total: it ties to the events whatever the aggregation. The quantity is what
+-- this grain alone comes to: of a percentile its highest sample, of a time-weighted sum its latest level. A
+-- level keeps its first and latest instant, its latest value and the level times the microseconds between
+-- the two. Of events at one instant the one received last decides, then the higher source and id. The event
+-- set hash names the set of events behind the row, whatever their order: it is the XOR of the MD5 of their
+-- keys, so that hashes of disjoint sets merge.
 
 WITH
 
-billed_events AS (
+grain_events AS (
     SELECT
-        object_id,
-        line_number,
         account_id,
+        sku,
+        dimensions,
         TIME_BUCKET($grain, event_at, TIMESTAMPTZ '1970-01-01 00:00:00Z') AS grain_start,
-        MD5(STRLEN(source) || ':' || source || id) AS key_digest
-    FROM usage_events
+        aggregation,
+        unit,
+        event_at,
+        received_at,
+        source,
+        id,
+        quantity
+    FROM event_quantities
 ),
 
-digested_events AS (
+grain_totals AS (
     SELECT
-        object_id,
-        line_number,
         account_id,
+        sku,
+        dimensions,
         grain_start,
-        CAST('0x' || key_digest[1:16] AS UBIGINT) AS upper_digest,
-        CAST('0x' || key_digest[17:32] AS UBIGINT) AS lower_digest
-    FROM billed_events
+        aggregation,
+        unit,
+        SUM(quantity) AS value_sum,
+        MAX(quantity) AS value_max,
+        MIN(quantity) AS value_min,
+        COUNT(*) AS event_count,
+        BIT_XOR(MD5_NUMBER(STRLEN(source) || ':' || source || id)) AS key_digest
+    FROM grain_events
+    GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
+),
+
+level_changes AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        event_at,
+        quantity,
+        LEAD(event_at) OVER (
+            PARTITION BY account_id, sku, dimensions, grain_start
+            ORDER BY event_at, received_at, source, id
+        ) AS next_event_at
+    FROM grain_events
+    WHERE aggregation IN ('latest', 'time_weighted_sum')
+),
+
+grain_levels AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        MIN(event_at) AS first_event_at,
+        MAX(event_at) AS latest_event_at,
+        MAX(quantity) FILTER (WHERE next_event_at IS NULL) AS latest_value,
+        COALESCE(SUM(quantity * (EPOCH_US(next_event_at) - EPOCH_US(event_at))), 0) AS level_microseconds
+    FROM level_changes
+    GROUP BY account_id, sku, dimensions, grain_start
+),
+
+grain_value_counts AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        COUNT(*) AS value_count
+    FROM usage_values
+    GROUP BY account_id, sku, dimensions, grain_start
+),
+
+-- An average is divided in integers, as whole billionths.
+whole_totals AS (
+    SELECT
+        *,
+        CASE
+            WHEN aggregation = 'average'
+                THEN CAST(REPLACE(CAST(ABS(value_sum) AS VARCHAR), '.', '') AS HUGEINT)
+        END AS billionths
+    FROM grain_totals
 )
 
 SELECT
-    digested_events.account_id,
-    event_quantities.sku,
-    event_quantities.dimensions,
-    digested_events.grain_start,
-    SUM(event_quantities.quantity) AS quantity,
-    event_quantities.unit,
-    COUNT(*) AS event_count,
-    MD5(
-        COUNT(*)
-        || ':' || SUM(digested_events.upper_digest)
-        || ':' || SUM(digested_events.lower_digest)
-    ) AS event_set_hash
-FROM digested_events
-INNER JOIN event_quantities USING (object_id, line_number)
-GROUP BY
-    digested_events.account_id,
-    event_quantities.sku,
-    event_quantities.dimensions,
-    digested_events.grain_start,
-    event_quantities.unit
+    whole_totals.account_id,
+    whole_totals.sku,
+    whole_totals.dimensions,
+    whole_totals.grain_start,
+    whole_totals.aggregation,
+    CASE whole_totals.aggregation
+        WHEN 'max' THEN whole_totals.value_max
+        WHEN 'min' THEN whole_totals.value_min
+        WHEN 'percentile' THEN whole_totals.value_max
+        WHEN 'sum_of_maxima' THEN whole_totals.value_max
+        WHEN 'unique_count' THEN grain_value_counts.value_count
+        WHEN 'latest' THEN grain_levels.latest_value
+        WHEN 'time_weighted_sum' THEN grain_levels.latest_value
+        -- Rounded half up, away from zero.
+        WHEN 'average'
+            THEN SIGN(whole_totals.value_sum) * 0.000000001 * (
+                whole_totals.billionths // whole_totals.event_count
+                + CAST(
+                    2 * (whole_totals.billionths % whole_totals.event_count)
+                    >= whole_totals.event_count AS INTEGER
+                )
+            )
+        ELSE whole_totals.value_sum
+    END AS quantity,
+    whole_totals.value_sum,
+    whole_totals.unit,
+    whole_totals.event_count,
+    LOWER(LPAD(HEX(whole_totals.key_digest), 32, '0')) AS event_set_hash,
+    grain_levels.first_event_at,
+    grain_levels.latest_event_at,
+    grain_levels.latest_value,
+    grain_levels.level_microseconds
+FROM whole_totals
+LEFT JOIN grain_levels USING (account_id, sku, dimensions, grain_start)
+LEFT JOIN grain_value_counts USING (account_id, sku, dimensions, grain_start)
 ORDER BY
-    digested_events.account_id,
-    event_quantities.sku,
-    event_quantities.dimensions,
-    digested_events.grain_start
+    whole_totals.account_id,
+    whole_totals.sku,
+    whole_totals.dimensions,
+    whole_totals.grain_start

@@ -4,12 +4,13 @@
 -- Reads:   usage
 -- Params:  none
 --
--- The quantity that was billed event by event and the quantity that was counted must be the same one.
+-- What the billed events add up to, one by one, and what was counted must be the same. The values are added,
+-- not the quantities: maxima do not add up, the values they were taken from do.
 
 SELECT
     sku,
     unit,
-    SUM(quantity) AS quantity,
+    SUM(value_sum) AS quantity,
     CAST(SUM(event_count) AS BIGINT) AS event_count
 FROM usage
 GROUP BY sku, unit

@@ -58,8 +58,12 @@ REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, .
         ],
     ),
     "meters": (
-        (("sku", "VARCHAR"), ("event_type", "VARCHAR"), ("aggregation", "VARCHAR"), ("unit", "VARCHAR")),
-        [("tokens", "request", "sum", "tokens"), ("requests", "request", "count", "requests")],
+        tuple((name, "VARCHAR") for name in ("sku", "event_type", "aggregation", "unit", "billed_unit")),
+        [
+            ("tokens", "request", "sum", "tokens", "tokens"),
+            ("requests", "request", "count", "requests", "requests"),
+            ("disk", "request", "time_weighted_sum", "bytes", "GiB-hours"),
+        ],
     ),
     "currencies": (
         (("currency", "VARCHAR"), ("minor_unit", "DECIMAL(28,4)")),
@@ -92,10 +96,16 @@ def usage(**changed: Any) -> dict[str, Any]:
         "sku": "tokens",
         "dimensions": "{}",
         "grain_start": WINDOW_START,
+        "aggregation": "sum",
         "quantity": Decimal("0.000000001"),
+        "value_sum": Decimal("0.000000001"),
         "unit": "tokens",
         "event_count": 1,
         "event_set_hash": "0123456789abcdef0123456789abcdef",
+        "first_event_at": None,
+        "latest_event_at": None,
+        "latest_value": None,
+        "level_microseconds": None,
     }
     return {**good, **changed}
 
@@ -139,11 +149,21 @@ GOOD_ROWS = {
     ],
     USAGE: [
         usage(),
-        usage(sku="requests", unit="requests", quantity=Decimal(3), event_count=3),
+        usage(sku="requests", aggregation="count", unit="requests", quantity=Decimal(3), event_count=3),
+        usage(
+            sku="disk",
+            aggregation="time_weighted_sum",
+            unit="bytes",
+            first_event_at=WINDOW_START,
+            latest_event_at=WINDOW_START,
+            latest_value=Decimal(7),
+            level_microseconds=Decimal(0),
+        ),
         usage(grain_start=WINDOW_END - timedelta(hours=1), quantity=Decimal(0)),
     ],
     LINE_ITEMS: [
         line(),
+        line(line_item_id="acct-1/disk/2026-01/per_unit/1", sku="disk", unit="GiB-hours"),
         line(
             line_item_id="acct-2/requests/2026-01/graduated/2",
             account_id="acct-2",
@@ -222,8 +242,18 @@ FAULTS = [
     (USAGE, "grain_in_window", "UPDATE usage SET grain_start = TIMESTAMPTZ '2026-01-14 23:00:00Z'"),
     (USAGE, "grain_starts_on_a_grain", "UPDATE usage SET grain_start = grain_start + INTERVAL 1 MICROSECOND"),
     (USAGE, "account_is_known", "UPDATE usage SET account_id = 'acct-9' WHERE sku = 'requests'"),
-    (USAGE, "sku_and_unit_of_a_meter", "UPDATE usage SET sku = 'unknown' WHERE sku = 'requests'"),
-    (USAGE, "sku_and_unit_of_a_meter", "UPDATE usage SET unit = 'tokens' WHERE sku = 'requests'"),
+    (USAGE, "value_sum_is_there", "UPDATE usage SET value_sum = NULL WHERE sku = 'requests'"),
+    (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET sku = 'unknown' WHERE sku = 'requests'"),
+    (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET unit = 'tokens' WHERE sku = 'requests'"),
+    (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET aggregation = 'max' WHERE sku = 'requests'"),
+    (USAGE, "a_level_has_its_instants", "UPDATE usage SET latest_value = NULL WHERE sku = 'disk'"),
+    (USAGE, "a_level_has_its_instants", "UPDATE usage SET latest_event_at = NULL WHERE sku = 'disk'"),
+    (USAGE, "a_level_has_its_instants", "UPDATE usage SET first_event_at = NULL WHERE sku = 'disk'"),
+    (
+        USAGE,
+        "a_level_has_its_instants",
+        "UPDATE usage SET first_event_at = first_event_at + INTERVAL 1 MICROSECOND WHERE sku = 'disk'",
+    ),
     (USAGE, "made_of_events", "UPDATE usage SET event_count = 0 WHERE sku = 'requests'"),
     (USAGE, "a_count_is_its_events", "UPDATE usage SET quantity = 3.000000001 WHERE sku = 'requests'"),
     (USAGE, "event_set_is_named", "UPDATE usage SET event_set_hash = '' WHERE sku = 'requests'"),
@@ -238,6 +268,7 @@ FAULTS = [
     (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET currency = 'USD' WHERE tier = 2"),
     (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET plan = 'other' WHERE tier = 2"),
     (LINE_ITEMS, "sku_and_unit_of_a_meter", "UPDATE line_items SET unit = 'tokens' WHERE tier = 2"),
+    (LINE_ITEMS, "sku_and_unit_of_a_meter", "UPDATE line_items SET unit = 'bytes' WHERE sku = 'disk'"),
     (LINE_ITEMS, "id_says_account_sku_and_period", "UPDATE line_items SET period_id = '2026-02' WHERE tier = 2"),
     (LINE_ITEMS, "id_says_account_sku_and_period", "UPDATE line_items SET account_id = 'acct-1' WHERE tier = 2"),
     (

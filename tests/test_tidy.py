@@ -33,7 +33,7 @@ BANNED_SQL = (
     ),
     (r"\b(DOUBLE|FLOAT|REAL|FLOAT4|FLOAT8)\b", "no binary float; use DECIMAL"),
     (r"\b(AVG|MEAN|MEDIAN|STDDEV)\s*\(", "it answers in DOUBLE; use SUM and COUNT"),
-    (r"/", "division answers in DOUBLE; multiply, or divide in core.money"),
+    (r"(?<!/)/(?!/)", "division answers in DOUBLE; multiply, or divide integers with //"),
     (r"\b(RANDOM|UUID|GEN_RANDOM_UUID)\s*\(", "the same inputs make the same rows"),
     # Only for finding equal keys within one query: the hash of a key never leaves it.
     (

@@ -76,6 +76,8 @@ def load_project(folder: Path) -> Project:
         if read_contracts and len(read_contracts) == len(contracts):
             problems += _event_type_problems(meter_file, read_contracts)
             problems += _meter_path_problems(meter_file, read_contracts)
+        if settings is not None:
+            problems += _bucket_problems(settings, meter_file)
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError("project.invalid", f"{folder} has {count}; nothing was done", problems)
@@ -569,6 +571,16 @@ def _withdrawal_problems(contracts: Sequence[SourceContract], meter_file: MeterF
             yield (
                 f"meters.toml: event_type of {meter.sku}: found {meter.event_type!r}, which only withdraws other "
                 "events and is never billed; accepted another type, or replaces = true for it in sources/"
+            )
+
+
+def _bucket_problems(settings: ProjectSettings, meter_file: MeterFile) -> Iterable[str]:
+    grain = settings.window.grain
+    for meter in meter_file.meters:
+        if meter.bucket is not None and meter.bucket % grain:
+            yield (
+                f"meters.toml: bucket of {meter.sku}: found {_duration(meter.bucket)}, accepted a whole multiple of "
+                f"the grain of {_duration(grain)} (window.grain in billing.toml)"
             )
 
 

@@ -153,16 +153,16 @@ class Warehouse:
             text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._sql(query)}"
             self.connection.execute(text, _bound(parameters))
 
-    def view(self, query: str, parameters: Parameters) -> None:
+    def view(self, query: str, parameters: Parameters, name: str | None = None) -> None:
         """Name the rows of the SQL file without computing them; whoever reads the view has them computed, in no order.
 
         A view has no parameters, so they are written into it: instants and durations only.
         """
-        self._drop(query)
         text = _LAST_ORDER_BY.sub("\n", self._sql(query))
-        for name, value in _bound(parameters).items():
-            text = re.sub(rf"\${name}\b", _literal(value), text)
-        self.connection.execute(f"CREATE TEMP VIEW {_identifier(query)} AS {text}")
+        literals = {f"${parameter}": _literal(value) for parameter, value in _bound(parameters).items()}
+        text = re.sub(r"\$[a-z_]+\b", lambda match: literals[match[0]], text)
+        self._drop(name or query)
+        self.connection.execute(f"CREATE TEMP VIEW {_identifier(name or query)} AS {text}")
 
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
@@ -287,16 +287,19 @@ def _canonical_text(name: str, sql_type: str) -> str:
     return f"CASE WHEN {column} IS NULL THEN '-' ELSE strlen({text}) || ':' || {text} END"
 
 
-def _literal(value: datetime | timedelta) -> str:
-    if isinstance(value, timedelta):
-        return f"INTERVAL '{value // timedelta(microseconds=1)} microseconds'"
-    return f"TIMESTAMPTZ '{value.astimezone(UTC).isoformat()}'"
-
-
 def _bound(parameters: Parameters) -> dict[str, Any]:
     for name, value in parameters.items():
         _refuse_inexact(f"${name}", value)
     return dict(parameters)
+
+
+def _literal(value: Any) -> str:
+    """Return an instant or a duration as SQL; a view has no parameters."""
+    if isinstance(value, datetime):
+        return f"TIMESTAMPTZ '{value.isoformat()}'"
+    if isinstance(value, timedelta):
+        return f"TO_MICROSECONDS({value // timedelta(microseconds=1)})"
+    raise TypeError(f"a view takes instants and durations, got {type(value).__name__} {value!r}")
 
 
 def _refuse_inexact(where: str, value: Any) -> None:

@@ -106,12 +106,31 @@ USAGE = Dataset(
         ("sku", "VARCHAR"),
         ("dimensions", "VARCHAR"),  # JSON object of the meter's dimensions, keys in the meter's order
         ("grain_start", INSTANT),
-        ("quantity", QUANTITY),
-        ("unit", "VARCHAR"),
+        ("aggregation", "VARCHAR"),  # an Aggregation
+        ("quantity", QUANTITY),  # what the grain alone comes to; see sql/usage.sql
+        ("value_sum", QUANTITY),  # of the events' values: the control total, whatever the aggregation
+        ("unit", "VARCHAR"),  # of the values; the billed unit is the period's
         ("event_count", "BIGINT"),
         ("event_set_hash", "VARCHAR"),  # of the set of (source, id), whatever the order
+        ("first_event_at", INSTANT),  # this and what follows: of latest and time_weighted_sum only
+        ("latest_event_at", INSTANT),
+        ("latest_value", QUANTITY),
+        ("level_microseconds", QUANTITY),  # the level times the microseconds from the first to the latest event
     ),
     ("account_id", "sku", "dimensions", "grain_start"),
+)
+
+USAGE_VALUES = Dataset(
+    "usage_values",
+    (
+        ("account_id", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("dimensions", "VARCHAR"),
+        ("grain_start", INSTANT),
+        ("value_text", "VARCHAR"),  # the text that a unique count counts, or a sample of a percentile
+        ("event_count", "BIGINT"),
+    ),
+    ("account_id", "sku", "dimensions", "grain_start", "value_text"),
 )
 
 LINE_ITEMS = Dataset(
@@ -158,5 +177,8 @@ RECONCILIATION = Dataset(
 
 DATASETS = {
     dataset.name: dataset
-    for dataset in (RAW_EVENTS, QUARANTINE, EXCLUDED_EVENTS, USAGE_EVENTS, USAGE, LINE_ITEMS, RECONCILIATION)
+    for dataset in (
+        *(RAW_EVENTS, QUARANTINE, EXCLUDED_EVENTS, USAGE_EVENTS),
+        *(USAGE, USAGE_VALUES, LINE_ITEMS, RECONCILIATION),
+    )
 }

@@ -24,12 +24,13 @@ from pipeline.core.window import BillingPeriod, billing_period
 
 @dataclass(frozen=True, slots=True)
 class PeriodUsage:
-    """What an account used of one SKU in one billing period."""
+    """What an account used of one SKU in one billing period, in the unit that is priced."""
 
     account_id: str
     sku: str
     unit: str
     quantity: Decimal
+    aggregation: str = "sum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +168,29 @@ def rate_usage(
 
     Each account is priced by the book effective on the first day of its own period. Usage that has no price (no
     effective book, plan, or charge in the account's currency), whose account is gone, that is counted in two
-    units, or whose amount does not fit is collected, and one ``PricingError`` names all of it. Usage of zero
-    needs no price.
+    units or two ways, or whose amount does not fit is collected, and one ``PricingError`` names all of it. Usage of
+    zero needs no price.
     """
     items: list[LineItem] = []
     problems: list[str] = []
-    unit_of: dict[tuple[str, str], str] = {}
+    first_of: dict[tuple[str, str], PeriodUsage] = {}
     for row in usage:
         where = f"account {row.account_id}, SKU {row.sku}, {plain_text(row.quantity)} {row.unit}"
         account = accounts.get(row.account_id)
         if account is None:
             problems.append(f"{where}: the account is not in accounts.csv any more; its usage would vanish")
             continue
-        unit = unit_of.setdefault((row.account_id, row.sku), row.unit)
-        if unit != row.unit:
-            problems.append(f"{where}: the SKU is counted in {unit} as well; one SKU has one unit within a period")
+        first = first_of.setdefault((row.account_id, row.sku), row)
+        if first.aggregation != row.aggregation:
+            problems.append(
+                f"{where}: the SKU is aggregated as {row.aggregation} in some windows and as {first.aggregation} in "
+                "others; a period has one aggregation of a SKU: put the meter back and give the new one its own SKU"
+            )
+            continue
+        if first.unit != row.unit:
+            problems.append(
+                f"{where}: the SKU is counted in {first.unit} as well; one SKU has one unit within a period"
+            )
             continue
         if row.quantity == 0:
             continue

@@ -7,7 +7,7 @@ period that the window touches. Beside the dataset itself, the SQL of an expecta
     accounts          account_id, currency, plan
     account_validity  account_id, valid_from, valid_to
     account_periods   account_id, period_id, period_start, period_end (of the line items' period)
-    meters            sku, event_type, aggregation, unit (as pinned by the revisions that were counted)
+    meters            sku, event_type, aggregation, unit, billed_unit (as pinned by the revisions that were counted)
     currencies        currency, minor_unit
     price_books       version
 
@@ -189,7 +189,7 @@ def _reference_tables(
     )
     yield (
         "meters",
-        (("sku", "VARCHAR"), ("event_type", "VARCHAR"), ("aggregation", "VARCHAR"), ("unit", "VARCHAR")),
+        tuple((name, "VARCHAR") for name in ("sku", "event_type", "aggregation", "unit", "billed_unit")),
         sorted(_meters(workspace, checked.counted_by)),
     )
     yield (
@@ -200,10 +200,10 @@ def _reference_tables(
     yield ("price_books", (("version", "VARCHAR"),), [(priced.version,) for priced in workspace.project.price_books])
 
 
-def _meters(workspace: Workspace, revisions: Iterable[WindowRevision]) -> set[tuple[str, str, str, str]]:
+def _meters(workspace: Workspace, revisions: Iterable[WindowRevision]) -> set[tuple[str, str, str, str, str]]:
     by_hash = {revision.pins["meters.toml"]: revision for revision in revisions}
     return {
-        (meter.sku, meter.event_type, meter.aggregation.value, meter.unit)
+        (meter.sku, meter.event_type, meter.aggregation.value, meter.unit, meter.billed_unit)
         for revision in by_hash.values()
         for meter in pinned_meters(workspace, revision)
     }

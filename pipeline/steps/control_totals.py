@@ -23,8 +23,10 @@ from pipeline.core.dataset import (
     RAW_EVENTS,
     RECONCILIATION,
     USAGE,
+    USAGE_VALUES,
 )
 from pipeline.core.manifest import canonical_json
+from pipeline.core.meter import billed_meters
 from pipeline.core.reason import ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
     EventCounts,
@@ -48,7 +50,7 @@ from pipeline.core.report import (
     shortened,
 )
 from pipeline.core.revision import LedgerObject, WindowRevision
-from pipeline.core.window import BillingWindow, billing_period
+from pipeline.core.window import EPOCH, BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, document_scope
 from pipeline.steps.deduplicate import revision_pins
@@ -56,15 +58,21 @@ from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, v
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
-from pipeline.steps.rate import ACCOUNT_PERIODS, periods_touched
+from pipeline.steps.rate import last_valid_to, periods_touched, pin_billed_meters, view_period
 from pipeline.steps.workspace import Workspace
 
 LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
 DRAFT_QUERIES = ("period_usage", "line_item_quantities", "line_item_amounts", "account_amounts")
 CONTROL_QUERIES = (
     *("object_line_counts", "night_event_counts", "quarantine_counts", "quarantine_samples", "window_objects"),
-    *("event_outcome_counts", "exclusion_counts", "excluded_samples", "event_quantities", "sku_quantities"),
-    *("excluded_quantities", "usage_totals", "usage_events", "billed_quantities", *DRAFT_QUERIES),
+    *(
+        "event_outcome_counts",
+        "exclusion_counts",
+        "excluded_samples",
+        "window_events",
+        "event_quantities",
+    ),
+    *("sku_quantities", "excluded_quantities", "usage_totals", "usage_events", "billed_quantities", *DRAFT_QUERIES),
 )
 
 
@@ -96,12 +104,15 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         return dict(read_manifest(ws, reconciled.manifest_hash).pins)
     night = night_of(ws, revision)
     objects = _objects(ws, revision, night)
-    published = {dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE)}
+    published = {
+        dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE)
+    }
     checked = ws.control_plane.publication(CHECK_RESULTS, f"{revision.scope}/revision={revision.revision}")
     return {
         **revision_pins(revision),
         **published,
         "accounts": pin_accounts(ws),
+        "billed_meters": pin_billed_meters(ws, billed_meters([pinned_meters(ws, revision)])),
         "check_results": None if checked is None else checked.manifest_hash,
         "code_version": __version__,
         "completeness": _manifest_of(ws, COMPLETENESS, document_scope(revision)),
@@ -116,17 +127,19 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         # Events are billed and metered as the revision did; what compares is of the day of the reconciliation.
         "sql": {
             **pin_sql(ws, CONTROL_QUERIES),
-            **{query: revision.pins["sql"][query] for query in ("usage_events", "event_quantities")},
+            **{query: revision.pins["sql"][query] for query in ("usage_events", "window_events", "event_quantities")},
         },
     }
 
 
 def pin_accounts(ws: Workspace) -> str:
-    """Keep the name and the time zone of each account in the lake and return their SHA-256."""
-    accounts = ws.project.directory.accounts()
-    return pin_file(
-        ws, canonical_json({a.account_id: {"name": a.name, "time_zone": a.time_zone} for a in accounts.values()})
-    )
+    """Keep the name, the time zone and the end of validity of each account in the lake and return their SHA-256."""
+    valid_to = last_valid_to(ws.project.directory)
+    rows = {
+        name: {"name": account.name, "time_zone": account.time_zone, "valid_to": valid_to[name].isoformat()}
+        for name, account in ws.project.directory.accounts().items()
+    }
+    return pin_file(ws, canonical_json(rows))
 
 
 def night_of(ws: Workspace, revision: WindowRevision) -> Night:
@@ -338,14 +351,11 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
     directory = json.loads(ws.lake.get_bytes(f"pins/{pins['accounts']}"))
     with Warehouse(ws.scratch, sql=pinned_sql(ws, pins["sql"])) as warehouse:
         for period_id, draft in sorted(pins["drafts"].items()):
-            usage = [pins[USAGE.name]] if draft is None else read_manifest(ws, draft).pins["usage"].values()
-            warehouse.view_files(
-                USAGE.name, USAGE, [file for manifest in usage for file in manifest_files(ws, manifest)]
-            )
+            period_pins = _undrafted_pins(pins) if draft is None else read_manifest(ws, draft).pins
             warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, [] if draft is None else manifest_files(ws, draft))
             periods = {account_id: billing_period(period_id, row["time_zone"]) for account_id, row in directory.items()}
-            rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
-            warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+            valid_to = {account_id: datetime.fromisoformat(row["valid_to"]) for account_id, row in directory.items()}
+            view_period(warehouse, ws, period_pins, periods, valid_to)
             warehouse.build("period_usage", {})
             pairs = warehouse.select("line_item_quantities", {})
             quantities += [
@@ -360,3 +370,14 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
                 for row in warehouse.select("account_amounts", {})
             ]
     return DraftedTotals(tuple(quantities), tuple(tied_accounts), tuple(amounts), tuple(accounts))
+
+
+def _undrafted_pins(pins: Pins) -> dict[str, Any]:
+    """Return what a period without a draft would be rated from: the usage of the window alone."""
+    return {
+        "billed_meters": pins["billed_meters"],
+        "earlier_usage": {},
+        "levels_until": EPOCH.isoformat(),
+        "usage": {"": pins[USAGE.name]},
+        "usage_values": {"": pins[USAGE_VALUES.name]},
+    }

@@ -14,10 +14,11 @@ from pathlib import Path
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.change import SETTINGS, Cause, Quantities, QuantityChange, cause_of, causes_in_order, waterfall
-from pipeline.core.dataset import EXCLUDED_EVENTS, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS, Dataset
+from pipeline.core.dataset import EXCLUDED_EVENTS, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS, USAGE_VALUES, Dataset
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.meter import Meter, billed_meters
 from pipeline.core.revision import WindowRevision
-from pipeline.core.window import BillingPeriod, BillingWindow
+from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.deduplicate import revision_warehouse
 from pipeline.steps.inputs import (
@@ -28,7 +29,7 @@ from pipeline.steps.inputs import (
 )
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
-from pipeline.steps.rate import period_usage
+from pipeline.steps.rate import ACCOUNT_PERIODS, table_billed_meters
 from pipeline.steps.workspace import Workspace
 
 OWN_QUERIES = ("hybrid_events", "period_usage")  # of today: they look at revisions, they do not make them
@@ -222,32 +223,47 @@ def _state_quantities(ws: Workspace, state: _State, accounts: Sequence[str], eve
     revision = state.settings_of
     sql = {**pinned_sql(ws, revision.pins["sql"]), **{query: sql_text(query) for query in OWN_QUERIES}}
     window = BillingWindow(revision.window_start, revision.window_end)
+    meters = pinned_meters(ws, state.meters_of)
     with Warehouse(ws.scratch, sql=sql) as warehouse:
         warehouse.view_files("compared_events", COMPARED_EVENTS, [events])
         warehouse.view_files(RAW_EVENTS.name, COMPARED_EVENTS, [events])
-        build_event_quantities(warehouse, pinned_meters(ws, state.meters_of), window)
+        build_event_quantities(warehouse, meters, window)
         parameters = {"step": state.step, "directory": state.directory}
-        warehouse.build("hybrid_events", parameters, USAGE_EVENTS.name)
-        files = [file for _, file in computed_usage(warehouse, revision, folder)]
-        return _window_quantities(warehouse, files, window, accounts)
+        warehouse.build("hybrid_events", parameters, "metered_events")
+        files = {dataset.name: [file] for dataset, file in computed_usage(warehouse, meters, revision, folder)}
+        return _window_quantities(warehouse, files, meters, window, accounts)
 
 
 def _window_quantities(
-    warehouse: Warehouse, usage_files: Sequence[Path], window: BillingWindow, accounts: Sequence[str]
+    warehouse: Warehouse,
+    files: Mapping[str, Sequence[Path]],
+    meters: Sequence[Meter],
+    window: BillingWindow,
+    accounts: Sequence[str],
 ) -> Quantities:
     """Return the quantities of these accounts in the window, counted as if the window were their period."""
-    period = BillingPeriod(window.window_id, "UTC", window.start, window.end)
-    rows = period_usage(warehouse, usage_files, dict.fromkeys(accounts, period))
+    for dataset in (USAGE, USAGE_VALUES):
+        warehouse.view_files(dataset.name, dataset, files[dataset.name])
+    warehouse.view_files("earlier_usage", USAGE, [])
+    table_billed_meters(warehouse, billed_meters([meters]))
+    rows = [(account_id, window.start, window.end, window.end) for account_id in accounts]
+    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
     wanted = set(accounts)
-    return {(row.account_id, row.sku, row.unit): row.quantity for row in rows if row.account_id in wanted}
+    return {
+        (row["account_id"], row["sku"], row["unit"]): row["quantity"]
+        for row in warehouse.select("period_usage", {})
+        if row["account_id"] in wanted and row["quantity"] is not None
+    }
 
 
 def _require_published(ws: Workspace, revision: WindowRevision, accounts: Sequence[str], computed: Quantities) -> None:
     """Refuse a waterfall whose first or last state is not what the revision published."""
-    files = dataset_files(ws, USAGE, revision.scope, revision.revision)
+    files = {
+        dataset.name: dataset_files(ws, dataset, revision.scope, revision.revision) for dataset in (USAGE, USAGE_VALUES)
+    }
     window = BillingWindow(revision.window_start, revision.window_end)
     with Warehouse(ws.scratch) as warehouse:
-        published = _window_quantities(warehouse, files, window, accounts)
+        published = _window_quantities(warehouse, files, pinned_meters(ws, revision), window, accounts)
     differing = sorted(key for key in {*published, *computed} if published.get(key) != computed.get(key))
     if differing:
         key = differing[0]

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow
-from pipeline.core.dataset import EXCLUDED_EVENTS, INSTANT, RAW_EVENTS
+from pipeline.core.dataset import EXCLUDED_EVENTS, INSTANT, RAW_EVENTS, USAGE_EVENTS
 from pipeline.core.manifest import canonical_json, sha256_hex
 from pipeline.core.meter import Meter, MeterFile
 from pipeline.core.revision import WindowRevision
@@ -31,7 +31,7 @@ Pins = Mapping[str, Any]
 
 ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
-WINDOW_QUERIES = ("event_quantities", "excluded_events", "usage_events", "usage")
+WINDOW_QUERIES = ("window_events", "event_quantities", "excluded_events", "usage_events", "usage_values", "usage")
 
 METER_COLUMNS = (
     ("sku", "VARCHAR"),
@@ -173,7 +173,14 @@ def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequ
 
 
 def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
-    """Make ``event_quantities`` of the events in ``raw_events``."""
+    """Make ``event_quantities`` of the events of the window in ``raw_events``, whatever becomes of them."""
+    table_meters(warehouse, meters)
+    warehouse.view("window_events", {"window_start": window.start, "window_end": window.end}, "metered_events")
+    warehouse.build("event_quantities", {})
+
+
+def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
+    """Make ``meters``: what SQL needs to know of each."""
     rows = [
         (
             meter.sku,
@@ -187,7 +194,6 @@ def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window
         for meter in meters
     ]
     warehouse.table_rows("meters", METER_COLUMNS, rows)
-    warehouse.build("event_quantities", {"window_start": window.start, "window_end": window.end})
 
 
 def build_excluded_events(
@@ -206,9 +212,13 @@ def build_excluded_events(
 
 
 def view_usage_events(
-    warehouse: Warehouse, workspace: Workspace, revision: WindowRevision, excluded: Sequence[Path] | None = None
+    warehouse: Warehouse,
+    workspace: Workspace,
+    revision: WindowRevision,
+    excluded: Sequence[Path] | None = None,
+    name: str = USAGE_EVENTS.name,
 ) -> None:
-    """Name the billed events of a published revision ``usage_events``, beside ``raw_events`` and ``excluded_events``.
+    """Name the billed events of a published revision, beside ``raw_events`` and ``excluded_events``.
 
     ``excluded`` are files of excluded events to take instead of the newest published ones.
     """
@@ -218,7 +228,8 @@ def view_usage_events(
     view_raw_events(warehouse, workspace, revision.pins)
     warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
     table_accounts(warehouse, workspace, revision.pins)
-    warehouse.view("usage_events", {"window_start": revision.window_start, "window_end": revision.window_end})
+    bounds = {"window_start": revision.window_start, "window_end": revision.window_end}
+    warehouse.view(USAGE_EVENTS.name, bounds, name)
 
 
 def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:

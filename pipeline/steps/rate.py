@@ -10,41 +10,62 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE
+from pipeline.core.account import AccountDirectory
+from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.core.meter import Aggregation, BilledMeter, billed_meters
 from pipeline.core.project import PricedBook, book_on
 from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
-from pipeline.core.window import BillingPeriod, BillingWindow, billing_period
+from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.inputs import pinned_account_rows, pinned_directory
+from pipeline.steps.inputs import pinned_account_rows, pinned_directory, pinned_meters
 from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
-from pipeline.steps.publish import dataset_files, pin_file, publish_next, read_manifest
+from pipeline.steps.publish import manifest_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 RATE_QUERIES = ("period_usage",)
-ACCOUNT_PERIODS = (("account_id", "VARCHAR"), ("period_start", INSTANT), ("period_end", INSTANT))
+ACCOUNT_PERIODS = (
+    ("account_id", "VARCHAR"),
+    ("period_start", INSTANT),
+    ("period_end", INSTANT),
+    ("levels_until", INSTANT),  # a level that nobody changed is counted up to here
+)
+BILLED_METERS = (
+    ("sku", "VARCHAR"),
+    ("aggregation", "VARCHAR"),
+    ("unit", "VARCHAR"),
+    ("billed_unit", "VARCHAR"),
+    ("divisor", "DECIMAL(38,0)"),
+    ("percentile", "INTEGER"),
+    ("bucket_seconds", "BIGINT"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class RatedPeriod:
-    """The line items of a period, the window revisions and usage (by window) they come from, each account's zone."""
+    """The line items of a period, and the window revisions and usage (by window) that they come from.
+
+    ``pins`` names what ``period_usage`` read; see ``view_period``.
+    """
 
     period_id: str
     lines: tuple[LineItem, ...]
     revisions: tuple[WindowRevision, ...]
     usage: Mapping[str, Receipt]
-    time_zones: Mapping[str, str]
+    pins: Mapping[str, Any]
 
 
 def rate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> list[Receipt]:
@@ -94,36 +115,64 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
     A revision whose usage is not published yet raises ``NotReadyError``: a draft never leaves out a night silently.
     """
     revisions = _revisions(workspace, period_id, candidate)
-    usage = {}
-    files: list[Path] = []
-    for revision in revisions:
-        receipt = workspace.control_plane.publication(USAGE.name, revision.scope, revision.revision)
-        if receipt is None:
-            raise NotReadyError(
-                "rate.usage_missing",
-                f"revision {revision.revision} of window {revision.window_id} has no usage yet",
-                [f"period {period_id} was not rated; run the step aggregate of this revision first"],
-            )
-        usage[revision.window_id] = receipt
-        files += dataset_files(workspace, USAGE, revision.scope, revision.revision)
+    usage = {revision.window_id: _usage(workspace, revision, USAGE) for revision in revisions}
+    values = {revision.window_id: _usage(workspace, revision, USAGE_VALUES) for revision in revisions}
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
+    meters = billed_meters(pinned_meters(workspace, revision) for revision in revisions)
+    earlier = _earlier_levels(workspace, periods, meters)
+    pins = {
+        "billed_meters": pin_billed_meters(workspace, meters),
+        "earlier_usage": {window_id: receipt.manifest_hash for window_id, receipt in earlier.items()},
+        # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
+        "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
+        "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
+        "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
+        "time_zones": pin_file(workspace, canonical_json({name: one.time_zone for name, one in periods.items()})),
+    }
     project = workspace.project
     with Warehouse(workspace.scratch) as warehouse:
-        usage_rows = period_usage(warehouse, files, periods)
-    lines = rate_usage(usage_rows, period_id, project.directory.accounts(), project.price_book_on)
-    time_zones = {account_id: period.time_zone for account_id, period in periods.items()}
-    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage, time_zones)
+        view_period(warehouse, workspace, pins, periods, last_valid_to(project.directory))
+        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+    lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
+    return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage, pins)
 
 
-def period_usage(
-    warehouse: Warehouse, usage_files: Sequence[Path], periods: Mapping[str, BillingPeriod]
-) -> list[PeriodUsage]:
-    """Return what each account used of each SKU in its period, from the usage of windows."""
-    warehouse.view_files(USAGE.name, USAGE, usage_files)
-    rows = [(account_id, period.start, period.end) for account_id, period in periods.items()]
-    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
-    return [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+def view_period(
+    warehouse: Warehouse,
+    workspace: Workspace,
+    pins: Mapping[str, Any],
+    periods: Mapping[str, BillingPeriod],
+    valid_to: Mapping[str, datetime],
+    own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
+) -> None:
+    """Name everything that ``period_usage`` reads, as the pins of a draft have it.
+
+    A level is counted no further than the account is valid; one of an account that left the directory is not counted.
+    ``own_files`` are files to take, by dataset and window, instead of those that were published.
+    """
+    own = own_files or {}
+    for name, dataset in (("usage", USAGE), ("usage_values", USAGE_VALUES), ("earlier_usage", USAGE)):
+        files = [
+            file
+            for window_id, manifest in pins[name].items()
+            for file in own.get((name, window_id)) or manifest_files(workspace, manifest)
+        ]
+        warehouse.view_files(name, dataset, files)
+    meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
+    table_billed_meters(warehouse, [BilledMeter(**{**meter, "divisor": int(meter["divisor"])}) for meter in meters])
+    known_until = datetime.fromisoformat(pins["levels_until"])
+    bounds = [
+        (account_id, period.start, period.end, min(known_until, period.end, valid_to.get(account_id, period.start)))
+        for account_id, period in periods.items()
+    ]
+    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+
+
+def table_billed_meters(warehouse: Warehouse, meters: Iterable[BilledMeter]) -> None:
+    """Make ``billed_meters``: how usage becomes the quantity of a period."""
+    rows = [tuple((asdict(meter) | {"divisor": Decimal(meter.divisor)}).values()) for meter in meters]
+    warehouse.table_rows("billed_meters", BILLED_METERS, rows)
 
 
 def write_lines(warehouse: Warehouse, lines: Iterable[LineItem], folder: Path) -> Path:
@@ -133,16 +182,65 @@ def write_lines(warehouse: Warehouse, lines: Iterable[LineItem], folder: Path) -
     return warehouse.write_table(LINE_ITEMS.name, folder / "line_items.parquet", LINE_ITEMS)
 
 
-def pinned_lines(workspace: Workspace, draft: Manifest, usage_files: Mapping[str, Sequence[Path]]) -> list[LineItem]:
-    """Return the line items of a published draft once more, from its pins and the usage files of each window."""
+def pinned_lines(
+    workspace: Workspace, draft: Manifest, own_files: Mapping[tuple[str, str], Sequence[Path]]
+) -> list[LineItem]:
+    """Return the line items of a published draft once more, from its pins; ``own_files`` as in ``view_period``."""
     period_id = draft.scope.removeprefix("period=")
     time_zones = json.loads(workspace.lake.get_bytes(f"pins/{draft.pins['time_zones']}"))
     periods = {account_id: billing_period(period_id, time_zone) for account_id, time_zone in time_zones.items()}
     books = pinned_price_books(workspace, draft.pins["price_books"])
+    directory = pinned_directory(workspace.lake.get_bytes(f"pins/{draft.pins['accounts.csv']}"))
     with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
-        usage_rows = period_usage(warehouse, [file for files in usage_files.values() for file in files], periods)
-    accounts = pinned_directory(workspace.lake.get_bytes(f"pins/{draft.pins['accounts.csv']}")).accounts()
-    return rate_usage(usage_rows, period_id, accounts, lambda day: book_on(books, day))
+        view_period(warehouse, workspace, draft.pins, periods, last_valid_to(directory), own_files)
+        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+    return rate_usage(period_usage, period_id, directory.accounts(), lambda day: book_on(books, day))
+
+
+def last_valid_to(directory: AccountDirectory) -> dict[str, datetime]:
+    """Return when the last validity interval of each account ends."""
+    ends: dict[str, datetime] = {}
+    for row in directory.rows:
+        ends[row.account_id] = max(row.valid_to, ends.get(row.account_id, row.valid_to))
+    return ends
+
+
+def pin_billed_meters(workspace: Workspace, meters: Sequence[BilledMeter]) -> str:
+    """Keep how usage is billed in the lake and return its SHA-256."""
+    return pin_file(workspace, canonical_json([{**asdict(m), "divisor": str(m.divisor)} for m in meters]))
+
+
+def _usage(workspace: Workspace, revision: WindowRevision, dataset: Dataset) -> Receipt:
+    receipt = workspace.control_plane.publication(dataset.name, revision.scope, revision.revision)
+    if receipt is None:
+        raise NotReadyError(
+            "rate.usage_missing",
+            f"revision {revision.revision} of window {revision.window_id} has no {dataset.name} yet",
+            ["no period was rated with it; run the step aggregate of this revision first"],
+        )
+    return receipt
+
+
+def _earlier_levels(
+    workspace: Workspace, periods: Mapping[str, BillingPeriod], meters: Sequence[BilledMeter]
+) -> dict[str, Receipt]:
+    """Return the usage of each earlier window that may hold a level which lasts into the period."""
+    if not any(meter.aggregation == Aggregation.TIME_WEIGHTED_SUM for meter in meters):
+        return {}
+    start = min(period.start for period in periods.values())
+    has_levels: dict[str, bool] = {}
+    earlier = {}
+    for revision in workspace.control_plane.accepted_revisions().values():
+        if revision.window_end > start:
+            continue
+        pinned = revision.pins["meters.toml"]
+        if pinned not in has_levels:
+            has_levels[pinned] = any(
+                meter.aggregation is Aggregation.TIME_WEIGHTED_SUM for meter in pinned_meters(workspace, revision)
+            )
+        if has_levels[pinned]:
+            earlier[revision.window_id] = _usage(workspace, revision, USAGE)
+    return earlier
 
 
 def _final_neighbours(workspace: Workspace, period_id: str) -> dict[str, dict[str, str]]:
@@ -198,8 +296,7 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
             if priced.version in {line.price_book_version for line in rated.lines}
         },
         "sql": pin_sql(workspace, RATE_QUERIES),
-        "time_zones": pin_file(workspace, canonical_json(dict(rated.time_zones))),
-        "usage": {window_id: receipt.manifest_hash for window_id, receipt in rated.usage.items()},
+        **rated.pins,
     }
     with (
         scratch_folder(workspace.scratch, "rate") as folder,

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.versions import engine_versions
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE
+from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE, USAGE_VALUES
 from pipeline.core.errors import NotReadyError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt
 from pipeline.core.reconciliation import window_controls
@@ -22,7 +22,7 @@ from pipeline.core.revision import WindowRevision
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.control_totals import revision_totals
 from pipeline.steps.deduplicate import computed_events, revision_warehouse
-from pipeline.steps.inputs import view_usage_events
+from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import pinned_lines, write_lines
 from pipeline.steps.reconcile import write_controls
@@ -162,17 +162,14 @@ def _computed(
     computed: dict[tuple[str, str], list[Path]] = {}
     with revision_warehouse(ws, revision) as warehouse:
         events = computed_events(ws, warehouse, revision, folder)
-        view_usage_events(warehouse, ws, revision, [file for dataset, file in events if dataset is EXCLUDED_EVENTS])
-        for dataset, file in (*events, *computed_usage(warehouse, revision, folder)):
+        excluded = [file for dataset, file in events if dataset is EXCLUDED_EVENTS]
+        view_usage_events(warehouse, ws, revision, excluded, "metered_events")
+        for dataset, file in (*events, *computed_usage(warehouse, pinned_meters(ws, revision), revision, folder)):
             computed.setdefault((dataset.name, revision.scope), []).append(file)
-    usage = computed[USAGE.name, revision.scope]
+    own = {(name, revision.window_id): computed[name, revision.scope] for name in (USAGE.name, USAGE_VALUES.name)}
     for (dataset_name, name), manifest in manifests.items():
         if dataset_name == LINE_ITEMS.name:
-            files = {
-                window_id: usage if window_id == revision.window_id else _files(ws, read_manifest(ws, manifest_hash))
-                for window_id, manifest_hash in manifest.pins["usage"].items()
-            }
-            lines = pinned_lines(ws, manifest, files)
+            lines = pinned_lines(ws, manifest, own)
             draft_folder = folder / name.replace("/", "_")
             with Warehouse(ws.scratch) as warehouse:
                 computed[dataset_name, name] = [write_lines(warehouse, lines, draft_folder)]

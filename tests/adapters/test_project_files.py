@@ -136,7 +136,19 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         (
             "meters.toml",
             replaced(METERS, 'value = "data.input_tokens"', ""),
-            'meters.toml: meters.#1: a sum needs `value` ("quantity" or "data.<path>"); a count has none',
+            'meters.toml: meters.#1: value: found none, accepted "quantity" or "data.<path>" for aggregation = "sum"',
+        ),
+        (
+            "meters.toml",
+            replaced(METERS, 'aggregation = "sum"', 'aggregation = "sum_of_maxima"\nbucket = "90m"'),
+            "meters.toml: bucket of tokens-input: found 90m, accepted a whole multiple of the grain of 1h "
+            "(window.grain in billing.toml)",
+        ),
+        (
+            "meters.toml",
+            replaced(METERS, 'unit = "tokens"', 'unit = "tokens"\nbilling_unit = "GB"'),
+            "meters.toml: meters.#1: billing_unit: found 'GB', accepted { name = \"...\", size = <how many of unit> } "
+            "for unit = 'tokens'; names alone are known for unit = \"bytes\"",
         ),
         (
             BOOK,

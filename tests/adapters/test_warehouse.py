@@ -291,3 +291,23 @@ def test_rows_that_differ_are_paired_by_key_and_the_first_are_shown(warehouse: W
     assert shown(10) == [(("b", 1), ("b", 2)), (("c", 1), None), (("d", 1), None), (None, ("e", 1))]
     assert shown(2) == [(("b", 1), ("b", 2)), (("c", 1), None)]
     assert warehouse.differing_rows(THINGS, [one], [one], 10) == []
+
+
+def test_a_view_reads_its_bounds_and_leaves_the_order_to_its_reader(tmp_path: Path) -> None:
+    start = datetime(2026, 1, 15, tzinfo=UTC)
+    with Warehouse(tmp_path) as warehouse:
+        events = [("s", str(hour), start + timedelta(hours=hour)) for hour in (-1, 0, 23, 24)]
+        columns = (("source", "VARCHAR"), ("id", "VARCHAR"), ("event_at", "TIMESTAMP WITH TIME ZONE"))
+        missing = ", ".join(f"NULL AS {name}" for name in ("type", "received_at", "quantity", "data", "object_id"))
+        warehouse.table_rows("rows", columns, events)
+        warehouse.connection.execute(f"CREATE TEMP VIEW raw_events AS SELECT *, {missing}, 1 AS line_number FROM rows")
+
+        bounds = {"window_start": start, "window_end": start + timedelta(days=1)}
+        warehouse.view("window_events", bounds, "metered_events")
+
+        ids = {row[0] for row in warehouse.connection.table("metered_events").project("id").fetchall()}
+        plan = warehouse.connection.execute("EXPLAIN FROM metered_events").fetchall()[0][1]
+        with pytest.raises(TypeError, match="a view takes instants and durations"):
+            warehouse.view("window_events", {**bounds, "window_end": "2026-01-16"}, "metered_events")
+    assert ids == {"0", "23"}
+    assert "ORDER" not in plan.upper()

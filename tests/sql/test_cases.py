@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
-from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS
+from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, INSTANT, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS
 from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.diff import CHANGED_ACCOUNTS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
 from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.links import NAMED_KEYS, NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
-from pipeline.steps.rate import ACCOUNT_PERIODS
+from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
 from tests.sql.header import parse_header
 
 CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
@@ -37,7 +37,16 @@ HELPER_TABLES = {
     "withdrawal_types": WITHDRAWAL_TYPE_COLUMNS,
     "named_keys": NAMED_KEYS,
     "account_periods": ACCOUNT_PERIODS,
-    "period_usage": (("account_id", "VARCHAR"), ("sku", "VARCHAR"), ("unit", "VARCHAR"), ("quantity", QUANTITY)),
+    "billed_meters": BILLED_METERS,
+    "earlier_usage": USAGE.columns,
+    "metered_events": USAGE_EVENTS.columns,
+    "period_usage": (
+        ("account_id", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("aggregation", "VARCHAR"),
+        ("unit", "VARCHAR"),
+        ("quantity", QUANTITY),
+    ),
     "contract_objects": CONTRACT_OBJECTS,
     "summed_paths": SUMMED_PATHS,
     "from_excluded_events": EXCLUDED_EVENTS.columns,
@@ -56,8 +65,14 @@ HELPER_TABLES = {
     "event_quantities": (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
+        ("source", "VARCHAR"),
+        ("id", "VARCHAR"),
+        ("account_id", "VARCHAR"),
+        ("event_at", INSTANT),
+        ("received_at", INSTANT),
         ("sku", "VARCHAR"),
         ("unit", "VARCHAR"),
+        ("aggregation", "VARCHAR"),
         ("dimensions", "VARCHAR"),
         ("value_text", "VARCHAR"),
         ("quantity", QUANTITY),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     build_event_quantities,
     table_account_references,
+    table_meters,
 )
 from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.workspace import Workspace, open_workspace
@@ -181,6 +183,15 @@ NO_LINKS = {
 }
 
 
+def count_usage(warehouse: Warehouse, meters: Sequence[Meter], grain: timedelta) -> list[dict[str, Any]]:
+    """Return the usage of ``usage_events``, as the step counts it."""
+    warehouse.connection.execute("CREATE OR REPLACE TEMP VIEW metered_events AS FROM usage_events")
+    table_meters(warehouse, meters)
+    warehouse.view("event_quantities", {})
+    warehouse.build("usage_values", {"grain": grain})
+    return warehouse.select("usage", {"grain": grain})
+
+
 def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[list[dict[str, Any]], int, int]:
     """Return the usage of raw events, and how many of them were billed and how many excluded."""
     bounds = {"window_start": WINDOW.start, "window_end": WINDOW.end}
@@ -197,7 +208,7 @@ def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[
             warehouse.connection.table(name).aggregate("COUNT(*)").fetchall()[0][0]
             for name in ("usage_events", "excluded_events")
         )
-        return warehouse.select("usage", {"grain": parse_duration("1h")}), billed, excluded
+        return count_usage(warehouse, METERS, parse_duration("1h")), billed, excluded
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])

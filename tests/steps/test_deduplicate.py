@@ -273,7 +273,9 @@ def test_a_revision_pins_its_inputs_by_hash_and_no_file_of_another_date(workspac
     assert workspace.lake.local_file(pins["raw_event_files"][0]).is_file()
     assert workspace.lake.get_bytes(f"pins/{pins['meters.toml']}") == workspace.project.files["meters.toml"]
     assert workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") == workspace.project.files["accounts.csv"]
-    assert sorted(pins["sql"]) == ["event_quantities", "excluded_events", "usage", "usage_events"]
+    assert sorted(pins["sql"]) == [
+        *("event_quantities", "excluded_events", "usage", "usage_events", "usage_values", "window_events"),
+    ]
 
 
 def test_files_of_other_dates_do_not_change_the_inputs(workspace: Workspace) -> None:

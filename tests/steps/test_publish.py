@@ -37,9 +37,22 @@ PINS = {"meters": sha256_hex(b"meters.toml")}
 
 def usage_file(workspace: Workspace, *quantities: str, compression: str = "zstd") -> Path:
     """Write a file of `usage` with one row per quantity."""
+    no_level = (None, None, None, None)
     rows = [
-        ("acct-1", "requests", "{}", AT + timedelta(hours=hour), Decimal(quantity), "requests", 1, "hash")
-        for hour, quantity in enumerate(quantities)
+        (
+            "acct-1",
+            "requests",
+            "{}",
+            AT + timedelta(hours=hour),
+            "sum",
+            number,
+            number,
+            "requests",
+            1,
+            "hash",
+            *no_level,
+        )
+        for hour, number in enumerate(Decimal(quantity) for quantity in quantities)
     ]
     path = workspace.scratch / f"usage-{'-'.join(quantities)}-{compression}.parquet"
     with Warehouse(workspace.scratch) as warehouse:

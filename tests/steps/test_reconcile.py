@@ -124,8 +124,8 @@ def test_a_window_without_any_event_reconciles(workspace: Workspace) -> None:
             id="usage of an account is lost",
         ),
         pytest.param(
-            {"usage": "SELECT * REPLACE (quantity - 0.000000001 AS quantity) FROM usage WHERE quantity > 1"
-                      " UNION ALL SELECT * FROM usage WHERE quantity <= 1"},
+            {"usage": "SELECT * REPLACE (value_sum - 0.000000001 AS value_sum) FROM usage WHERE value_sum > 1"
+                      " UNION ALL SELECT * FROM usage WHERE value_sum <= 1"},
             {Equation.USAGE_QUANTITY},
             id="usage is a billionth too low",
         ),

@@ -1,0 +1,94 @@
+-- merged_usage: one row per account, SKU, dimensions and grain: the usage of shards of one window, merged.
+--
+-- Grain:   account_id, sku, dimensions, grain_start
+-- Reads:   usage, usage_values
+-- Params:  none
+--
+-- Events that were shared out by a hash of their key are counted shard by shard; merged, the rows are those
+-- of all events at once. A level needs its events in order, so all events of a series of latest or
+-- time-weighted sum belong into one shard; rows of two shards are refused, because no merge of them is exact.
+
+WITH
+
+merged_totals AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        aggregation,
+        unit,
+        SUM(value_sum) AS value_sum,
+        MAX(quantity) AS quantity_max,
+        MIN(quantity) AS quantity_min,
+        CAST(SUM(event_count) AS BIGINT) AS event_count,
+        BIT_XOR(CAST('0x' || event_set_hash AS UHUGEINT)) AS key_digest,
+        COUNT(*) AS shard_count,
+        MIN(first_event_at) AS first_event_at,
+        MAX(latest_event_at) AS latest_event_at,
+        MAX(latest_value) AS latest_value,
+        MAX(level_microseconds) AS level_microseconds
+    FROM usage
+    GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
+),
+
+merged_value_counts AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        COUNT(DISTINCT value_text) AS value_count
+    FROM usage_values
+    GROUP BY account_id, sku, dimensions, grain_start
+),
+
+-- An average is divided in integers, as whole billionths.
+whole_totals AS (
+    SELECT
+        *,
+        CASE
+            WHEN aggregation = 'average'
+                THEN CAST(REPLACE(CAST(ABS(value_sum) AS VARCHAR), '.', '') AS HUGEINT)
+        END AS billionths
+    FROM merged_totals
+)
+
+SELECT
+    whole_totals.account_id,
+    whole_totals.sku,
+    whole_totals.dimensions,
+    whole_totals.grain_start,
+    whole_totals.aggregation,
+    CASE
+        WHEN whole_totals.aggregation IN ('latest', 'time_weighted_sum') AND whole_totals.shard_count > 1
+            THEN ERROR('a series of SKU ' || whole_totals.sku || ' has levels in two shards')
+        WHEN whole_totals.aggregation = 'min' THEN whole_totals.quantity_min
+        WHEN whole_totals.aggregation = 'unique_count' THEN merged_value_counts.value_count
+        -- Rounded half up, away from zero.
+        WHEN whole_totals.aggregation = 'average'
+            THEN SIGN(whole_totals.value_sum) * 0.000000001 * (
+                whole_totals.billionths // whole_totals.event_count
+                + CAST(
+                    2 * (whole_totals.billionths % whole_totals.event_count)
+                    >= whole_totals.event_count AS INTEGER
+                )
+            )
+        WHEN whole_totals.aggregation IN ('sum', 'count') THEN whole_totals.value_sum
+        ELSE whole_totals.quantity_max
+    END AS quantity,
+    whole_totals.value_sum,
+    whole_totals.unit,
+    whole_totals.event_count,
+    LOWER(LPAD(HEX(whole_totals.key_digest), 32, '0')) AS event_set_hash,
+    whole_totals.first_event_at,
+    whole_totals.latest_event_at,
+    whole_totals.latest_value,
+    whole_totals.level_microseconds
+FROM whole_totals
+LEFT JOIN merged_value_counts USING (account_id, sku, dimensions, grain_start)
+ORDER BY
+    whole_totals.account_id,
+    whole_totals.sku,
+    whole_totals.dimensions,
+    whole_totals.grain_start

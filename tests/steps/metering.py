@@ -1,0 +1,183 @@
+"""Usage of a period as the steps count it, in one session; and the same by an independent reference in fractions."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_VALUES
+from pipeline.core.meter import Aggregation, Meter, billed_meters
+from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
+from pipeline.steps.inputs import table_meters
+from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
+
+MICROSECOND = timedelta(microseconds=1)
+LEVELS = (Aggregation.LATEST, Aggregation.TIME_WEIGHTED_SUM)
+
+
+@dataclass(frozen=True)
+class Event:
+    """A billed event: the value stands in `quantity`, the text of a unique count in `data`."""
+
+    event_at: datetime
+    value: Decimal = Decimal(1)
+    user: str = "ana"
+    region: str = "eu"
+    account_id: str = "acct-1"
+    received_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    source: str = "s"
+    id: str = "a"
+
+    def row(self) -> tuple[Any, ...]:
+        data = f'{{"region":"{self.region}","user":"{self.user}"}}'
+        key = (self.source, self.id, self.account_id, "used", self.event_at, self.received_at)
+        return (*key, self.value, data, "usage/a@1", 1)
+
+
+def usage_of_window(
+    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the rows of usage and of its values, as the step aggregate makes them."""
+    table_meters(warehouse, [meter])
+    warehouse.table_rows("metered_events", USAGE_EVENTS.columns, [event.row() for event in events])
+    warehouse.view("event_quantities", {})
+    warehouse.build("usage_values", {"grain": grain})
+    usage = warehouse.select("usage", {"grain": grain})
+    values = warehouse.connection.table("usage_values").to_arrow_table().to_pylist()
+    return [tuple(row.values()) for row in usage], [tuple(row.values()) for row in values]
+
+
+def sharded_usage_of_window(
+    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, shards: int
+) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the same from events that are shared out: by key, or by account where the order of a series matters."""
+    usage: list[tuple[Any, ...]] = []
+    values: list[tuple[Any, ...]] = []
+    for number in range(shards):
+        of_shard = [event for event in events if _shard(meter, event, shards) == number]
+        shard_usage, shard_values = usage_of_window(warehouse, meter, of_shard, grain)
+        usage += shard_usage
+        values += shard_values
+    warehouse.table_rows("usage", USAGE.columns, usage)
+    warehouse.table_rows("usage_values", USAGE_VALUES.columns, values)
+    merged = warehouse.select("merged_usage", {})
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for *key, count in values:
+        counts[tuple(key)] += count
+    return [tuple(row.values()) for row in merged], [(*key, count) for key, count in sorted(counts.items())]
+
+
+def _shard(meter: Meter, event: Event, shards: int) -> int:
+    key = event.account_id if meter.aggregation in LEVELS else f"{event.source}/{event.id}"
+    return sha256(key.encode()).digest()[0] % shards
+
+
+def period_quantities(
+    folder: Path,
+    meter: Meter,
+    events: Sequence[Event],
+    windows: Sequence[BillingWindow],
+    grain: timedelta,
+    periods: Mapping[str, BillingPeriod],
+    shards: int = 1,
+    threads: int = 1,
+) -> dict[str, Decimal]:
+    """Return the quantity of each account in its period, from usage that was counted window by window."""
+    usage: list[tuple[Any, ...]] = []
+    earlier: list[tuple[Any, ...]] = []
+    values: list[tuple[Any, ...]] = []
+    start = min(period.start for period in periods.values())
+    with Warehouse(folder, threads=threads) as warehouse:
+        for window in windows:
+            of_window = [event for event in events if window.start <= event.event_at < window.end]
+            if shards == 1:
+                window_usage, window_values = usage_of_window(warehouse, meter, of_window, grain)
+            else:
+                window_usage, window_values = sharded_usage_of_window(warehouse, meter, of_window, grain, shards)
+            (earlier if window.end <= start else usage).extend(window_usage)
+            values += window_values
+        warehouse.table_rows("usage", USAGE.columns, usage)
+        warehouse.table_rows("earlier_usage", USAGE.columns, earlier)
+        warehouse.table_rows("usage_values", USAGE_VALUES.columns, values)
+        [billed] = billed_meters([[meter]])
+        row = tuple(
+            Decimal(billed.divisor) if name == "divisor" else getattr(billed, name) for name, _ in BILLED_METERS
+        )
+        warehouse.table_rows("billed_meters", BILLED_METERS, [row])
+        bounds = [(name, period.start, period.end, period.end) for name, period in periods.items()]
+        warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+        return {row["account_id"]: row["quantity"] for row in warehouse.select("period_usage", {})}
+
+
+# ---- the reference: from the definition, event by event ----
+
+
+def reference_quantities(
+    meter: Meter, events: Sequence[Event], periods: Mapping[str, BillingPeriod]
+) -> dict[str, Decimal]:
+    """Return what the definition of the aggregation says; an account without usage is not in it."""
+    series: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
+    for event in sorted(events, key=lambda event: (event.event_at, event.received_at, event.source, event.id)):
+        series[event.account_id, event.region if meter.dimensions else ""].append(event)
+    parts: defaultdict[str, list[Fraction]] = defaultdict(list)
+    for (account_id, _), of_series in series.items():
+        quantity = _of_series(meter, of_series, periods[account_id])
+        if quantity is not None:
+            parts[account_id].append(quantity / meter.divisor)
+    if meter.aggregation is Aggregation.AVERAGE:
+        return {name: sum((_rounded(part) for part in of), Decimal(0)) for name, of in parts.items()}
+    return {name: _rounded(sum(of, Fraction(0))) for name, of in parts.items()}
+
+
+def _of_series(meter: Meter, events: Sequence[Event], period: BillingPeriod) -> Fraction | None:
+    inside = [event for event in events if period.start <= event.event_at < period.end]
+    values = [Fraction(event.value) for event in inside]
+    if meter.aggregation is Aggregation.TIME_WEIGHTED_SUM:
+        return _level_time(events, bool(inside), period)
+    if not inside:
+        return None
+    by_aggregation: dict[Aggregation, Callable[[], Fraction]] = {
+        Aggregation.COUNT: lambda: Fraction(len(inside)),
+        Aggregation.SUM: lambda: sum(values, Fraction(0)),
+        Aggregation.MAX: lambda: max(values),
+        Aggregation.MIN: lambda: min(values),
+        Aggregation.AVERAGE: lambda: sum(values, Fraction(0)) / len(values),
+        Aggregation.UNIQUE_COUNT: lambda: Fraction(len({event.user for event in inside})),
+        Aggregation.LATEST: lambda: values[-1],
+        Aggregation.PERCENTILE: lambda: sorted(values, reverse=True)[
+            len(values) * (100 - (meter.percentile or 0)) // 100
+        ],
+        Aggregation.SUM_OF_MAXIMA: lambda: _bucket_maxima(meter, inside),
+    }
+    return by_aggregation[meter.aggregation]()
+
+
+def _bucket_maxima(meter: Meter, inside: Sequence[Event]) -> Fraction:
+    buckets: defaultdict[int, list[Fraction]] = defaultdict(list)
+    for event in inside:
+        buckets[(event.event_at - EPOCH) // (meter.bucket or MICROSECOND)].append(Fraction(event.value))
+    return sum((max(values) for values in buckets.values()), Fraction(0))
+
+
+def _level_time(events: Sequence[Event], has_events: bool, period: BillingPeriod) -> Fraction | None:
+    total = Fraction(0)
+    for event, following in zip(events, [*events[1:], None], strict=True):
+        until = period.end if following is None else min(following.event_at, period.end)
+        span = until - max(event.event_at, period.start)
+        if span > timedelta(0):
+            total += Fraction(event.value) * (span // MICROSECOND)
+    return total if has_events or total else None
+
+
+def _rounded(number: Fraction) -> Decimal:
+    billionths, rest = divmod(abs(number.numerator) * 10**9, number.denominator)
+    billionths += 2 * rest >= number.denominator
+    return (Decimal(billionths).scaleb(-9)) * (-1 if number < 0 else 1)

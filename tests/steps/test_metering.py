@@ -1,0 +1,214 @@
+"""Every aggregation against the reference: any windows, any grain, any order, any number of shards, any time zone."""
+
+from __future__ import annotations
+
+import random
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.meter import Aggregation, Meter
+from pipeline.core.window import BillingPeriod, BillingWindow, billing_period, windows_between
+from tests.core.test_meter import meter
+from tests.steps.metering import (
+    Event,
+    period_quantities,
+    reference_quantities,
+    sharded_usage_of_window,
+    usage_of_window,
+)
+
+AGGREGATIONS = [aggregation.value for aggregation in Aggregation]
+FIRST = datetime(2026, 1, 29, tzinfo=UTC)
+PERIODS = {
+    "acct-1": billing_period("2026-02", "UTC"),
+    "acct-2": billing_period("2026-02", "America/New_York"),  # begins five hours into the first window of February
+}
+VALUES = st.one_of(
+    st.sampled_from(["0", "-2.5", "0.000000001", "12345678901234567.000000001"]),
+    st.decimals(-1000, 1000, places=9, allow_nan=False).map(str),
+)
+EVENTS = st.lists(
+    st.builds(
+        Event,
+        event_at=st.integers(0, 5 * 24 * 60).map(lambda minute: FIRST + timedelta(minutes=minute)),
+        value=VALUES.map(Decimal),
+        user=st.sampled_from(["ana", "ben", "1", "01"]),
+        region=st.sampled_from(["eu", "us"]),
+        account_id=st.sampled_from(["acct-1", "acct-2"]),
+        received_at=st.integers(0, 2).map(lambda minute: FIRST + timedelta(minutes=minute)),
+        source=st.sampled_from(["s", "t"]),
+        id=st.uuids().map(str),
+    ),
+    max_size=12,
+    unique_by=lambda event: (event.source, event.id),
+)
+PROPERTY = settings(
+    max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def metered(aggregation: str, by_region: bool = False, **changed: Any) -> Meter:
+    return meter(aggregation, dimensions=("region",) if by_region else (), **changed)
+
+
+def windows_of(hours: int) -> list[BillingWindow]:
+    return list(windows_between(FIRST, datetime(2026, 3, 2, tzinfo=UTC), timedelta(hours=hours)))[: 6 * 24 // hours]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@PROPERTY
+@given(events=EVENTS, by_region=st.booleans(), hours=st.sampled_from([6, 24]), minutes=st.sampled_from([15, 60, 180]))
+def test_usage_of_a_period_is_merged_from_its_windows_whatever_the_grain(
+    tmp_path: Path, aggregation: str, events: list[Event], by_region: bool, hours: int, minutes: int
+) -> None:
+    counted = metered(aggregation, by_region, billing_unit={"name": "thing", "size": 7})
+
+    found = period_quantities(tmp_path, counted, events, windows_of(hours), timedelta(minutes=minutes), PERIODS)
+
+    assert found == reference_quantities(counted, events, PERIODS)
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@PROPERTY
+@given(events=EVENTS, seed=st.integers(0, 99), shards=st.integers(2, 4))
+def test_any_order_and_number_of_shards_makes_the_same_rows(
+    tmp_path: Path, aggregation: str, events: list[Event], seed: int, shards: int
+) -> None:
+    counted, grain = metered(aggregation, by_region=True), timedelta(hours=1)
+    shuffled = random.Random(seed).sample(events, len(events))
+
+    with Warehouse(tmp_path, threads=1) as warehouse:
+        at_once = usage_of_window(warehouse, counted, events, grain)
+    with Warehouse(tmp_path, threads=2) as warehouse:
+        of_shards = sharded_usage_of_window(warehouse, counted, shuffled, grain, shards)
+
+    assert of_shards == at_once
+
+
+@pytest.mark.parametrize("aggregation", ["latest", "time_weighted_sum"])
+def test_a_level_whose_events_are_in_two_shards_is_refused(tmp_path: Path, aggregation: str) -> None:
+    at = FIRST + timedelta(hours=1)
+    with Warehouse(tmp_path) as warehouse:
+        rows = [
+            row
+            for id_ in ("a", "b")
+            for row in usage_of_window(warehouse, metered(aggregation), [Event(at, id=id_)], timedelta(hours=1))[0]
+        ]
+        warehouse.table_rows("usage", tuple(_usage_columns()), rows)
+        warehouse.build("usage_values", {"grain": timedelta(hours=1)})
+
+        with pytest.raises(duckdb.Error, match="a series of SKU n has levels in two shards"):
+            warehouse.select("merged_usage", {})
+
+
+def _usage_columns() -> tuple[tuple[str, str], ...]:
+    from pipeline.core.dataset import USAGE
+
+    return USAGE.columns
+
+
+# ---- time zones ----
+
+
+@pytest.mark.parametrize(
+    ("period_id", "hours"),
+    [("2026-03", 743), ("2026-11", 721), ("2026-02", 672)],
+    ids=["summer time begins", "summer time ends", "no change"],
+)
+def test_a_level_of_one_in_new_york_is_the_hours_of_the_month(tmp_path: Path, period_id: str, hours: int) -> None:
+    period = billing_period(period_id, "America/New_York")
+    counted = metered("time_weighted_sum", unit="seat")
+    windows = list(windows_between(period.start - timedelta(days=2), period.end, timedelta(days=1)))
+
+    found = period_quantities(
+        tmp_path, counted, [Event(windows[0].start)], windows, timedelta(hours=1), {"acct-1": period}
+    )
+
+    assert found == {"acct-1": Decimal(hours)}
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_a_month_of_kathmandu_begins_at_a_quarter_past(tmp_path: Path, aggregation: str) -> None:
+    period = billing_period("2026-02", "Asia/Kathmandu")
+    microsecond = timedelta(microseconds=1)
+    events = [
+        Event(instant, Decimal(number), user=str(number), id=str(number))
+        for number, instant in enumerate(
+            (period.start - microsecond, period.start, period.end - microsecond, period.end), start=1
+        )
+    ]
+    counted = metered(aggregation)
+    windows = list(windows_between(period.start, period.end + timedelta(hours=1), timedelta(days=1)))
+
+    found = period_quantities(tmp_path, counted, events, windows, timedelta(minutes=15), {"acct-1": period})
+
+    assert (period.start.minute, period.end.minute) == (15, 15)
+    assert found == reference_quantities(counted, events, {"acct-1": period})
+
+
+# ---- figures of documents and of other systems ----
+
+PAGE = (Path(__file__).parents[2] / "docs" / "metering.md").read_text(encoding="utf-8")
+WORKED = re.findall(r"^\| `([a-z_]+)([^`]*)` \| ([^|]+) \| \*\*([^*|]+)\*\* \|", PAGE, re.MULTILINE)
+FIGURES = yaml.safe_load((Path(__file__).parent / "metering_figures.yaml").read_text(encoding="utf-8"))
+
+
+def quantity_of(tmp_path: Path, counted: Meter, events: list[Event], period: BillingPeriod) -> str:
+    first = min((event.event_at for event in events), default=period.start)
+    windows = list(windows_between(first, period.end, timedelta(days=1)))
+    found = period_quantities(tmp_path, counted, events, windows, timedelta(hours=1), {"acct-1": period})
+    return f"{found['acct-1'].normalize():f}" if found else "no line"
+
+
+def events_of(text: str) -> list[Event]:
+    """Read ``day hh:mm value [region]`` of January 2026, separated by commas; day 0 is the last one of December."""
+    events = []
+    for number, part in enumerate(text.split(",") if text.strip() != "none" else []):
+        day, time, value, *region = part.split()
+        at = datetime(2025, 12, 31, *map(int, time.split(":")), tzinfo=UTC) + timedelta(days=int(day))
+        number_text = value if re.fullmatch(r"-?[0-9.]+", value) else "1"
+        events.append(Event(at, Decimal(number_text), user=value, region=(region or ["eu"])[0], id=str(number)))
+    return events
+
+
+def test_every_aggregation_has_worked_numbers_with_and_without_events() -> None:
+    names = {name for name, *_ in WORKED}
+
+    assert names == set(AGGREGATIONS)
+    assert {name for name, _, events, _ in WORKED if events.strip() == "none"} == set(AGGREGATIONS)
+
+
+@pytest.mark.parametrize(("name", "keys", "events", "quantity"), WORKED)
+def test_the_worked_numbers_of_the_metering_page_are_true(
+    tmp_path: Path, name: str, keys: str, events: str, quantity: str
+) -> None:
+    own = yaml.safe_load("{" + keys.strip(" ,") + "}") or {}
+    by_region = any(len(part.split()) > 3 for part in events.split(","))
+    counted = metered(name, by_region, unit="bytes", **own)
+
+    assert quantity_of(tmp_path, counted, events_of(events), billing_period("2026-01", "UTC")) == quantity
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure["name"])
+def test_figures_that_other_systems_print_come_out(tmp_path: Path, figure: dict[str, Any]) -> None:
+    level = Decimal(0)
+    events = []
+    for number, (at, change) in enumerate(figure["changes"]):
+        level += Decimal(change)
+        events.append(Event(datetime.fromisoformat(at), level, id=f"{number:03}"))
+    period = billing_period(figure["period"], "UTC")
+
+    level_hours = Decimal(quantity_of(tmp_path, metered("time_weighted_sum", unit="GB"), events, period))
+    hours = (period.end - period.start) // timedelta(hours=1)
+
+    assert round(level_hours / hours, 5) == Decimal(figure["expected"])
