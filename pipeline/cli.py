@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -24,17 +24,24 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline import settings
+from pipeline.core.change import totals_of
+from pipeline.core.decimals import plain_text
 from pipeline.core.errors import BillingError, InputError, NotReadyError
 from pipeline.core.window import parse_window
 
 if TYPE_CHECKING:
+    from pipeline.core.window import BillingWindow
+    from pipeline.steps.diff import WindowDiff
+    from pipeline.steps.rerun import RerunResult
     from pipeline.steps.run import LeftOutWindow, WindowResult
+    from pipeline.steps.workspace import Workspace
 
 T = TypeVar("T")
 DEFECT = 3
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
 WINDOWS_SHOWN_MAX = 30
+CHANGES_SHOWN_MAX = 20
 
 app = typer.Typer(
     name="billing",
@@ -54,6 +61,7 @@ ProjectOption = Annotated[
         "--project", help="Folder of the billing project; default: $BILLING_PROJECT, else the current folder."
     ),
 ]
+WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of sentences.")]
 
 
@@ -198,10 +206,9 @@ def run(
         raise InputError("cli.wrong_option", "--accept-incomplete is about one --window, which somebody looked at", [])
     workspace = open_workspace(settings.project_folder(project))
     if window is not None:
-        length = workspace.project.settings.window.length
         result = run_window(
             workspace,
-            _parse(window, "--window", lambda text: parse_window(text, length)),
+            _window(workspace, window),
             _now(),
             _progress(as_json),
             include_late=include_late,
@@ -240,6 +247,173 @@ def _say_window(result: WindowResult | LeftOutWindow) -> None:
         typer.echo(f"  late events wait for the next revision: billing run --window {result.window_id} --include-late")
 
 
+@app.command(epilog="Example: billing backfill --from 2026-01-01 --to 2026-01-31 --at-most 2 --project my-billing")
+def backfill(
+    first: Annotated[str, typer.Option("--from", help="The first window, such as 2026-01-01 (UTC).")],
+    last: Annotated[str, typer.Option("--to", help="The last window, which is included.")],
+    at_most: Annotated[int, typer.Option(min=1, max=64, help="How many windows are computed at once.")] = 1,
+    include_late: Annotated[
+        bool, typer.Option("--include-late", help="Also make new revisions that take in events that came late.")
+    ] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many windows in order; a second call skips what is current and goes on where the first one ended.
+
+    A window that lacks evidence is left out and the others are billed (exit code 1); any other refusal ends it.
+    """
+    from pipeline.steps.backfill import backfill as backfill_step
+    from pipeline.steps.backfill import windows_of_backfill
+    from pipeline.steps.run import LeftOutWindow
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project))
+    windows = windows_of_backfill(workspace, _window(workspace, first, "--from"), _window(workspace, last, "--to"))
+    results: list[WindowResult | LeftOutWindow] = []
+    try:
+        for result in backfill_step(workspace, windows, at_most, _now, lambda _: None, include_late=include_late):
+            results.append(result)
+            typer.echo(_backfill_line(result), err=as_json)
+    finally:
+        typer.echo(_backfill_total(results, len(windows)), err=as_json)
+    if as_json:
+        _print_json(results)
+    if any(isinstance(result, LeftOutWindow) for result in results):
+        raise typer.Exit(NotReadyError.exit_code)
+
+
+def _backfill_line(result: WindowResult | LeftOutWindow) -> str:
+    from pipeline.steps.run import LeftOutWindow
+
+    if isinstance(result, LeftOutWindow):
+        return f"{result.window_id}  left out: {result.summary}"
+    state = "accepted" if result.is_new else "is current"
+    excluded = sum(result.excluded_events.values())
+    return (
+        f"{result.window_id}  revision {result.revision} {state}: "
+        f"{result.billed_events:,} events billed, {excluded:,} excluded"
+    )
+
+
+def _backfill_total(results: Sequence[WindowResult | LeftOutWindow], window_count: int) -> str:
+    from pipeline.steps.run import WindowResult
+
+    done = [result for result in results if isinstance(result, WindowResult)]
+    new = sum(result.is_new for result in done)
+    counts = f"{new:,} accepted, {len(done) - new:,} current, {len(results) - len(done):,} left out"
+    rest = window_count - len(results)
+    return f"{window_count:,} windows: {counts}" + (f", {rest:,} not reached" if rest else "")
+
+
+@app.command(epilog="Example: billing rerun --window 2026-01-15 --revision 1 --project my-billing")
+def rerun(
+    window: WindowOption,
+    revision: Annotated[int | None, typer.Option(min=1, help="Which revision; default: the newest.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute a revision again from its pinned inputs, beside the lake, and compare: exit code 0 says identical.
+
+    Exit code 1 shows the first rows that differ. What the project says by now plays no part.
+    """
+    from pipeline.steps.rerun import rerun as rerun_step
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project))
+    result = rerun_step(workspace, _window(workspace, window).window_id, revision)
+    if as_json:
+        _print_json(result)
+    else:
+        for line in _rerun_lines(result):
+            typer.echo(line)
+    if not result.is_identical:
+        raise typer.Exit(NotReadyError.exit_code)
+
+
+def _rerun_lines(result: RerunResult) -> list[str]:
+    verdict = "identical" if result.is_identical else "NOT identical"
+    lines = [f"window {result.window_id} revision {result.revision}: {verdict}"]
+    table = [
+        (f"{one.dataset} {one.scope}", f"{one.row_count_published:,} rows", one.content_hash_computed)
+        for one in result.datasets
+    ]
+    lines += [f"  {line}" for line in _table(table, right=(1,))]
+    for one in result.datasets:
+        if one.is_identical:
+            continue
+        lines.append(f"{one.dataset} {one.scope}: published {one.row_count_published:,} rows, content hash")
+        lines.append(f"  {one.content_hash_published}; computed now {one.row_count_computed:,} rows, content hash")
+        lines.append(f"  {one.content_hash_computed}; the first rows that differ:")
+        for difference in one.differences:
+            lines += [
+                f"  published  {_row_text(difference.published)}",
+                f"  computed   {_row_text(difference.computed)}",
+            ]
+    for name, (then, now) in result.changed_versions.items():
+        lines.append(f"computed with {name} {then} then, {now} now")
+    return [*lines, f"{result.verified_file_count:,} published files verified"]
+
+
+def _row_text(row: Mapping[str, Any] | None) -> str:
+    return "no such row" if row is None else json.dumps(_as_json(row), ensure_ascii=False)
+
+
+@app.command(epilog="Example: billing diff --window 2026-01-15 --from 1 --to 3 --project my-billing")
+def diff(
+    window: WindowOption,
+    revision_from: Annotated[int, typer.Option("--from", min=1, help="The earlier revision.")],
+    revision_to: Annotated[int, typer.Option("--to", min=1, help="The later revision.")],
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how quantities changed between two revisions of a window, split by cause; the parts add up to the change."""
+    from pipeline.steps.diff import diff as diff_step
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project))
+    result = diff_step(workspace, _window(workspace, window).window_id, revision_from, revision_to)
+    if as_json:
+        _print_json(result)
+        return
+    for line in _diff_lines(result):
+        typer.echo(line)
+
+
+def _diff_lines(result: WindowDiff) -> list[str]:
+    title = f"window {result.window_id}, revision {result.revision_from} to {result.revision_to}"
+    if not result.changes:
+        return [f"{title}: no quantity changed"]
+    header = ["account", "SKU", "unit", "from", "to", "change", *(cause.replace("_", " ") for cause in result.causes)]
+    shown = [*totals_of(result.changes), *result.changes[:CHANGES_SHOWN_MAX]]
+    rows = [
+        [
+            *(change.account_id or "all", change.sku, change.unit),
+            *(plain_text(change.quantity_from), plain_text(change.quantity_to), _signed(change.change)),
+            *(_signed(change.parts.get(cause, Decimal(0))) for cause in result.causes),
+        ]
+        for change in shown
+    ]
+    more = len(result.changes) - CHANGES_SHOWN_MAX
+    table = _table([header, *rows], right=range(3, len(header)))
+    return [title, *table, *([f"and {more:,} more, see --json"] if more > 0 else [])]
+
+
+def _signed(number: Decimal) -> str:
+    return f"+{plain_text(number)}" if number > 0 else plain_text(number)
+
+
+def _table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Return rows of texts as aligned lines; the columns ``right`` are numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 @app.command(epilog="Example: billing close --period 2026-01 --project my-billing")
 def close(
     period: Annotated[str, typer.Option(help="The billing period, such as 2026-01.")],
@@ -263,7 +437,7 @@ def close(
 
 @app.command(epilog="Example: billing report --window 2026-01-15 --project my-billing")
 def report(
-    window: Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")],
+    window: WindowOption,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -272,9 +446,7 @@ def report(
     from pipeline.steps.workspace import open_workspace
 
     workspace = open_workspace(settings.project_folder(project))
-    billing_window = _parse(
-        window, "--window", lambda text: parse_window(text, workspace.project.settings.window.length)
-    )
+    billing_window = _window(workspace, window)
     revision = workspace.control_plane.latest_revision(billing_window.window_id)
     if revision is None:
         raise NotReadyError(
@@ -402,6 +574,10 @@ def _status_value(name: str, value: Any) -> str:
 
 def _scalars(item: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in item.items() if not isinstance(value, list)]
+
+
+def _window(workspace: Workspace, text: str, option: str = "--window") -> BillingWindow:
+    return _parse(text, option, lambda name: parse_window(name, workspace.project.settings.window.length))
 
 
 def _parse(text: str, option: str, parse: Callable[[str], T]) -> T:

@@ -106,6 +106,36 @@ def test_a_command_that_does_not_exist_is_one_json_document_with_json() -> None:
 
 
 @pytest.mark.slow
+def test_a_rerun_says_identical_and_a_diff_says_what_changed_and_why(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+    cutoff = datetime(2026, 1, 16, 6, tzinfo=UTC)
+    put_events(raw_bucket, "usage/a.ndjson", [usage_event(data={"input_tokens": "0.0000001"})], NOON)
+    put_events(raw_bucket, "usage/b.ndjson", [usage_event(id="late")], cutoff)
+    window = ("--window", "2026-01-15", "--project", folder)
+    assert billing("collect", "--project", folder).returncode == 0
+    assert billing("run", *window).returncode == 0
+    assert billing("run", *window, "--include-late").returncode == 0
+
+    rerun = billing("rerun", *window, "--revision", "1")
+    changed = billing("diff", *window, "--from", "1", "--to", "2")
+    as_json = billing("diff", *window, "--from", "1", "--to", "2", "--json")
+    unknown = billing("diff", *window, "--from", "1", "--to", "3")
+
+    assert (rerun.returncode, rerun.stdout.splitlines()[0]) == (0, "window 2026-01-15 revision 1: identical")
+    assert [line.split()[0] for line in rerun.stdout.splitlines()[1:]][:2] == ["excluded_events", "line_items"]
+    assert changed.stdout.splitlines() == [
+        "window 2026-01-15, revision 1 to 2",
+        "account  SKU           unit           from            to  change  late events",
+        "all      requests      requests          1             2      +1           +1",
+        "all      tokens-input  tokens    0.0000001  1000.0000001   +1000        +1000",
+        "acct-1   requests      requests          1             2      +1           +1",
+        "acct-1   tokens-input  tokens    0.0000001  1000.0000001   +1000        +1000",
+    ]
+    assert json_of(as_json)["changes"][1]["parts"] == {"late_events": "1000.000000000"}
+    assert (unknown.returncode, unknown.stderr.startswith("revision.unknown: ")) == (1, True)
+
+
+@pytest.mark.slow
 def test_every_window_that_is_due_is_billed_and_late_events_are_taken_in(
     tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:

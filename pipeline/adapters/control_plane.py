@@ -333,6 +333,14 @@ class ControlPlane:
         with self._read() as connection:
             return _publication(connection, dataset, scope, revision)
 
+    def publications(self, scope: str) -> list[Receipt]:
+        """Return every published revision of every dataset of a scope, in order of dataset and revision."""
+        published = t.publications.c
+        query = select(*_RECEIPT_COLUMNS).where(published.scope == scope)
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(published.dataset, published.revision))
+            return [Receipt(*row) for row in rows]
+
     # ---- window revisions ----
 
     def latest_revision(self, window_id: str) -> WindowRevision | None:

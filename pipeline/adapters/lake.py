@@ -49,6 +49,31 @@ class Lake(Protocol):
     def local_file(self, path: str) -> Path:
         """Return a verified local file with the content of ``path``; it must not be written to."""
 
+    def read_only(self, staging: Path) -> Lake:
+        """Return the same lake for an audit: nothing is written, and no copy that was staged before is trusted."""
+
+
+class ReadOnlyLake:
+    """A lake that refuses to be written to; to try is a mistake in the program."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+
+    def put_file(self, local: Path, directory: str, suffix: str) -> DataFileRef:
+        raise PermissionError(f"nothing is written here: {directory}/{local.name}")
+
+    def put_bytes(self, content: bytes, directory: str, suffix: str) -> DataFileRef:
+        raise PermissionError(f"nothing is written here: {directory}, {len(content)} bytes")
+
+    def get_bytes(self, path: str) -> bytes:
+        return self._lake.get_bytes(path)
+
+    def local_file(self, path: str) -> Path:
+        return self._lake.local_file(path)
+
+    def read_only(self, staging: Path) -> Lake:
+        return self
+
 
 class LocalLake:
     """A lake in a local folder. A file appears whole or not at all, also when its writer is killed."""
@@ -73,6 +98,9 @@ class LocalLake:
             raise _missing(path, f"no file {local}")
         _require_hash(path, expected, _sha256_of_file(local), local)
         return local
+
+    def read_only(self, staging: Path) -> Lake:
+        return ReadOnlyLake(self)
 
     def unverified_file(self, path: str) -> Path:
         """Return where the file is, for a caller that has just verified or written it."""
@@ -134,6 +162,9 @@ class S3Lake:
         if not self._staging.holds(path):
             self._download(path)
         return self._staging.unverified_file(path)
+
+    def read_only(self, staging: Path) -> Lake:
+        return ReadOnlyLake(S3Lake(self._store, self._prefix, staging))
 
     def _upload(self, ref: DataFileRef) -> DataFileRef:
         # Always sent: "the key exists" does not show that its bytes are whole.

@@ -46,7 +46,8 @@ def sql_files() -> list[Path]:
     return sorted(_sql_folder().glob("*.sql"))
 
 
-def _sql(query: str) -> str:
+def sql_text(query: str) -> str:
+    """Return the text of an SQL file as it is now."""
     return (_sql_folder() / f"{_identifier(query)}.sql").read_text(encoding="utf-8")
 
 
@@ -73,9 +74,20 @@ def _numbers_fit(relation: str) -> Iterator[None]:
 
 
 class Warehouse:
-    """One DuckDB session over named inputs; a context manager that removes what it spilled."""
+    """One DuckDB session over named inputs; a context manager that removes what it spilled.
 
-    def __init__(self, scratch: Path, memory_limit: str = "2GB", threads: int | None = None) -> None:
+    ``sql`` holds, by query, the texts to run instead of the files of ``sql/``, so that an old revision runs what it
+    ran at the time; a query that is not among them is refused with ``LookupError``.
+    """
+
+    def __init__(
+        self,
+        scratch: Path,
+        memory_limit: str = "2GB",
+        threads: int | None = None,
+        sql: Mapping[str, str] | None = None,
+    ) -> None:
+        self._sql_texts = sql
         self._open = ExitStack()
         self._spill = self._open.enter_context(scratch_folder(scratch, "duckdb"))
         config: dict[str, Any] = {
@@ -133,18 +145,20 @@ class Warehouse:
         finally:
             self.connection.unregister("incoming_rows")
 
-    def build(self, query: str, parameters: Parameters) -> None:
-        """Make a table named like the SQL file, of its rows."""
-        self._drop(query)
+    def build(self, query: str, parameters: Parameters, name: str | None = None) -> None:
+        """Make a table of the rows of the SQL file, named like it unless another name is given."""
+        table = name or query
+        self._drop(table)
         with _numbers_fit(query):
-            self.connection.execute(f"CREATE TEMP TABLE {_identifier(query)} AS {_sql(query)}", _bound(parameters))
+            text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._sql(query)}"
+            self.connection.execute(text, _bound(parameters))
 
     def view(self, query: str, parameters: Parameters, name: str | None = None) -> None:
         """Name the rows of the SQL file without computing them; whoever reads the view has them computed, in no order.
 
         A view has no parameters, so they are written into it: instants and durations only.
         """
-        text = _LAST_ORDER_BY.sub("\n", _sql(query))
+        text = _LAST_ORDER_BY.sub("\n", self._sql(query))
         literals = {f"${parameter}": _literal(value) for parameter, value in _bound(parameters).items()}
         text = re.sub(r"\$[a-z_]+\b", lambda match: literals[match[0]], text)
         self._drop(name or query)
@@ -153,8 +167,7 @@ class Warehouse:
     def select(self, query: str, parameters: Parameters) -> list[dict[str, Any]]:
         """Return the rows of the SQL file as dictionaries; instants are aware and in UTC."""
         with _numbers_fit(query):
-            table = self.connection.sql(_sql(query), params=_bound(parameters)).to_arrow_table()
-        return [{column: _in_utc(value) for column, value in row.items()} for row in table.to_pylist()]
+            return _rows(self.connection.sql(self._sql(query), params=_bound(parameters)))
 
     def write(self, query: str, parameters: Parameters, to: Path, dataset: Dataset) -> Path:
         """Write the rows of the SQL file, in its order, as Parquet: the same rows make the same bytes.
@@ -164,7 +177,7 @@ class Warehouse:
         bound = {**_bound(parameters), "output_path": str(to)}
         to.parent.mkdir(parents=True, exist_ok=True)
         with _numbers_fit(query):
-            self.connection.execute(f"COPY ({_sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+            self.connection.execute(f"COPY ({self._sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
         return self._checked(to, dataset)
 
     def write_table(self, name: str, to: Path, dataset: Dataset) -> Path:
@@ -201,10 +214,40 @@ class Warehouse:
         columns = [[name, sql_type] for name, sql_type in dataset.columns]
         return row_count, sha256_hex(canonical_json([dataset.name, columns, row_count, str(upper), str(lower)]))
 
+    def differing_rows(
+        self, dataset: Dataset, paths: Sequence[Path], other_paths: Sequence[Path], rows_max: int
+    ) -> list[tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+        """Return the first keys, in the dataset's order, whose rows differ between two sets of files, with both rows.
+
+        A row that is on one side only, or there more often, is paired with None.
+        """
+        columns, key = ", ".join(dataset.column_names), ", ".join(dataset.key)
+        sides = []
+        for mine, others in ((paths, other_paths), (other_paths, paths)):
+            self.view_files("rows_of_one", dataset, mine)
+            self.view_files("rows_of_other", dataset, others)
+            only = f"(SELECT {columns} FROM rows_of_one EXCEPT ALL SELECT {columns} FROM rows_of_other)"  # noqa: S608
+            found = self.connection.sql(f"SELECT * FROM {only} ORDER BY {key} LIMIT {rows_max}")  # noqa: S608
+            sides.append(
+                [{k: _in_utc(value) for k, value in row.items()} for row in found.to_arrow_table().to_pylist()]
+            )
+            self._drop("rows_of_one")
+            self._drop("rows_of_other")
+        keyed = [{tuple(row[column] for column in dataset.key): row for row in side} for side in sides]
+        keys = sorted({*keyed[0], *keyed[1]}, key=lambda key: [(value is not None, value) for value in key])
+        return [(keyed[0].get(key), keyed[1].get(key)) for key in keys[:rows_max]]
+
     @staticmethod
     def sql_hash(query: str) -> str:
         """Return the SHA-256 of an SQL file, to be pinned."""
-        return hashlib.sha256(_sql(query).encode()).hexdigest()
+        return hashlib.sha256(sql_text(query).encode()).hexdigest()
+
+    def _sql(self, query: str) -> str:
+        if self._sql_texts is None:
+            return sql_text(query)
+        if query not in self._sql_texts:
+            raise LookupError(f"the query {query} is not among those given: {', '.join(sorted(self._sql_texts))}")
+        return self._sql_texts[query]
 
     def _relation_of(self, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
         # A folder named event_date=... is our layout; it must not become a column.
@@ -276,6 +319,11 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield from _leaves(item)
     else:
         yield value
+
+
+def _rows(relation: duckdb.DuckDBPyRelation) -> list[dict[str, Any]]:
+    rows = relation.to_arrow_table().to_pylist()
+    return [{column: _in_utc(value) for column, value in row.items()} for row in rows]
 
 
 def _in_utc(value: Any) -> Any:

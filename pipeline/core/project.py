@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -115,6 +115,12 @@ class PricedBook:
     version: str
 
 
+def book_on(books: Iterable[PricedBook], day: date) -> PricedBook | None:
+    """Return the newest of the books that is effective on a calendar day, if there is one."""
+    effective = [priced for priced in books if priced.book.effective_from <= day]
+    return max(effective, key=lambda priced: priced.book.effective_from, default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """Everything a run reads from the project folder; ``files`` holds the bytes by relative path, to be pinned."""
@@ -134,5 +140,4 @@ class Project:
 
     def price_book_on(self, day: date) -> PricedBook | None:
         """Return the newest book that is effective on a calendar day of the account, if there is one."""
-        effective = [priced for priced in self.price_books if priced.book.effective_from <= day]
-        return max(effective, key=lambda priced: priced.book.effective_from, default=None)
+        return book_on(self.price_books, day)

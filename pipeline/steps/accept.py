@@ -12,6 +12,7 @@ from pipeline.core.revision import RevisionState
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.check import check_report
 from pipeline.steps.reconcile import published_controls
+from pipeline.steps.run_manifest import publish_run_manifest
 from pipeline.steps.workspace import Workspace
 
 
@@ -35,6 +36,8 @@ def accept(ws: Workspace, window_id: str, revision: int, at: datetime) -> None:
     require_reconciled(controls, f"window {window_id} revision {revision}")
     warnings = len(checked.failed(Severity.WARNING))
     why = f"{len(checked.results)} expectations ({warnings} warnings) and {len(controls)} controls passed"
+    if found.state is not RevisionState.ACCEPTED:
+        publish_run_manifest(ws, found, at)
     ws.control_plane.decide_revision(window_id, revision, RevisionState.ACCEPTED, at, why)
 
 

@@ -36,6 +36,7 @@ from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.late import periods_touched
+from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, publish_document, read_manifest
 from pipeline.steps.rate import account_periods
 from pipeline.steps.workspace import Workspace
@@ -82,7 +83,7 @@ def _check(
     suites = {name: load_suite(dataset) for name, dataset in datasets.items()}
     results: list[CheckResult] = []
     for publication in checked:
-        with Warehouse(workspace.scratch) as warehouse:
+        with Warehouse(workspace.scratch, sql=pinned_sql(workspace, window.pins["sql"])) as warehouse:
             files = manifest_files(workspace, publication.receipt.manifest_hash)
             if publication.dataset is USAGE_EVENTS:
                 view_usage_events(warehouse, workspace, window, files)

@@ -56,16 +56,23 @@ from pipeline.steps.completeness import COMPLETENESS, document_scope
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
+from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
 from pipeline.steps.rate import last_valid_to, periods_touched, pin_billed_meters, view_period
 from pipeline.steps.workspace import Workspace
 
 LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
+DRAFT_QUERIES = ("period_usage", "line_item_quantities", "line_item_amounts", "account_amounts")
 CONTROL_QUERIES = (
-    *("object_line_counts", "night_event_counts", "quarantine_counts", "window_objects", "event_outcome_counts"),
-    *("exclusion_counts", "window_events", "event_quantities", "sku_quantities", "excluded_quantities", "usage_totals"),
-    *("usage_events", "billed_quantities", "period_usage", "line_item_quantities", "line_item_amounts"),
-    "account_amounts",
+    *("object_line_counts", "night_event_counts", "quarantine_counts", "quarantine_samples", "window_objects"),
+    *(
+        "event_outcome_counts",
+        "exclusion_counts",
+        "excluded_samples",
+        "window_events",
+        "event_quantities",
+    ),
+    *("sku_quantities", "excluded_quantities", "usage_totals", "usage_events", "billed_quantities", *DRAFT_QUERIES),
 )
 
 
@@ -117,7 +124,11 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "night": {"start": None if night.start is None else night.start.isoformat(), "end": night.end.isoformat()},
         "objects": pin_file(ws, canonical_json([_plain(known) for known in objects])),
         "project": ws.project.settings.name,
-        "sql": {query: Warehouse.sql_hash(query) for query in CONTROL_QUERIES},
+        # Events are billed and metered as the revision did; what compares is of the day of the reconciliation.
+        "sql": {
+            **pin_sql(ws, CONTROL_QUERIES),
+            **{query: revision.pins["sql"][query] for query in ("usage_events", "window_events", "event_quantities")},
+        },
     }
 
 
@@ -175,7 +186,7 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         "first_window_start": datetime.fromisoformat(pins["first_window_start"]),
         "future_tolerance": timedelta(seconds=revision.pins["future_tolerance_seconds"]),
     }
-    with Warehouse(ws.scratch) as warehouse:
+    with Warehouse(ws.scratch, sql=pinned_sql(ws, pins["sql"])) as warehouse:
         rows = [(known.object_id, night.holds(known.received_at)) for known in objects]
         warehouse.table_rows("ledger_objects", LEDGER_OBJECTS, rows)
         for dataset in (RAW_EVENTS, QUARANTINE):
@@ -338,7 +349,7 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
     amounts: list[PeriodAmount] = []
     accounts: list[AccountAmount] = []
     directory = json.loads(ws.lake.get_bytes(f"pins/{pins['accounts']}"))
-    with Warehouse(ws.scratch) as warehouse:
+    with Warehouse(ws.scratch, sql=pinned_sql(ws, pins["sql"])) as warehouse:
         for period_id, draft in sorted(pins["drafts"].items()):
             period_pins = _undrafted_pins(pins) if draft is None else read_manifest(ws, draft).pins
             warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, [] if draft is None else manifest_files(ws, draft))

@@ -6,15 +6,14 @@ is opened. A revision keeps its cutoff and its pins, so running the step again p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
-from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import EXCLUDED_EVENTS
+from pipeline.adapters.warehouse import Warehouse, sql_text
+from pipeline.core.dataset import EXCLUDED_EVENTS, Dataset
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import RevisionState, WindowRevision
@@ -27,10 +26,12 @@ from pipeline.steps.inputs import (
     changed_inputs,
     current_pins,
     inputs_hash,
+    pinned_meters,
     view_raw_events,
 )
 from pipeline.steps.links import CollectedEvents, pinned_withdrawals
-from pipeline.steps.outcomes import publish_outcomes
+from pipeline.steps.outcomes import OUTCOME_QUERIES, publish_outcomes
+from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -59,7 +60,7 @@ def deduplicate(
     newest = workspace.control_plane.latest_revision(window.window_id)
     collected = CollectedEvents(workspace)
     pins = current_pins(workspace, window, newest, collected)
-    with _session(workspace) as (warehouse, folder):
+    with Warehouse(workspace.scratch) as warehouse:
         view_raw_events(warehouse, workspace, pins)
         current = _current_revision(workspace, warehouse, window, newest, pins, include_late)
         states = source_states(workspace, window, current.cutoff_at, pins["raw_event_files"])
@@ -67,16 +68,41 @@ def deduplicate(
         revision = current
         if current is not newest or exceptions:
             candidate = replace(current, state=RevisionState.CANDIDATE)
+            pin_sql(workspace, pins["sql"])
             revision = workspace.control_plane.open_revision(candidate, at, exceptions)
         publish_completeness(workspace, revision, states, at)
-        build_event_quantities(warehouse, workspace.project.meters, window)
-        build_excluded_events(warehouse, workspace, pins, window, revision.cutoff_at)
-        excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
-        publish_revision(
-            workspace, EXCLUDED_EVENTS, revision.scope, revision.revision, [excluded], revision_pins(revision), at
-        )
+    with (
+        scratch_folder(workspace.scratch, "deduplicate") as folder,
+        revision_warehouse(workspace, revision, OUTCOME_QUERIES) as warehouse,
+    ):
+        for dataset, file in computed_events(workspace, warehouse, revision, folder):
+            publish_revision(workspace, dataset, revision.scope, revision.revision, [file], revision_pins(revision), at)
         publish_outcomes(workspace, warehouse, collected, revision, at)
     return revision
+
+
+def revision_warehouse(workspace: Workspace, revision: WindowRevision, others: Iterable[str] = ()) -> Warehouse:
+    """Return a session that runs the SQL that the revision pins, whatever the files of today say.
+
+    ``others`` names queries that make no published row; they run as they are today.
+    """
+    texts = {query: sql_text(query) for query in others}
+    return Warehouse(workspace.scratch, sql={**texts, **pinned_sql(workspace, revision.pins["sql"])})
+
+
+def computed_events(
+    workspace: Workspace, warehouse: Warehouse, revision: WindowRevision, folder: Path
+) -> list[tuple[Dataset, Path]]:
+    """Write ``excluded_events`` of a revision into a folder, from its pins alone.
+
+    The session keeps what they were made of: ``raw_events``, ``event_quantities``, ``excluded_events``.
+    """
+    window = BillingWindow(revision.window_start, revision.window_end)
+    view_raw_events(warehouse, workspace, revision.pins)
+    build_event_quantities(warehouse, pinned_meters(workspace, revision), window)
+    build_excluded_events(warehouse, workspace, revision.pins, window, revision.cutoff_at)
+    excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
+    return [(EXCLUDED_EVENTS, excluded)]
 
 
 def revision_pins(revision: WindowRevision) -> dict[str, str]:
@@ -170,12 +196,3 @@ def _cutoff_after_last_receipt(warehouse: Warehouse, window: BillingWindow, poli
     if last_received_at is None:
         return policy_cutoff_at
     return max(policy_cutoff_at, last_received_at + ONE_MICROSECOND)
-
-
-@contextmanager
-def _session(workspace: Workspace) -> Iterator[tuple[Warehouse, Path]]:
-    with (
-        scratch_folder(workspace.scratch, "deduplicate") as folder,
-        Warehouse(workspace.scratch) as warehouse,
-    ):
-        yield warehouse, folder

@@ -19,7 +19,6 @@ from typing import Any
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow
 from pipeline.core.dataset import EXCLUDED_EVENTS, INSTANT, RAW_EVENTS, USAGE_EVENTS
-from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import canonical_json, sha256_hex
 from pipeline.core.meter import Meter, MeterFile
 from pipeline.core.revision import WindowRevision
@@ -58,7 +57,7 @@ def current_pins(
     newest: WindowRevision | None,
     collected: CollectedEvents | None = None,
 ) -> dict[str, Any]:
-    """Return the pins of the window as of now; the project files among them are kept in the lake.
+    """Return the pins of the window as of now; the project files among them are kept in the lake, SQL when it is used.
 
     Whoever asks for many windows passes one ``collected`` for all.
 
@@ -155,21 +154,6 @@ _CHANGED_PINS = {
     "meters.toml": "meters.toml changed",
     "accounts.csv": "accounts.csv changed",
 }
-
-
-def require_pinned_sql(revision: WindowRevision, query: str) -> None:
-    """Refuse to compute a revision with another SQL file than it pins: it would not be that revision."""
-    pinned, actual = revision.pins["sql"][query], Warehouse.sql_hash(query)
-    if pinned != actual:
-        raise PublicationError(
-            "revision.sql_changed",
-            f"sql/{query}.sql is not the file that revision {revision.revision} was opened with",
-            [
-                f"window {revision.window_id}",
-                f"expected SHA-256 {pinned}, got {actual}",
-                "run the window again to open a revision with this file, or check out the version it was opened with",
-            ],
-        )
 
 
 def pinned_meters(workspace: Workspace, revision: WindowRevision) -> tuple[Meter, ...]:

@@ -21,6 +21,7 @@ from pipeline.steps.publish import publish_document, read_manifest
 from pipeline.steps.workspace import Workspace
 
 EVENT_OUTCOMES = "event_outcomes"
+OUTCOME_QUERIES = ("exclusion_counts", "fallback_counts", "last_receipt", "late_arrivals")
 
 
 def publish_outcomes(

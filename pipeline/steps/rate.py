@@ -9,32 +9,34 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-from pipeline import __version__
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import AccountDirectory
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
-from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
+from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.meter import Aggregation, BilledMeter, billed_meters
-from pipeline.core.project import PricedBook
+from pipeline.core.project import PricedBook, book_on
 from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.inputs import pinned_account_rows, pinned_meters
+from pipeline.steps.inputs import pinned_account_rows, pinned_directory, pinned_meters
+from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+RATE_QUERIES = ("period_usage",)
 ACCOUNT_PERIODS = (
     ("account_id", "VARCHAR"),
     ("period_start", INSTANT),
@@ -126,6 +128,7 @@ def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
         "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
+        "time_zones": pin_file(workspace, canonical_json({name: one.time_zone for name, one in periods.items()})),
     }
     project = workspace.project
     with Warehouse(workspace.scratch) as warehouse:
@@ -141,24 +144,57 @@ def view_period(
     pins: Mapping[str, Any],
     periods: Mapping[str, BillingPeriod],
     valid_to: Mapping[str, datetime],
+    own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
 ) -> None:
     """Name everything that ``period_usage`` reads, as the pins of a draft have it.
 
     A level is counted no further than the account is valid; one of an account that left the directory is not counted.
+    ``own_files`` are files to take, by dataset and window, instead of those that were published.
     """
+    own = own_files or {}
     for name, dataset in (("usage", USAGE), ("usage_values", USAGE_VALUES), ("earlier_usage", USAGE)):
-        files = [file for manifest in pins[name].values() for file in manifest_files(workspace, manifest)]
+        files = [
+            file
+            for window_id, manifest in pins[name].items()
+            for file in own.get((name, window_id)) or manifest_files(workspace, manifest)
+        ]
         warehouse.view_files(name, dataset, files)
     meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
-    names = [name for name, _ in BILLED_METERS]
-    rows = [tuple(Decimal(meter[name]) if name == "divisor" else meter[name] for name in names) for meter in meters]
-    warehouse.table_rows("billed_meters", BILLED_METERS, rows)
+    table_billed_meters(warehouse, [BilledMeter(**{**meter, "divisor": int(meter["divisor"])}) for meter in meters])
     known_until = datetime.fromisoformat(pins["levels_until"])
     bounds = [
         (account_id, period.start, period.end, min(known_until, period.end, valid_to.get(account_id, period.start)))
         for account_id, period in periods.items()
     ]
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+
+
+def table_billed_meters(warehouse: Warehouse, meters: Iterable[BilledMeter]) -> None:
+    """Make ``billed_meters``: how usage becomes the quantity of a period."""
+    rows = [tuple((asdict(meter) | {"divisor": Decimal(meter.divisor)}).values()) for meter in meters]
+    warehouse.table_rows("billed_meters", BILLED_METERS, rows)
+
+
+def write_lines(warehouse: Warehouse, lines: Iterable[LineItem], folder: Path) -> Path:
+    """Write line items as a file of ``line_items``."""
+    rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in lines]
+    warehouse.table_rows(LINE_ITEMS.name, LINE_ITEMS.columns, rows)
+    return warehouse.write_table(LINE_ITEMS.name, folder / "line_items.parquet", LINE_ITEMS)
+
+
+def pinned_lines(
+    workspace: Workspace, draft: Manifest, own_files: Mapping[tuple[str, str], Sequence[Path]]
+) -> list[LineItem]:
+    """Return the line items of a published draft once more, from its pins; ``own_files`` as in ``view_period``."""
+    period_id = draft.scope.removeprefix("period=")
+    time_zones = json.loads(workspace.lake.get_bytes(f"pins/{draft.pins['time_zones']}"))
+    periods = {account_id: billing_period(period_id, time_zone) for account_id, time_zone in time_zones.items()}
+    books = pinned_price_books(workspace, draft.pins["price_books"])
+    directory = pinned_directory(workspace.lake.get_bytes(f"pins/{draft.pins['accounts.csv']}"))
+    with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
+        view_period(warehouse, workspace, draft.pins, periods, last_valid_to(directory), own_files)
+        period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
+    return rate_usage(period_usage, period_id, directory.accounts(), lambda day: book_on(books, day))
 
 
 def last_valid_to(directory: AccountDirectory) -> dict[str, datetime]:
@@ -254,22 +290,19 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
         )
     pins = {
         "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
-        "code_version": __version__,
         "price_books": {
             priced.version: pin_file(workspace, _price_book_file(workspace, priced))
             for priced in workspace.project.price_books
             if priced.version in {line.price_book_version for line in rated.lines}
         },
-        "sql": {"period_usage": Warehouse.sql_hash("period_usage")},
+        "sql": pin_sql(workspace, RATE_QUERIES),
         **rated.pins,
     }
-    rows = [tuple(getattr(line, column) for column in LINE_ITEMS.column_names) for line in rated.lines]
     with (
         scratch_folder(workspace.scratch, "rate") as folder,
         Warehouse(workspace.scratch) as warehouse,
     ):
-        warehouse.table_rows(LINE_ITEMS.name, LINE_ITEMS.columns, rows)
-        draft = warehouse.write_table(LINE_ITEMS.name, folder / "line_items.parquet", LINE_ITEMS)
+        draft = write_lines(warehouse, rated.lines, folder)
         return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
 
 

@@ -25,7 +25,14 @@ from pipeline.core.reconciliation import (
     window_controls,
 )
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.control_totals import drafted_totals, pin_accounts, pins_of_reconciliation, revision_totals
+from pipeline.steps.control_totals import (
+    DRAFT_QUERIES,
+    drafted_totals,
+    pin_accounts,
+    pins_of_reconciliation,
+    revision_totals,
+)
+from pipeline.steps.pinned import pin_sql
 from pipeline.steps.publish import manifest_files, publish_next, publish_revision
 from pipeline.steps.workspace import Workspace
 
@@ -46,7 +53,7 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
         )
     controls = window_controls(revision_totals(ws, found, pins).totals)
     with scratch_folder(ws.scratch, "reconcile") as folder:
-        file = _write(ws, controls, folder)
+        file = write_controls(ws, controls, folder)
         receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
     require_reconciled(controls, f"window {window_id} revision {revision}")
     return receipt
@@ -63,7 +70,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         raise NotReadyError(
             "reconcile.not_rated", f"period {period_id} has no line items", ["rate the period before it is closed"]
         )
-    pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}}
+    pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}, "sql": pin_sql(ws, DRAFT_QUERIES)}
     totals = drafted_totals(ws, pins)
     line_item_amounts = {(account.account_id, account.currency): account.amount for account in totals.accounts}
     invoice_amounts = {(invoice.account_id, invoice.currency): invoice.total for invoice in invoices}
@@ -80,7 +87,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         *invoice_controls(period_id, invoiced),
     ]
     with scratch_folder(ws.scratch, "reconcile") as folder:
-        receipt = publish_next(ws, RECONCILIATION, scope, _write(ws, controls, folder), pins, at)
+        receipt = publish_next(ws, RECONCILIATION, scope, write_controls(ws, controls, folder), pins, at)
     require_reconciled(controls, f"period {period_id}")
     return receipt
 
@@ -104,7 +111,8 @@ def _control(row: Mapping[str, Any]) -> Control:
     )
 
 
-def _write(ws: Workspace, controls: Sequence[Control], folder: Path) -> Path:
+def write_controls(ws: Workspace, controls: Sequence[Control], folder: Path) -> Path:
+    """Write controls as a file of ``reconciliation``."""
     rows = [
         (
             control.control.value,

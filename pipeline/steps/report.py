@@ -65,10 +65,15 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
     )
     page = render("report.html", report_model(facts)).encode()
     ws.lake.put_bytes(page, "documents", ".html")
-    path = ws.out / "reports" / f"{window_id.replace(':', '')}-r{revision}.html"
+    path = report_path(ws, window_id, revision)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(page)
     return path
+
+
+def report_path(ws: Workspace, window_id: str, revision: int) -> Path:
+    """Return where people look for the report of a revision, whether it is there or not."""
+    return ws.out / "reports" / f"{window_id.replace(':', '')}-r{revision}.html"
 
 
 def _checks(ws: Workspace, pins: Pins) -> CheckReport | None:

@@ -6,6 +6,7 @@ The DAG `bill_window` runs the same steps one by one; this is the road without A
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from pipeline.steps.late import late_windows
 from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.rate import rate
 from pipeline.steps.reconcile import reconcile
-from pipeline.steps.report import report
+from pipeline.steps.report import report, report_path
 from pipeline.steps.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -70,19 +71,50 @@ def run_window(
     A window whose evidence is missing opens no revision, unless ``accept_incomplete`` says why it is closed all the
     same. A gate that refuses leaves the revision rejected, with its report, and raises.
     """
+    revision = compute_window(
+        workspace, window, at, say, include_late=include_late, accept_incomplete=accept_incomplete
+    )
+    return settle_window(workspace, revision, at, say)
+
+
+def compute_window(
+    workspace: Workspace,
+    window: BillingWindow,
+    at: datetime,
+    say: Say,
+    *,
+    include_late: bool = False,
+    accept_incomplete: str | None = None,
+) -> WindowRevision:
+    """Return the window's current revision, its usage published; the half of a run that knows no other window."""
     revision = deduplicate(workspace, window, at, include_late=include_late, accept_incomplete=accept_incomplete)
+    if revision.state is not RevisionState.ACCEPTED:
+        say(f"{window.window_id}: revision {revision.revision} opened ({revision.reason})")
+        with _rejected_when_refused(workspace, revision, at, say):
+            usage = aggregate(workspace, revision.window_id, revision.revision, at)
+            say(f"{window.window_id}: usage has {usage.row_count:,} rows")
+    return revision
+
+
+def settle_window(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> WindowResult:
+    """Rate a computed revision and accept it if every gate passes; an accepted one stays as it is."""
     if revision.state is RevisionState.ACCEPTED:
-        say(f"{window.window_id}: revision {revision.revision} is current")
+        say(f"{revision.window_id}: revision {revision.revision} is current")
         return _result(workspace, revision, is_new=False)
-    say(f"{window.window_id}: revision {revision.revision} opened ({revision.reason})")
+    with _rejected_when_refused(workspace, revision, at, say):
+        _rate_and_accept(workspace, revision, at, say)
+    return _result(workspace, revision, is_new=True)
+
+
+@contextmanager
+def _rejected_when_refused(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> Iterator[None]:
     try:
-        _compute(workspace, revision, at, say)
+        yield
     except BillingError as error:
         reject(workspace, revision.window_id, revision.revision, at, str(error))
         path = report(workspace, revision.window_id, revision.revision)
-        say(f"{window.window_id}: revision {revision.revision} rejected, see {path}")
+        say(f"{revision.window_id}: revision {revision.revision} rejected, see {path}")
         raise
-    return _result(workspace, revision, is_new=True)
 
 
 def run_due_windows(
@@ -121,10 +153,8 @@ def due_windows(workspace: Workspace) -> list[BillingWindow]:
     return [window for window in collected if window.window_id not in accepted or window in late]
 
 
-def _compute(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> None:
+def _rate_and_accept(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> None:
     window_id, number = revision.window_id, revision.revision
-    usage = aggregate(workspace, window_id, number, at)
-    say(f"{window_id}: usage has {usage.row_count:,} rows")
     for draft in rate(workspace, window_id, number, at):
         say(f"{window_id}: draft of {draft.scope} has {draft.row_count:,} line items")
     checked = check(workspace, window_id, number, at)
@@ -139,7 +169,9 @@ def _compute(workspace: Workspace, revision: WindowRevision, at: datetime, say: 
 
 
 def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> WindowResult:
-    path = report(workspace, revision.window_id, revision.revision)
+    path = report_path(workspace, revision.window_id, revision.revision)
+    if is_new or not path.is_file():
+        report(workspace, revision.window_id, revision.revision)
     outcomes = published_outcomes(workspace, revision)
     with Warehouse(workspace.scratch) as warehouse:
         excluded = exclusion_counts(workspace, warehouse, revision)

@@ -156,3 +156,15 @@ def test_the_url_of_the_lake_says_where_it_is(tmp_path: Path) -> None:
 
     assert files_below(tmp_path) == [f"my-lake/{ref.path}"]
     assert isinstance(opened("s3://bucket/prefix"), S3Lake)
+
+
+def test_a_lake_for_an_audit_reads_what_is_kept_and_refuses_to_write(lake: Lake, tmp_path: Path) -> None:
+    ref = lake.put_bytes(CONTENT, "data/usage", ".parquet")
+    audited = lake.read_only(tmp_path / "of the audit")
+
+    assert audited.get_bytes(ref.path) == CONTENT
+    assert audited.local_file(ref.path).read_bytes() == CONTENT
+    with pytest.raises(PermissionError):
+        audited.put_bytes(b"other", "data/usage", ".parquet")
+    with pytest.raises(PermissionError):
+        audited.put_file(audited.local_file(ref.path), "data/usage", ".parquet")

@@ -266,6 +266,33 @@ def test_a_session_is_in_utc_wherever_the_machine_is(tmp_path: Path, monkeypatch
         time.tzset()
 
 
+def test_given_texts_run_instead_of_the_files_and_no_other_query_does(tmp_path: Path) -> None:
+    with Warehouse(tmp_path, sql={"last_receipt": "SELECT 7 AS number"}) as pinned:
+        assert pinned.select("last_receipt", {}) == [{"number": 7}]
+        pinned.build("last_receipt", {}, "renamed")
+        assert rows_in(pinned, "renamed") == [{"number": 7}]
+        with pytest.raises(LookupError, match="usage is not among those given: last_receipt"):
+            pinned.select("usage", {})
+
+
+def test_rows_that_differ_are_paired_by_key_and_the_first_are_shown(warehouse: Warehouse, tmp_path: Path) -> None:
+    def row(name: str, number: int, quantity: int) -> tuple[Any, ...]:
+        return (name, number, Decimal(quantity), None, None)
+
+    same = row("a", 1, 1)
+    here, there = [row("b", 1, 1), row("c", 1, 1), row("d", 1, 1)], [row("b", 1, 2), row("e", 1, 1)]
+    one = written(warehouse, [same, *here], tmp_path / "one.parquet")
+    other = written(warehouse, [*there, same], tmp_path / "other.parquet")
+
+    def shown(rows_max: int) -> list[tuple[Any, Any]]:
+        pairs = warehouse.differing_rows(THINGS, [one], [other], rows_max)
+        return [tuple(side and (side["name"], int(side["quantity"])) for side in pair) for pair in pairs]
+
+    assert shown(10) == [(("b", 1), ("b", 2)), (("c", 1), None), (("d", 1), None), (None, ("e", 1))]
+    assert shown(2) == [(("b", 1), ("b", 2)), (("c", 1), None)]
+    assert warehouse.differing_rows(THINGS, [one], [one], 10) == []
+
+
 def test_a_view_reads_its_bounds_and_leaves_the_order_to_its_reader(tmp_path: Path) -> None:
     start = datetime(2026, 1, 15, tzinfo=UTC)
     with Warehouse(tmp_path) as warehouse:

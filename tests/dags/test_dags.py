@@ -22,6 +22,7 @@ from pipeline.core.errors import (
     PublicationError,
     ReconciliationError,
 )
+from pipeline.steps.schedule import window_of_run
 
 REPOSITORY = Path(__file__).parents[2]
 DAG_FILES = sorted((REPOSITORY / "dags").glob("*.py"))
@@ -39,6 +40,7 @@ EXPECTED_TASKS = {
     },
     "close_period": {"period_to_close", "close"},
     "collect_usage": {"collect", "late_windows", "bill_late_windows"},
+    "rerun_window": {"rerun"},
 }
 GATES = ("check", "reconcile")
 LOGIC = (ast.If, ast.For, ast.While, ast.Try, ast.IfExp, ast.BinOp, ast.BoolOp, ast.Lambda)
@@ -188,6 +190,14 @@ def test_the_first_period_is_closed_by_a_run_of_the_month_after_it(dags: dict[st
     assert close_period.start_date == datetime(2026, 2, 1, tzinfo=UTC)
 
 
+def test_a_rerun_is_started_by_hand_only_and_calls_nothing_that_publishes(dags: dict[str, Any]) -> None:
+    (task,) = task_functions(REPOSITORY / "dags" / "rerun_window.py")
+    called = {ast.unparse(node.func) for node in ast.walk(task) if isinstance(node, ast.Call)}
+
+    assert dags["rerun_window"].timetable.can_be_scheduled is False
+    assert called == {"rerun", "open_workspace", "settings.project_folder", "require_identical"}
+
+
 def test_waiting_for_the_cutoff_holds_no_worker(dags: dict[str, Any]) -> None:
     assert dags["bill_window"].task_dict["wait_for_cutoff"].mode == "reschedule"
 
@@ -199,6 +209,8 @@ def test_waiting_for_the_cutoff_holds_no_worker(dags: dict[str, Any]) -> None:
         ("bill_window", "include_late", [True, False], ["yes", None]),
         ("bill_window", "accept_incomplete", [None, "ticket 4711"], ["", "  ", True]),
         ("close_period", "period", [None, "2026-01"], ["2026-13", "January", ""]),
+        ("rerun_window", "window", ["2026-01-15", "2026-01-15T06:00Z"], [None, "15.01.2026", ""]),
+        ("rerun_window", "revision", [None, 1, 12], [0, "1", 1.5]),
     ],
 )
 def test_a_param_is_refused_before_a_run_starts(
@@ -253,3 +265,15 @@ def test_a_broken_project_is_an_import_error_that_says_what_is_wrong(
     errors = {Path(file).name: error for file, error in bag.import_errors.items()}
     assert set(errors) == {"bill_window.py", "close_period.py"}
     assert "first_window" in errors["bill_window.py"]
+
+
+def test_a_backfill_of_airflow_makes_one_run_for_each_window_in_order(dags: dict[str, Any]) -> None:
+    scheduled = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dags["bill_window"]))
+    from_date, to_date = datetime(2026, 1, 30, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+
+    infos = list(scheduled.iter_dagrun_infos_between(from_date, to_date))
+
+    length = dags["bill_window"].timetable.delta
+    windows = [window_of_run(None, info.data_interval.end, length).window_id for info in infos]
+    assert scheduled.timetable.periodic  # what `airflow backfill` asks of a DAG
+    assert windows == ["2026-01-30", "2026-01-31", "2026-02-01"]

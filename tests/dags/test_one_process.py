@@ -106,6 +106,25 @@ def test_each_run_bills_the_window_of_its_own_data_interval(
     ]
 
 
+def test_a_rerun_returns_the_content_hash_of_each_dataset_and_fails_for_a_revision_that_is_not_there(
+    tmp_path: Path, project_folder: Path, raw_bucket: ObjectStore
+) -> None:
+    put_events(raw_bucket, "usage/a.ndjson", [usage_event()], NIGHT)
+
+    ran = run_dags(
+        tmp_path,
+        project_folder,
+        ("collect_usage", "2026-01-18T06:05:00+00:00", {}),
+        ("bill_window", "2026-01-18T00:00:00+00:00", {"window": "2026-01-15"}),
+        ("rerun_window", "2026-01-19T00:00:00+00:00", {"window": "2026-01-15"}),
+        ("rerun_window", "2026-01-20T00:00:00+00:00", {"window": "2026-01-15", "revision": 2}),
+    )
+
+    assert any(line.startswith("rerun_window.rerun: done") for line in ran["said"])
+    (failure,) = ran["failures"]
+    assert "revision.unknown" in failure
+
+
 def test_a_run_in_which_no_task_ran_is_a_failure(tmp_path: Path, project_folder: Path) -> None:
     ran = run_dags(tmp_path, project_folder, ("close_period", "2025-06-05T12:00:00+00:00", {"period": "2025-05"}))
 

@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
-from pipeline.core.dataset import DATASETS, INSTANT, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS
+from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, INSTANT, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS
 from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
+from pipeline.steps.diff import CHANGED_ACCOUNTS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
 from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.links import NAMED_KEYS, NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
@@ -48,6 +49,18 @@ HELPER_TABLES = {
     ),
     "contract_objects": CONTRACT_OBJECTS,
     "summed_paths": SUMMED_PATHS,
+    "from_excluded_events": EXCLUDED_EVENTS.columns,
+    "to_excluded_events": EXCLUDED_EVENTS.columns,
+    "added_events": RAW_EVENTS.columns,
+    "gone_events": RAW_EVENTS.columns,
+    "from_usage": USAGE.columns,
+    "to_usage": USAGE.columns,
+    "from_usage_events": USAGE_EVENTS.columns,
+    "to_usage_events": USAGE_EVENTS.columns,
+    "compared_outcomes": COMPARED_OUTCOMES.columns,
+    "compared_events": COMPARED_EVENTS.columns,
+    "changed_accounts": CHANGED_ACCOUNTS,
+    "reason_steps": REASON_STEPS,
     "ledger_objects": (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN")),
     "event_quantities": (
         ("object_id", "VARCHAR"),

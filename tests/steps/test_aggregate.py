@@ -17,12 +17,11 @@ from pipeline.core.dataset import RAW_EVENTS, USAGE
 from pipeline.core.duration import parse_duration
 from pipeline.core.errors import PublicationError
 from pipeline.core.meter import Meter
-from pipeline.steps.aggregate import aggregate, find_revision
+from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     build_event_quantities,
-    require_pinned_sql,
     table_account_references,
     table_meters,
 )
@@ -136,20 +135,6 @@ def test_a_revision_that_was_never_opened_is_refused(workspace: Workspace) -> No
         aggregate(workspace, WINDOW.window_id, 1, NOW)
 
     assert refused.value.code == "revision.unknown"
-
-
-def test_a_revision_is_not_computed_with_another_sql_file_than_it_pins(workspace: Workspace) -> None:
-    commit_raw_events(workspace, [])
-    deduplicate(workspace, WINDOW, NOW)
-    revision = find_revision(workspace, WINDOW.window_id, 1)
-    pins = {**revision.pins, "sql": {**revision.pins["sql"], "usage": "0" * 64}}
-    other = type(revision)(**{name: getattr(revision, name) for name in revision.__slots__} | {"pins": pins})
-
-    with pytest.raises(PublicationError) as refused:
-        require_pinned_sql(other, "usage")
-
-    assert refused.value.code == "revision.sql_changed"
-    require_pinned_sql(revision, "usage")
 
 
 # ---- order and duplication of the input do not matter ----

@@ -143,8 +143,8 @@ def test_a_draft_pins_its_usage_its_prices_its_accounts_and_its_query(january: W
     assert january.lake.get_bytes(f"pins/{sha256_hex(PRICE_BOOK.encode())}") == PRICE_BOOK.encode()
     assert pins["accounts.csv"] == sha256_hex(january.project.files["accounts.csv"])
     assert set(pins) == {
-        *("accounts.csv", "code_version", "price_books", "sql"),
-        *("usage", "usage_values", "earlier_usage", "billed_meters", "levels_until"),
+        *("accounts.csv", "price_books", "sql"),
+        *("usage", "usage_values", "earlier_usage", "billed_meters", "levels_until", "time_zones"),
     }
 
 

@@ -1,0 +1,35 @@
+-- compared_events: one row per event of the changed accounts that one of two revisions bills, or both.
+--
+-- Grain:   object_id, line_number
+-- Reads:   from_usage_events, to_usage_events, compared_outcomes, changed_accounts, reason_steps
+-- Params:  none
+--
+-- Both sides hold every event of the window with its account, by the one directory and by the other. The
+-- step is that of the waterfall in which the event comes or goes; 0 is one that both revisions bill.
+
+SELECT
+    from_usage_events.source,
+    from_usage_events.id,
+    from_usage_events.account_id AS from_account_id,
+    to_usage_events.account_id AS to_account_id,
+    from_usage_events.type,
+    from_usage_events.event_at,
+    from_usage_events.received_at,
+    from_usage_events.quantity,
+    from_usage_events.data,
+    from_usage_events.object_id,
+    from_usage_events.line_number,
+    COALESCE(compared_outcomes.is_billed_from, TRUE) AS is_billed_from,
+    COALESCE(compared_outcomes.is_billed_to, TRUE) AS is_billed_to,
+    COALESCE(reason_steps.step, 0) AS step
+FROM from_usage_events
+INNER JOIN to_usage_events USING (object_id, line_number)
+LEFT JOIN compared_outcomes USING (object_id, line_number)
+LEFT JOIN reason_steps ON compared_outcomes.reason = reason_steps.reason
+WHERE
+    (
+        from_usage_events.account_id IN (SELECT changed_accounts.account_id FROM changed_accounts)
+        OR to_usage_events.account_id IN (SELECT changed_accounts.account_id FROM changed_accounts)
+    )
+    AND (COALESCE(compared_outcomes.is_billed_from, TRUE) OR COALESCE(compared_outcomes.is_billed_to, TRUE))
+ORDER BY from_usage_events.object_id, from_usage_events.line_number

@@ -1,0 +1,43 @@
+-- hybrid_events: one row per event that is billed in a state between two revisions, with its account.
+--
+-- Grain:   object_id, line_number
+-- Reads:   compared_events, event_quantities
+-- Params:  $step      BIGINT   steps of the waterfall that are taken: events of up to this one came and went
+--          $directory VARCHAR  whose account an event has: `from` or `to`
+--
+-- An event without an account by this directory, or with a quantity that these meters cannot read, is in no
+-- revision billed, so it is in no state either: it comes in with the directory or the meter that mends it.
+
+WITH
+
+unreadable_events AS (
+    SELECT DISTINCT
+        object_id,
+        line_number
+    FROM event_quantities
+    WHERE quantity IS NULL
+),
+
+owned_events AS (
+    SELECT
+        *,
+        CASE WHEN $directory = 'to' THEN to_account_id ELSE from_account_id END AS account_id
+    FROM compared_events
+    WHERE CASE WHEN step <= $step THEN is_billed_to ELSE is_billed_from END
+)
+
+SELECT
+    owned_events.source,
+    owned_events.id,
+    owned_events.account_id,
+    owned_events.type,
+    owned_events.event_at,
+    owned_events.received_at,
+    owned_events.quantity,
+    owned_events.data,
+    owned_events.object_id,
+    owned_events.line_number
+FROM owned_events
+ANTI JOIN unreadable_events USING (object_id, line_number)
+WHERE owned_events.account_id IS NOT NULL
+ORDER BY owned_events.object_id, owned_events.line_number
