@@ -170,7 +170,9 @@ def _rate_and_accept(workspace: Workspace, revision: WindowRevision, at: datetim
 
 def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> WindowResult:
     path = report_path(workspace, revision.window_id, revision.revision)
-    if is_new or not path.is_file():
+    # A revision that is closed without evidence may have been given one more exception, which is no input of it.
+    has_exceptions = bool(workspace.control_plane.exceptions(revision.window_id, revision.revision))
+    if is_new or has_exceptions or not path.is_file():
         report(workspace, revision.window_id, revision.revision)
     outcomes = published_outcomes(workspace, revision)
     with Warehouse(workspace.scratch) as warehouse:

@@ -82,7 +82,7 @@ def test_gates_that_another_revision_passed_do_not_count(night: Workspace) -> No
 
 
 def test_a_failed_control_is_not_accepted_even_by_a_caller_that_ignores_the_refusal(night: Workspace) -> None:
-    queries = {"excluded_events": "SELECT * FROM excluded_events WHERE reason <> 'orphaned_account'"}
+    queries = {"usage": "SELECT * FROM usage ORDER BY account_id, sku, grain_start OFFSET 1"}
     revision = forged_revision(night, revision_of(night), queries)
     check(night, revision.window_id, revision.revision, AT)
     with pytest.raises(ReconciliationError):
