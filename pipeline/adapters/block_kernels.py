@@ -414,6 +414,25 @@ def _two_digits(content: Any, place: Any) -> Any:
     return tens * 10 + ones if 0 <= tens <= 9 and 0 <= ones <= 9 else _NO_NUMBER
 
 
+@_compiled("i8(u1[::1], i8)")
+def _days_since_1970(content: Any, start: Any) -> Any:
+    """Return the days from 1970 to the date that ten bytes write, or less than zero if they write none."""
+    if content[start + 4] != _DASH or content[start + 7] != _DASH:
+        return -1
+    year = _two_digits(content, start) * 100 + _two_digits(content, start + 2)
+    month, day = _two_digits(content, start + 5), _two_digits(content, start + 8)
+    if not (_FIRST_YEAR <= year <= _LAST_YEAR and 1 <= month <= 12):
+        return -1
+    is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    last_day = 30 + ((month + (month >> 3)) & 1) if month != 2 else 28 + is_leap
+    if not 1 <= day <= last_day:
+        return -1
+    # The civil calendar, with years that begin in March.
+    shifted = year - (month <= 2)
+    day_of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + day_of_year - _DAYS_TO_1970
+
+
 @_compiled("Tuple((i8[::1], b1[::1]))(u1[::1], i8[::1], i8[::1], i8[::1], b1, b1)")
 def rfc3339_times(content: Any, starts: Any, clock_starts: Any, ends: Any, is_naive: Any, is_joined: Any) -> Any:
     """Return the microseconds since 1970 of ``2026-01-15T12:00:00.123Z`` and the like, and which texts are such.
@@ -424,27 +443,25 @@ def rfc3339_times(content: Any, starts: Any, clock_starts: Any, ends: Any, is_na
     count = len(starts)
     event_at = np.zeros(count, np.int64)
     are_times = np.zeros(count, np.bool_)
+    known_month, known_day, days = np.uint64(0), np.uint64(0), 0
     for row in range(count):
         start, clock, end = starts[row], clock_starts[row], ends[row]
-        if end - clock < 8 or content[start + 4] != _DASH or content[start + 7] != _DASH:
-            continue
-        if content[clock + 2] != _COLON or content[clock + 5] != _COLON:
+        if end - clock < 8 or content[clock + 2] != _COLON or content[clock + 5] != _COLON:
             continue
         if not is_joined:
             separator = content[start + 10]
             if separator != _T and not (separator == _SPACE and is_naive):
                 continue
-        year = _two_digits(content, start) * 100 + _two_digits(content, start + 2)
-        month, day = _two_digits(content, start + 5), _two_digits(content, start + 8)
+        # Most events are of the same date as the one before.
+        month_text, day_text = _word_at(content, start), _word_at(content, start + 8) & np.uint64(0xFFFF)
+        if month_text != known_month or day_text != known_day:
+            days = _days_since_1970(content, start)
+            known_month, known_day = month_text, day_text
+        if days < 0:
+            continue
         hour, minute = _two_digits(content, clock), _two_digits(content, clock + 3)
         second = _two_digits(content, clock + 6)
-        if not (_FIRST_YEAR <= year <= _LAST_YEAR and 1 <= month <= 12 and day >= 1):
-            continue
         if hour > 23 or minute > 59 or second > 59:
-            continue
-        is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-        last_day = 30 + ((month + (month >> 3)) & 1) if month != 2 else 28 + is_leap
-        if day > last_day:
             continue
         # The zone: Z, an offset, or nothing where the contract names the zone of naive times.
         zone = 0
@@ -475,10 +492,6 @@ def rfc3339_times(content: Any, starts: Any, clock_starts: Any, ends: Any, is_na
             fraction *= 10
         if not is_fraction:
             continue
-        # Days of the civil calendar, with years that begin in March.
-        shifted = year - (month <= 2)
-        day_of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
-        days = shifted * 365 + shifted // 4 - shifted // 100 + shifted // 400 + day_of_year - _DAYS_TO_1970
         event_at[row] = (days * 86_400 + hour * 3_600 + minute * 60 + second - zone) * _SECOND + fraction
         are_times[row] = True
     return event_at, are_times

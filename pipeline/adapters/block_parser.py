@@ -78,8 +78,10 @@ class ParsedLines:
     """Lines that were read: ``rows`` are their places in the block, ``event_at`` is in microseconds since 1970."""
 
     def __init__(self, block: Block, matches: Sequence[_Match]) -> None:
+        self._block = block
         self._content = block.content
         self._matches = matches
+        self._texts: dict[str, Column] = {}
         rows = np.concatenate([match.rows for match in matches])
         self._order = np.argsort(rows, kind="stable") if len(matches) > 1 else np.arange(len(rows))
         self.rows: Ints = rows[self._order]
@@ -90,9 +92,28 @@ class ParsedLines:
         self._order = self._order[order]
         self.rows = self.rows[order]
         self.event_at = self.event_at[order]
+        self._texts.clear()
+
+    def only(self, kept: Bools) -> ParsedLines | None:
+        """Return some of the lines, by their place among the rows; None if it is none of them."""
+        if kept.all():
+            return self
+        is_kept: Bools = np.zeros(len(self._block), np.bool_)
+        is_kept[self.rows[kept]] = True
+        matches = [match.only(is_kept[match.rows]) for match in self._matches]
+        matches = [match for match in matches if len(match.rows)]
+        return ParsedLines(self._block, matches) if matches else None
 
     def text(self, name: str) -> Column | None:
         """Return the texts of a canonical field; None where it is no field of the record."""
+        if name not in self._texts:
+            texts = self._text(name)
+            if texts is None:
+                return None
+            self._texts[name] = texts
+        return self._texts[name]
+
+    def _text(self, name: str) -> Column | None:
         if name in self._matches[0].template.hashed:
             hashed = [self._hashes(match, match.template.hashed[name]) for match in self._matches]
             return pa.concat_arrays(hashed).take(pa.array(self._order, pa.int64()))
@@ -181,15 +202,12 @@ class BlockParser:
             return None
         matches = self._csv_matches(block) if self._is_csv else self._json_matches(block, accepts)
         timely = [match.only(match.event_at <= latest_event_at[match.rows]) for match in matches]
-        found = [self._of_known_type(block, match) for match in timely if len(match.rows)]
-        found = [match for match in found if len(match.rows)]
-        return ParsedLines(block, found) if found else None
+        found = [match for match in timely if len(match.rows)]
+        return self._of_known_type(ParsedLines(block, found)) if found else None
 
-    def _of_known_type(self, block: Block, match: _Match) -> _Match:
-        if not len(self._types):
-            return match
-        types = ParsedLines(block, [match]).text("type")
-        return match if types is None else match.only(np.asarray(pc.is_in(types, self._types)))
+    def _of_known_type(self, lines: ParsedLines) -> ParsedLines | None:
+        types = lines.text("type") if len(self._types) else None
+        return lines if types is None else lines.only(np.asarray(pc.is_in(types, self._types)))
 
     # JSON ----
 

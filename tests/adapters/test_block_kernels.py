@@ -124,6 +124,15 @@ def test_a_time_has_its_microseconds_and_its_zone_or_is_left_to_the_strict_parse
     }
 
 
+def test_a_date_is_judged_by_itself_whatever_came_before_it() -> None:
+    texts = ["2026-01-15T", "2026-01-15T", "2026-02-30T", "2026-02-30T", "2026-01-15T", "2026-01-16T", "2026-13-15T"]
+    content, starts, ends = column([text.encode() + b"00:00:00Z" for text in texts])
+
+    _, are_times = kernels.rfc3339_times(content, starts, starts + 11, ends, False, False)
+
+    assert are_times.tolist() == [True, True, False, False, True, True, False]
+
+
 def taken(texts: list[bytes]) -> list[bool]:
     """Tell which texts the fast road takes as values between two quotes."""
     content, starts, ends = column([b'"' + text + b'"' for text in texts])
