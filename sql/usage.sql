@@ -13,7 +13,7 @@
 
 WITH
 
-grain_events AS (
+grain_events AS NOT MATERIALIZED (
     SELECT
         account_id,
         sku,

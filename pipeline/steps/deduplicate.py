@@ -22,7 +22,7 @@ from pipeline.core.window import BillingWindow, is_collected
 from pipeline.steps.completeness import publish_completeness, require_complete, source_states
 from pipeline.steps.inputs import (
     Pins,
-    build_event_quantities,
+    view_event_quantities,
     build_excluded_events,
     changed_inputs,
     current_pins,
@@ -69,7 +69,7 @@ def deduplicate(
             candidate = replace(current, state=RevisionState.CANDIDATE)
             revision = workspace.control_plane.open_revision(candidate, at, exceptions)
         publish_completeness(workspace, revision, states, at)
-        build_event_quantities(warehouse, workspace.project.meters, window)
+        view_event_quantities(warehouse, workspace.project.meters, window)
         build_excluded_events(warehouse, workspace, pins, window, revision.cutoff_at)
         excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
         publish_revision(
