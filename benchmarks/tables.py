@@ -76,7 +76,7 @@ def ratios(comparison: Comparison, runs: Sequence[Mapping[str, Any]]) -> list[fl
 
 def ratio_rows(comparisons: Sequence[Comparison], scenarios: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return a row, below ``RATIO_HEADER``, of each comparison whose scenario was run."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for comparison in comparisons:
         if comparison.scenario not in scenarios:
             continue

@@ -15,7 +15,7 @@ ACCOUNTS = (
 
 def main(events: str, accounts: str, day: str, output: str, threads: str) -> None:
     """Write the usage of a day."""
-    from chdb import session
+    from chdb.session import Session
 
     statement = f"""
         SELECT
@@ -50,8 +50,8 @@ def main(events: str, accounts: str, day: str, output: str, threads: str) -> Non
         SETTINGS max_threads = {int(threads)}, output_format_parquet_compression_method = 'zstd',
             schema_inference_make_columns_nullable = 1
     """  # noqa: S608
-    with session.Session() as open_session:
-        open_session.query(statement)
+    with Session() as session:  # type: ignore[no-untyped-call]
+        session.query(statement)
 
 
 if __name__ == "__main__":
