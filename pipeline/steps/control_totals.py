@@ -54,7 +54,7 @@ from pipeline.core.window import EPOCH, BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, document_scope
 from pipeline.steps.deduplicate import revision_pins
-from pipeline.steps.inputs import Pins, view_event_quantities, pinned_meters, view_raw_events, view_usage_events
+from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
 from pipeline.steps.rate import last_valid_to, periods_touched, pin_billed_meters, view_period

@@ -22,11 +22,11 @@ from pipeline.core.window import BillingWindow, is_collected
 from pipeline.steps.completeness import publish_completeness, require_complete, source_states
 from pipeline.steps.inputs import (
     Pins,
-    view_event_quantities,
     build_excluded_events,
     changed_inputs,
     current_pins,
     inputs_hash,
+    view_event_quantities,
     view_raw_events,
 )
 from pipeline.steps.links import CollectedEvents, pinned_withdrawals

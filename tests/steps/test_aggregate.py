@@ -21,10 +21,10 @@ from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
-    view_event_quantities,
-    require_pinned_sql,
     ACCOUNT_REFERENCE_COLUMNS,
+    require_pinned_sql,
     table_meters,
+    view_event_quantities,
 )
 from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.workspace import Workspace, open_workspace

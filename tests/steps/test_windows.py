@@ -24,9 +24,9 @@ from pipeline.core.window import EPOCH, ONE_DAY, BillingWindow
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import (
-    view_event_quantities,
     build_excluded_events,
     pinned_meters,
+    view_event_quantities,
     view_raw_events,
     view_usage_events,
 )
