@@ -82,6 +82,21 @@ metered_types AS (
     GROUP BY event_type
 ),
 
+half_metered_types AS (
+    SELECT event_type
+    FROM metered_types
+    WHERE NOT has_meter_of_every_event
+),
+
+-- Nothing is read for it where each type has a meter of every event.
+events_that_a_filter_takes AS (
+    SELECT
+        object_id,
+        line_number
+    FROM event_quantities
+    WHERE EXISTS (SELECT half_metered_types.event_type FROM half_metered_types)
+),
+
 fallbacks_of_any_source AS (
     SELECT account_id
     FROM account_fallbacks
@@ -163,9 +178,8 @@ found_reasons AS (
         5 AS reason_order,
         'unknown_sku' AS reason
     FROM window_events
-    SEMI JOIN metered_types
-        ON window_events.type = metered_types.event_type AND NOT metered_types.has_meter_of_every_event
-    ANTI JOIN event_quantities USING (object_id, line_number)
+    SEMI JOIN half_metered_types ON window_events.type = half_metered_types.event_type
+    ANTI JOIN events_that_a_filter_takes USING (object_id, line_number)
     UNION ALL BY NAME
     SELECT
         window_events.*,

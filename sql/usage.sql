@@ -13,7 +13,7 @@
 
 WITH
 
-grain_events AS (
+grain_events AS NOT MATERIALIZED (
     SELECT
         account_id,
         sku,
@@ -41,7 +41,7 @@ grain_totals AS (
         MAX(quantity) AS value_max,
         MIN(quantity) AS value_min,
         COUNT(*) AS event_count,
-        BIT_XOR(MD5_NUMBER(STRLEN(source) || ':' || source || id)) AS key_digest
+        BIT_XOR(MD5_NUMBER(CONCAT(STRLEN(source), ':', source, id))) AS key_digest
     FROM grain_events
     GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
 ),

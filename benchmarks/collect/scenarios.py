@@ -21,10 +21,10 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.collect.measure import Cost, measure
 from benchmarks.events import Feed
 from benchmarks.generate import DEFAULT_MIX, SUMMARY, generate, parse_mix
 from benchmarks.layouts import BUCKET, LAYOUTS
+from benchmarks.measure import Cost, costs, measure, warm
 from pipeline.adapters.s3_server import S3Endpoint, serve_s3
 from pipeline.settings import ENDPOINT_URL_VARIABLE
 
@@ -141,7 +141,7 @@ class Harness:
         return folder
 
     def _run(self, entry: Entry, feed: Path) -> dict[str, Any]:
-        _warm(feed / BUCKET)
+        warm(feed / BUCKET)
         expected = json.loads((feed / SUMMARY).read_text(encoding="utf-8"))["totals"]
         with tempfile.TemporaryDirectory(prefix="run-", dir=self.cache) as scratch:
             folder = Path(scratch)
@@ -151,12 +151,12 @@ class Harness:
                 case "fetch":
                     with serve_s3(feed) as endpoint:
                         cost = self._measure(["fetch", BUCKET, str(folder)], folder, endpoint)
-                    return {**_costs(cost), "cpu_seconds": json.loads(cost.last_line)["cpu_seconds"]}
+                    return {**costs(cost), "cpu_seconds": json.loads(cost.last_line)["cpu_seconds"]}
                 case contestant:
                     output = folder / "events.parquet"
                     cost = self._measure([contestant, str(feed / BUCKET), str(output), str(self.cores)], folder)
                     check_events(entry.label, [output], "time", expected)
-                    return _costs(cost)
+                    return costs(cost)
 
     def _run_ours(self, feed: Path, folder: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
         project = Path(shutil.copytree(PROJECT, folder / "project"))
@@ -174,7 +174,7 @@ class Harness:
             _require_equal(
                 "ours", "rows of quarantine", expected["broken"], _row_count(data.glob("quarantine/**/*.parquet"))
             )
-        return {**_costs(cost), "server_cpu_seconds": server_cpu_seconds}
+        return {**costs(cost), "server_cpu_seconds": server_cpu_seconds}
 
     def _measure(self, program: list[str], folder: Path, endpoint: S3Endpoint | None = None) -> Cost:
         environment = {name: value for name, value in os.environ.items() if name not in _INHERITED_AWS}
@@ -221,20 +221,6 @@ def _row_count(files: Iterable[Path]) -> int:
 def _require_equal(label: str, what: str, expected: Any, actual: Any) -> None:
     if expected != actual:
         raise RuntimeError(f"{label} is wrong: {what}: expected {expected}, got {actual}; its time does not count")
-
-
-def _costs(cost: Cost) -> dict[str, Any]:
-    return {"wall_seconds": cost.wall_seconds, "cpu_seconds": cost.cpu_seconds, "peak_bytes": cost.peak_bytes}
-
-
-def _warm(folder: Path) -> None:
-    """Read every file once, so that each run finds them in the page cache."""
-    buffer = bytearray(1 << 20)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb", buffering=0) as file:
-                while file.readinto(buffer):
-                    pass
 
 
 def _server_cpu_seconds() -> float:

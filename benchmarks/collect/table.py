@@ -1,50 +1,28 @@
-"""The results as tables: ratios of runs that were made side by side, and what the issue of this step asks for.
-
-A ratio is taken round by round and shown as its median, with the smallest and the largest of the rounds.
-"""
+"""The results of collect as tables, and what the issue of this step asks for."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-BEGIN = "<!-- collect: written by `python -m benchmarks.collect --render` -->"
-END = "<!-- collect: end -->"
-MIB = 1 << 20
+from benchmarks.tables import MIB, RATIO_HEADER, Comparison, Section, footnote, peak_row, ratio_rows, table
 
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One row: ``label`` of the numerator and denominator; ``is_fetch_left_out`` takes the download off the first."""
-
-    scenario: str
-    sentence: str
-    numerator: str
-    denominator: str
-    quantity: str  # a key of a run
-    goal: float
-    is_fetch_left_out: bool = False
-
+SECTION = Section("collect")
 
 COMPARISONS = (
-    Comparison("mix", "ours without fetching / bare DuckDB", "ours", "duckdb", "cpu_seconds", 1.5, True),
+    Comparison("mix", "ours without fetching / bare DuckDB", "ours", "duckdb", "cpu_seconds", 1.5, "fetch"),
     Comparison("mix", "ours / bare DuckDB", "ours", "duckdb", "cpu_seconds", 1.5),
     Comparison("mix", "ours / bare DuckDB", "ours", "duckdb", "wall_seconds", 1.5),
-    Comparison("mix", "ours without fetching / Polars", "ours", "polars", "cpu_seconds", 1.0, True),
+    Comparison("mix", "ours without fetching / Polars", "ours", "polars", "cpu_seconds", 1.0, "fetch"),
     Comparison("mix", "ours / Polars", "ours", "polars", "cpu_seconds", 1.0),
     Comparison("mix", "ours / Polars", "ours", "polars", "wall_seconds", 1.0),
-    Comparison("small", "ours without fetching / bare DuckDB", "ours", "duckdb", "cpu_seconds", 1.5, True),
+    Comparison("small", "ours without fetching / bare DuckDB", "ours", "duckdb", "cpu_seconds", 1.5, "fetch"),
     Comparison("small", "ours / bare DuckDB", "ours", "duckdb", "cpu_seconds", 1.5),
     Comparison("small", "ours / bare DuckDB", "ours", "duckdb", "wall_seconds", 1.5),
     Comparison("broken", "1 % broken / none broken", "ours", "clean", "cpu_seconds", 1.5),
     Comparison("memory", "five times the events", "ours", "fewer", "peak_bytes", 1.2),
 )
-MEASURES = {"cpu_seconds": "CPU", "wall_seconds": "wall", "peak_bytes": "peak memory"}
 MEMORY_GOAL_BYTES = 10**9
 MEANINGS = {
     "ours": "ours (`pipeline.steps.collect`)",
@@ -56,20 +34,6 @@ MEANINGS = {
 }
 
 
-def ratios(comparison: Comparison, runs: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the ratio of each round."""
-    by_round: dict[int, dict[str, Mapping[str, Any]]] = {}
-    for run in runs:
-        by_round.setdefault(run["round"], {})[run["label"]] = run
-    found = []
-    for run_of in by_round.values():
-        cost = run_of[comparison.numerator][comparison.quantity]
-        if comparison.is_fetch_left_out:
-            cost -= run_of["fetch"][comparison.quantity]
-        found.append(cost / run_of[comparison.denominator][comparison.quantity])
-    return found
-
-
 def render(results: Mapping[str, Any]) -> str:
     """Return the tables of the results, in Markdown, scenario by scenario."""
     parts = [_ratio_table(results["scenarios"])]
@@ -77,54 +41,12 @@ def render(results: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def write_into(document: Path, rendered: str) -> None:
-    """Replace what stands between the two markers of the document."""
-    text = document.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise RuntimeError(f"{document.name} needs the lines {BEGIN!r} and {END!r} once each")
-    before, _, rest = text.partition(BEGIN)
-    document.write_text(f"{before}{BEGIN}\n\n{rendered}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-
-
-def between_markers(text: str) -> str:
-    """Return what stands between the two markers of a document."""
-    found = re.search(f"{re.escape(BEGIN)}\n\n(.*)\n\n{re.escape(END)}", text, re.DOTALL)
-    return found[1] if found else ""
-
-
 def _ratio_table(scenarios: Mapping[str, Any]) -> str:
-    rows = []
-    for comparison in COMPARISONS:
-        if comparison.scenario not in scenarios:
-            continue
-        found = ratios(comparison, scenarios[comparison.scenario]["runs"])
-        middle = median(found)
-        spread = f" ({min(found):.2f}–{max(found):.2f})" if len(found) > 1 else ""
-        rows.append(
-            (
-                comparison.scenario,
-                comparison.sentence,
-                MEASURES[comparison.quantity],
-                f"**{middle:.2f}**{spread}",
-                f"{comparison.goal:.1f}",
-                "yes" if middle <= comparison.goal else "**no**",
-                str(len(found)),
-            )
-        )
+    rows = ratio_rows(COMPARISONS, scenarios)
     peaks = [run["peak_bytes"] for s in scenarios.values() for run in s["runs"] if _is_ours(s, run)]
     if peaks:
-        rows.append(
-            (
-                "all",
-                "ours, highest peak of all runs",
-                "peak memory",
-                f"**{max(peaks) / MIB:,.0f} MiB**",
-                f"{MEMORY_GOAL_BYTES / MIB:,.0f} MiB",
-                "yes" if max(peaks) < MEMORY_GOAL_BYTES else "**no**",
-                str(len(peaks)),
-            )
-        )
-    return _table(("scenario", "compared", "of", "median (min–max)", "at most", "reached", "runs"), rows)
+        rows.append(peak_row("all", "ours, highest peak of all runs", peaks, MEMORY_GOAL_BYTES))
+    return table(RATIO_HEADER, rows)
 
 
 def _is_ours(scenario: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
@@ -152,22 +74,5 @@ def _run_table(name: str, scenario: Mapping[str, Any]) -> str:
                 else "",
             )
         )
-    machine, versions = scenario["machine"], scenario["versions"]
-    head = f"### Scenario `{name}`"
-    table = _table(
-        ("program", "lines", "files", "broken", "wall s", "CPU s", "S3 server's CPU s", "peak MiB", "M lines/s"), rows
-    )
-    rounds = len(scenario["runs"]) // len(scenario["entries"])
-    foot = (
-        f"{f'Medians of {rounds} rounds, memory the largest.' if rounds > 1 else 'One round.'} "
-        f"Measured {scenario['measured_on']} on {scenario['cores']} cores of {machine['cores']} "
-        f"({machine['processor']}), {machine['memory_gib']} GiB, "
-        f"{', '.join(f'{package} {version}' for package, version in versions.items())}:\n"
-        f"`{scenario['command']}`"
-    )
-    return f"{head}\n\n{table}\n\n{foot}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    header = ("program", "lines", "files", "broken", "wall s", "CPU s", "S3 server's CPU s", "peak MiB", "M lines/s")
+    return f"### Scenario `{name}`\n\n{table(header, rows)}\n\n{footnote(scenario)}"

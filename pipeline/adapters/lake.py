@@ -15,14 +15,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.core.errors import InputError, PublicationError
 from pipeline.core.project import ProjectSettings
 
 _PATH = re.compile(r"(?P<directory>(?!\.)[\w.=-]+(/(?!\.)[\w.=-]+)*)/(?P<sha256>[0-9a-f]{64})(?P<suffix>[\w.-]*)")
-_BLOCK_BYTES = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +81,10 @@ class LocalLake:
         self._root = root
 
     def put_file(self, local: Path, directory: str, suffix: str) -> DataFileRef:
-        with local.open("rb") as source:
-            return self._put(lambda target: _copy(source, target), directory, suffix)
+        return self._put(lambda temporary: _link_or_copy(local, temporary), directory, suffix)
 
     def put_bytes(self, content: bytes, directory: str, suffix: str) -> DataFileRef:
-        return self._put(lambda target: target.write(content), directory, suffix)
+        return self._put(lambda temporary: temporary.write_bytes(content), directory, suffix)
 
     def get_bytes(self, path: str) -> bytes:
         return self.local_file(path).read_bytes()
@@ -112,7 +110,7 @@ class LocalLake:
         local = self._root / path
         return local.is_file() and _sha256_of_file(local) == expected
 
-    def _put(self, write: Callable[[IO[bytes]], object], directory: str, suffix: str) -> DataFileRef:
+    def _put(self, fill: Callable[[Path], object], directory: str, suffix: str) -> DataFileRef:
         folder = self._root / directory
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,9 +123,9 @@ class LocalLake:
         descriptor, name = tempfile.mkstemp(prefix=".being-written-", dir=folder)
         temporary = Path(name)
         try:
-            with os.fdopen(descriptor, "wb") as target:
-                write(target)
-                target.flush()
+            os.close(descriptor)
+            fill(temporary)
+            with temporary.open("rb") as target:
                 os.fsync(target.fileno())
             sha256 = _sha256_of_file(temporary)
             ref = DataFileRef(f"{directory}/{sha256}{suffix}", sha256, temporary.stat().st_size)
@@ -203,8 +201,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _copy(source: IO[bytes], target: IO[bytes]) -> None:
-    shutil.copyfileobj(source, target, _BLOCK_BYTES)
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Give a finished file a second name, in the place of an empty one; copy it where the two are on other disks."""
+    target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _sha256_of_file(path: Path) -> str:

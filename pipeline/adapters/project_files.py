@@ -455,20 +455,21 @@ def _price_book_problems(books: Mapping[str, PriceBook]) -> Iterable[str]:
 
 def _plan_problems(rows: Sequence[AccountRow], books: Iterable[PriceBook]) -> Iterable[str]:
     """Find accounts whose plan no book has, or whose plan no book prices in their currency."""
-    books = tuple(books)
-    plans = sorted({plan for book in books for plan in book.plans})
+    currencies_of_plan: dict[str, set[str]] = {}
+    for book in books:
+        for plan, priced in book.plans.items():
+            currencies_of_plan.setdefault(plan, set()).update(charge.currency for charge in priced.charges)
     for account_id, plan, currency in sorted({(row.account_id, row.plan, row.currency) for row in rows}):
-        charges = [charge for book in books if plan in book.plans for charge in book.plans[plan].charges]
-        currencies = sorted({charge.currency for charge in charges})
-        if plan not in plans:
+        currencies = currencies_of_plan.get(plan)
+        if currencies is None:
             yield (
                 f"accounts.csv: plan of account {account_id}: found {plan!r}, "
-                f"accepted {', '.join(plans)} (price_books/)"
+                f"accepted {', '.join(sorted(currencies_of_plan))} (price_books/)"
             )
         elif currency not in currencies:
             yield (
                 f"accounts.csv: currency of account {account_id}: found {currency}, "
-                f"accepted {', '.join(currencies)} (charges of plan {plan!r} in price_books/)"
+                f"accepted {', '.join(sorted(currencies))} (charges of plan {plan!r} in price_books/)"
             )
 
 

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 
 import iso4217
 
@@ -47,6 +48,7 @@ def exact() -> AbstractContextManager[decimal.Context]:
     return decimal.localcontext(decimal.Context(prec=76, traps=[*losses, decimal.FloatOperation]))
 
 
+@cache
 def minor_unit_digits(currency: str) -> int:
     """Return how many decimals amounts of a currency have (ISO 4217); an unknown code raises ``ValueError``.
 

@@ -54,7 +54,7 @@ from pipeline.core.window import EPOCH, BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, document_scope
 from pipeline.steps.deduplicate import revision_pins
-from pipeline.steps.inputs import Pins, build_event_quantities, pinned_meters, view_raw_events, view_usage_events
+from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
@@ -300,7 +300,7 @@ def _sku_quantities(
     ws: Workspace, warehouse: Warehouse, revision: WindowRevision, pins: Pins, window: BillingWindow
 ) -> tuple[SkuQuantities, ...]:
     """Add up what was received, what was excluded, what is billed and the usage: each counted by itself."""
-    build_event_quantities(warehouse, pinned_meters(ws, revision), window)
+    view_event_quantities(warehouse, pinned_meters(ws, revision), window)
     raw = _by_sku(warehouse.select("sku_quantities", {}))
     excluded = warehouse.select("excluded_quantities", {})
     billed = _by_sku(warehouse.select("billed_quantities", {}))

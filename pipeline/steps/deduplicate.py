@@ -21,12 +21,12 @@ from pipeline.core.window import BillingWindow, is_collected
 from pipeline.steps.completeness import publish_completeness, require_complete, source_states
 from pipeline.steps.inputs import (
     Pins,
-    build_event_quantities,
     build_excluded_events,
     changed_inputs,
     current_pins,
     inputs_hash,
     pinned_meters,
+    view_event_quantities,
     view_raw_events,
 )
 from pipeline.steps.links import CollectedEvents, pinned_withdrawals
@@ -99,7 +99,7 @@ def computed_events(
     """
     window = BillingWindow(revision.window_start, revision.window_end)
     view_raw_events(warehouse, workspace, revision.pins)
-    build_event_quantities(warehouse, pinned_meters(workspace, revision), window)
+    view_event_quantities(warehouse, pinned_meters(workspace, revision), window)
     build_excluded_events(warehouse, workspace, revision.pins, window, revision.cutoff_at)
     excluded = warehouse.write_table("excluded_events", folder / "excluded_events.parquet", EXCLUDED_EVENTS)
     return [(EXCLUDED_EVENTS, excluded)]

@@ -22,9 +22,9 @@ from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.deduplicate import revision_warehouse
 from pipeline.steps.inputs import (
-    build_event_quantities,
     pinned_meters,
     table_accounts,
+    table_meters,
     view_raw_event_files,
 )
 from pipeline.steps.pinned import pinned_sql
@@ -227,7 +227,9 @@ def _state_quantities(ws: Workspace, state: _State, accounts: Sequence[str], eve
     with Warehouse(ws.scratch, sql=sql) as warehouse:
         warehouse.view_files("compared_events", COMPARED_EVENTS, [events])
         warehouse.view_files(RAW_EVENTS.name, COMPARED_EVENTS, [events])
-        build_event_quantities(warehouse, meters, window)
+        table_meters(warehouse, meters)
+        warehouse.view("window_events", {"window_start": window.start, "window_end": window.end}, "metered_events")
+        warehouse.build("event_quantities", {})  # not a view: what it reads is about to be another relation
         parameters = {"step": state.step, "directory": state.directory}
         warehouse.build("hybrid_events", parameters, "metered_events")
         files = {dataset.name: [file] for dataset, file in computed_usage(warehouse, meters, revision, folder)}

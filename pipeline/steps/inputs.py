@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,21 @@ def pinned_directory(accounts_csv: bytes) -> AccountDirectory:
     )
 
 
+def account_references(accounts_csv: bytes) -> list[tuple[str, str, datetime, datetime]]:
+    """Return the rows of ``account_references`` of an ``accounts.csv`` that was checked when it was loaded."""
+    instant = cache(datetime.fromisoformat)
+    return [
+        (
+            name,
+            row["account_id"],
+            instant(row["valid_from"]),
+            instant(row["valid_to"]) if row["valid_to"] else VALID_FOR_EVER,
+        )
+        for row in pinned_account_rows(accounts_csv)
+        for name in _references(row)
+    ]
+
+
 def _references_in(window: BillingWindow, accounts_csv: bytes) -> set[tuple[str, str, datetime, datetime]]:
     """Return which account owns which subject, and when, within the window."""
     owned = set()
@@ -172,11 +188,11 @@ def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequ
     warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, [workspace.lake.local_file(path) for path in paths])
 
 
-def build_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
-    """Make ``event_quantities`` of the events of the window in ``raw_events``, whatever becomes of them."""
+def view_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
+    """Name what the events of the window in ``raw_events`` add, whatever becomes of them, ``event_quantities``."""
     table_meters(warehouse, meters)
     warehouse.view("window_events", {"window_start": window.start, "window_end": window.end}, "metered_events")
-    warehouse.build("event_quantities", {})
+    warehouse.view("event_quantities", {})
 
 
 def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
@@ -235,18 +251,8 @@ def view_usage_events(
 def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
     """Make ``account_references`` and ``account_fallbacks`` of the directory and the rules that are pinned."""
     content = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}")
-    table_account_references(warehouse, pinned_directory(content))
+    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, account_references(content))
     warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins["account_fallbacks"])
-
-
-def table_account_references(warehouse: Warehouse, directory: AccountDirectory) -> None:
-    """Make ``account_references``: which account owns a subject, and when."""
-    rows = [
-        (reference, row.account_id, row.valid_from, row.valid_to)
-        for row in directory.rows
-        for reference in row.external_references
-    ]
-    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, rows)
 
 
 def _seconds(duration: timedelta) -> int:

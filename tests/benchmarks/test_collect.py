@@ -12,10 +12,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from benchmarks.collect.__main__ import RESULTS
-from benchmarks.collect.measure import Cost, measure
+from benchmarks.collect.__main__ import BENCHMARK
 from benchmarks.collect.scenarios import SCENARIOS, Harness, check_events, feeds
-from benchmarks.collect.table import COMPARISONS, DOCUMENT, between_markers, ratios, render, write_into
+from benchmarks.collect.table import COMPARISONS, SECTION, render
+from benchmarks.measure import Cost, measure
+from benchmarks.tables import DOCUMENT, ratios
 
 BURN = "import time\nwhile time.process_time() < 0.5: pass\n"
 HOLD = "import time\nheld = bytearray(b'x') * (64 << 20)\n"
@@ -179,14 +180,14 @@ def test_the_tables_replace_what_stands_between_the_markers_and_nothing_else(tmp
     document.write_text(DOCUMENT.read_text(encoding="utf-8"), encoding="utf-8")
     before = document.read_text(encoding="utf-8")
 
-    write_into(document, "a table")
+    SECTION.write_into(document, "a table")
 
     after = document.read_text(encoding="utf-8")
-    assert between_markers(after) == "a table"
-    assert after.replace("a table", between_markers(before)) == before
+    assert SECTION.between_markers(after) == "a table"
+    assert after.replace("a table", SECTION.between_markers(before)) == before
 
 
 def test_the_document_shows_the_committed_results() -> None:
     document = DOCUMENT.read_text(encoding="utf-8")
 
-    assert between_markers(document) == render(json.loads(RESULTS.read_text(encoding="utf-8")))
+    assert SECTION.between_markers(document) == render(json.loads(BENCHMARK.results.read_text(encoding="utf-8")))

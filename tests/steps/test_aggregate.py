@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.account import AccountDirectory, AccountRow
+from pipeline.core.account import VALID_FOR_EVER
 from pipeline.core.dataset import RAW_EVENTS, USAGE
 from pipeline.core.duration import parse_duration
 from pipeline.core.errors import PublicationError
@@ -21,9 +21,9 @@ from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
-    build_event_quantities,
-    table_account_references,
+    ACCOUNT_REFERENCE_COLUMNS,
     table_meters,
+    view_event_quantities,
 )
 from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.workspace import Workspace, open_workspace
@@ -143,20 +143,9 @@ METERS = (
     Meter(sku="tokens", event_type="used", aggregation="sum", value="data.n", unit="token", dimensions=("model",)),
     Meter(sku="requests", event_type="used", aggregation="count", unit="request"),
 )
-DIRECTORY = AccountDirectory(
-    tuple(
-        AccountRow(
-            account_id=f"acct-{number}",
-            name="A",
-            currency="EUR",
-            time_zone="UTC",
-            plan="p",
-            valid_from=instant("2025-01-01T00:00:00Z"),
-            external_references=(f"customer-{number}",),
-        )
-        for number in (1, 2)
-    )
-)
+OWNERS = [
+    (f"customer-{number}", f"acct-{number}", instant("2025-01-01T00:00:00Z"), VALID_FOR_EVER) for number in (1, 2)
+]
 
 EVENTS = st.lists(
     st.fixed_dictionaries(
@@ -198,10 +187,10 @@ def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[
     with Warehouse(folder, threads=threads) as warehouse:
         rows = [tuple(event[column] for column in RAW_EVENTS.column_names) for event in events]
         warehouse.table_rows("raw_events", RAW_EVENTS.columns, rows)
-        table_account_references(warehouse, DIRECTORY)
+        warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, OWNERS)
         for name, columns in NO_LINKS.items():
             warehouse.table_rows(name, columns, [])
-        build_event_quantities(warehouse, METERS, WINDOW)
+        view_event_quantities(warehouse, METERS, WINDOW)
         warehouse.build("excluded_events", {**bounds, "cutoff_at": CUTOFF_AT, "future_tolerance": parse_duration("5m")})
         warehouse.build("usage_events", bounds)
         billed, excluded = (

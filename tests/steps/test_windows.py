@@ -24,9 +24,9 @@ from pipeline.core.window import EPOCH, ONE_DAY, BillingWindow
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import (
-    build_event_quantities,
     build_excluded_events,
     pinned_meters,
+    view_event_quantities,
     view_raw_events,
     view_usage_events,
 )
@@ -252,7 +252,7 @@ def test_a_collision_of_hashes_costs_a_comparison_and_never_an_event(
         ]
         view_raw_events(warehouse, project, revision.pins)
         warehouse.connection.read_parquet(every_file, hive_partitioning=False).create_view("look_back_events")
-        build_event_quantities(warehouse, pinned_meters(project, revision), WINDOW)
+        view_event_quantities(warehouse, pinned_meters(project, revision), WINDOW)
         build_excluded_events(warehouse, project, revision.pins, WINDOW, CUTOFF_AT)
         used = {name: value for name, value in parameters.items() if f"${name}" in text}
         expected, actual = (

@@ -4,7 +4,7 @@ CPU is user + system time of every process that the program started, directly or
 (``PR_SET_CHILD_SUBREAPER``) and waits for all of them, so the kernel's own sum is complete. Memory is the sum of PSS
 (a page shared by n processes counts 1/n in each), sampled every 100 ms; a shorter peak can be missed.
 
-Run as ``python -m benchmarks.collect.measure RESULT.json CORES PROGRAM [ARGUMENT ...]``.
+Run as ``python -m benchmarks.measure RESULT.json CORES PROGRAM [ARGUMENT ...]``.
 """
 
 from __future__ import annotations
@@ -39,13 +39,28 @@ class Cost:
 def measure(command: list[str], cores: int, environment: dict[str, str], folder: Path) -> Cost:
     """Run a program in a process of its own that measures it; a program that fails raises ``RuntimeError``."""
     result = folder / "cost.json"
-    measured = [sys.executable, "-m", "benchmarks.collect.measure", str(result), str(cores), *command]
+    measured = [sys.executable, "-m", "benchmarks.measure", str(result), str(cores), *command]
     done = subprocess.run(measured, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).splitlines()[-_LAST_LINES:])
         raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{said}")
     cost: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return Cost(**cost, last_line=done.stdout.strip().rpartition("\n")[2])
+
+
+def costs(cost: Cost) -> dict[str, Any]:
+    """Return what is kept of a run."""
+    return {"wall_seconds": cost.wall_seconds, "cpu_seconds": cost.cpu_seconds, "peak_bytes": cost.peak_bytes}
+
+
+def warm(folder: Path) -> None:
+    """Read every file once, so that each run finds them in the page cache."""
+    buffer = bytearray(1 << 20)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
 
 
 def main(result: str, cores: str, *command: str) -> None:
