@@ -1,64 +1,62 @@
 -- changed_accounts: one row per account whose usage is not the same in two revisions of a window.
 --
 -- Grain:   account_id
--- Reads:   from_usage, to_usage
+-- Reads:   from_usage, to_usage, from_usage_values, to_usage_values, changed_skus
 -- Params:  none
 --
--- Only these accounts have a change to explain. The event set hash is compared too: two changes that cancel
--- each other out are two changes.
+-- Only these accounts have a change to explain. Every column is compared: two changes that cancel each other
+-- out are two changes, and what a period makes of a level or of unique texts stands in columns of its own.
+-- A meter that bills the same rows otherwise changes every account that has the SKU.
 
 WITH
 
 changed_rows AS (
     (
-        SELECT
-            account_id,
-            sku,
-            dimensions,
-            grain_start,
-            quantity,
-            unit,
-            event_count,
-            event_set_hash
+        SELECT *
         FROM from_usage
         EXCEPT
-        SELECT
-            account_id,
-            sku,
-            dimensions,
-            grain_start,
-            quantity,
-            unit,
-            event_count,
-            event_set_hash
+        SELECT *
         FROM to_usage
     )
     UNION ALL
     (
-        SELECT
-            account_id,
-            sku,
-            dimensions,
-            grain_start,
-            quantity,
-            unit,
-            event_count,
-            event_set_hash
+        SELECT *
         FROM to_usage
         EXCEPT
-        SELECT
-            account_id,
-            sku,
-            dimensions,
-            grain_start,
-            quantity,
-            unit,
-            event_count,
-            event_set_hash
+        SELECT *
         FROM from_usage
+    )
+),
+
+changed_values AS (
+    (
+        SELECT *
+        FROM from_usage_values
+        EXCEPT
+        SELECT *
+        FROM to_usage_values
+    )
+    UNION ALL
+    (
+        SELECT *
+        FROM to_usage_values
+        EXCEPT
+        SELECT *
+        FROM from_usage_values
     )
 )
 
-SELECT DISTINCT account_id
+SELECT account_id
 FROM changed_rows
+UNION
+SELECT account_id
+FROM changed_values
+UNION
+SELECT from_usage.account_id
+FROM from_usage
+SEMI JOIN changed_skus ON from_usage.sku = changed_skus.sku
+UNION
+SELECT to_usage.account_id
+FROM to_usage
+SEMI JOIN changed_skus ON to_usage.sku = changed_skus.sku
 ORDER BY account_id

@@ -40,6 +40,7 @@ PINS_OF_CAUSE: dict[str, tuple[str, ...]] = {
 }
 REASON_STEPS = (("reason", "VARCHAR"), ("step", "BIGINT"))
 CHANGED_ACCOUNTS = (("account_id", "VARCHAR"),)
+CHANGED_SKUS = (("sku", "VARCHAR"),)
 COMPARED_OUTCOMES = Dataset(
     "compared_outcomes",
     (
@@ -137,9 +138,19 @@ def _view_published(ws: Workspace, warehouse: Warehouse, dataset: Dataset, name:
 
 def _changed_accounts(ws: Workspace, before: WindowRevision, after: WindowRevision) -> list[str]:
     with Warehouse(ws.scratch) as warehouse:
-        _view_published(ws, warehouse, USAGE, "from_usage", before)
-        _view_published(ws, warehouse, USAGE, "to_usage", after)
+        for side, revision in (("from", before), ("to", after)):
+            _view_published(ws, warehouse, USAGE, f"{side}_usage", revision)
+            _view_published(ws, warehouse, USAGE_VALUES, f"{side}_usage_values", revision)
+        warehouse.table_rows("changed_skus", CHANGED_SKUS, [(sku,) for sku in _changed_skus(ws, before, after)])
         return [row["account_id"] for row in warehouse.select("changed_accounts", {})]
+
+
+def _changed_skus(ws: Workspace, before: WindowRevision, after: WindowRevision) -> list[str]:
+    """Return the SKUs whose meters are not the same: what they bill may differ although the usage does not."""
+    meters_before, meters_after = ({meter.sku: meter for meter in pinned_meters(ws, one)} for one in (before, after))
+    return sorted(
+        sku for sku in meters_before.keys() | meters_after.keys() if meters_before.get(sku) != meters_after.get(sku)
+    )
 
 
 def _write_outcomes(ws: Workspace, before: WindowRevision, after: WindowRevision, folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ from pipeline.core.revision import WindowRevision
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.control_totals import revision_totals
 from pipeline.steps.deduplicate import computed_events, revision_warehouse
-from pipeline.steps.inputs import pinned_meters, view_usage_events
+from pipeline.steps.inputs import inputs_hash, pinned_meters, view_usage_events
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import pinned_lines, write_lines
 from pipeline.steps.reconcile import write_controls
@@ -75,6 +75,12 @@ def rerun(workspace: Workspace, window_id: str, revision: int | None = None) -> 
     a revision whose usage was never published raises ``NotReadyError``.
     """
     found = _revision(workspace, window_id, revision)
+    if inputs_hash(found.pins) != found.inputs_hash:
+        raise PublicationError(
+            "rerun.pins_changed",
+            f"the pins of revision {found.revision} of window {found.window_id} are not those it was opened with",
+            [f"expected {found.inputs_hash}, got {inputs_hash(found.pins)}", "look at the control plane's audit log"],
+        )
     with scratch_folder(workspace.scratch, "rerun") as folder:
         ws = replace(workspace, lake=workspace.lake.read_only(folder / "staging"))
         published = {_name(receipt): receipt for receipt in _published(ws, found)}

@@ -15,10 +15,19 @@ import pytest
 import yaml
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
-from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, INSTANT, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS
+from pipeline.core.dataset import (
+    DATASETS,
+    EXCLUDED_EVENTS,
+    INSTANT,
+    QUANTITY,
+    RAW_EVENTS,
+    USAGE,
+    USAGE_EVENTS,
+    USAGE_VALUES,
+)
 from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.diff import CHANGED_ACCOUNTS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
+from pipeline.steps.diff import CHANGED_ACCOUNTS, CHANGED_SKUS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
 from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.links import NAMED_KEYS, NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
@@ -53,6 +62,9 @@ HELPER_TABLES = {
     "to_excluded_events": EXCLUDED_EVENTS.columns,
     "added_events": RAW_EVENTS.columns,
     "gone_events": RAW_EVENTS.columns,
+    "from_usage_values": USAGE_VALUES.columns,
+    "to_usage_values": USAGE_VALUES.columns,
+    "changed_skus": CHANGED_SKUS,
     "from_usage": USAGE.columns,
     "to_usage": USAGE.columns,
     "from_usage_events": USAGE_EVENTS.columns,

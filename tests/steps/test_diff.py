@@ -122,6 +122,43 @@ def test_a_meter_that_counts_something_else_is_a_meter_change_also_in_another_un
     ]
 
 
+def test_usage_that_is_billed_in_another_unit_is_a_meter_change_although_its_rows_are_the_same(
+    workspace: Workspace,
+) -> None:
+    commit_raw_events(workspace, numbered([raw_event(data=tokens(3000))]))
+    compute(workspace)
+    kilo = 'unit = "tokens"\nbilling_unit = { name = "kilotokens", size = 1000 }'
+    compute(changed(workspace, meters=METERS.replace('unit = "tokens"', kilo)))
+
+    result = diff(workspace, WINDOW.window_id, 1, 2)
+
+    assert result.causes == ("meter_change",)
+    assert [(one.unit, one.change) for one in result.changes] == [("kilotokens", 3), ("tokens", -3000)]
+
+
+def test_other_texts_in_the_same_events_change_a_unique_count_over_its_grains(workspace: Workspace) -> None:
+    people = METERS.replace('aggregation = "count"', 'aggregation = "unique_count"\nvalue = "data.user"')
+    hours = ("10", "11")
+    commit_raw_events(
+        workspace,
+        numbered(
+            [
+                raw_event(
+                    event_at=instant(f"2026-01-15T{hour}:00:00Z"),
+                    data=f'{{"input_tokens":"1","session":"{hour}","user":"ana"}}',
+                )
+                for hour in hours
+            ]
+        ),
+    )
+    compute(changed(workspace, meters=people))
+    compute(changed(workspace, meters=people.replace("data.user", "data.session")))
+
+    result = diff(workspace, WINDOW.window_id, 1, 2)
+
+    assert parts_of(result, "requests") == {"acct-1": {"meter_change": 1}}
+
+
 def test_an_event_that_is_voided_and_one_that_is_replaced_are_voids(tmp_path: Path) -> None:
     contract = CONTRACT.replace('["request.completed"]', '["request.completed", "voided", "corrected"]')
     rules = '\n[[withdrawals]]\nevent_type = "voided"\n\n[[withdrawals]]\nevent_type = "corrected"\nreplaces = true\n'

@@ -248,6 +248,22 @@ def test_a_revision_that_has_published_no_usage_and_one_that_was_never_opened_ar
     assert unknown.value.code == "revision.unknown"
 
 
+def test_pins_that_somebody_changed_in_the_database_are_refused(accepted: Workspace) -> None:
+    database = create_engine(f"sqlite:///{accepted.project.folder / 'control_plane.db'}")
+    with database.begin() as connection:
+        for trigger in connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
+            connection.execute(text(f"DROP TRIGGER {trigger}"))
+        changed = "UPDATE window_revisions SET pins = REPLACE(pins, :old, :new)"
+        bound = {"old": '"look_back_seconds":604800', "new": '"look_back_seconds":0'}
+        assert connection.execute(text(changed), bound).rowcount
+    database.dispose()
+
+    with pytest.raises(PublicationError) as refused:
+        rerun(accepted, WINDOW.window_id)
+
+    assert refused.value.code == "rerun.pins_changed"
+
+
 def test_a_lake_in_a_bucket_is_read_from_the_bucket_and_not_from_staged_copies(
     tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:
