@@ -24,7 +24,7 @@ demo: $(READY) ## bill three nights of sample usage end to end and print where t
 	@$(BIN)/billing demo
 
 test: $(READY) ## run every test
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: lint test ## everything that must be green: lint and test
 

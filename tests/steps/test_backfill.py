@@ -30,6 +30,9 @@ AT = datetime(2026, 1, 10, 7, tzinfo=UTC)
 BOOK = "price_books/2025-01-01.toml"
 
 
+pytestmark = pytest.mark.slow
+
+
 def put_days(raw: ObjectStore, subject: str = "customer-1") -> None:
     for day in range(5, 9):
         noon = datetime(2026, 1, day, 12, tzinfo=UTC)
