@@ -79,7 +79,6 @@ class ParsedLines:
 
     def __init__(self, block: Block, matches: Sequence[_Match]) -> None:
         self._block = block
-        self._content = block.content
         self._matches = matches
         self._texts: dict[str, Column] = {}
         rows = np.concatenate([match.rows for match in matches])
@@ -172,10 +171,10 @@ class ParsedLines:
         value_starts, value_ends = np.array(starts, np.int64).reshape(shape), np.array(ends, np.int64).reshape(shape)
         if order is not None:
             value_starts, value_ends = value_starts.take(order, axis=1), value_ends.take(order, axis=1)
-        return _texts(*kernels.joined_texts(self._content, value_starts, value_ends, *_constants(constants)))
+        return _texts(*kernels.joined_texts(self._block.content, value_starts, value_ends, *_constants(constants)))
 
     def _strings(self, starts: Ints, ends: Ints) -> Column:
-        return _texts(*kernels.copied_texts(self._content, starts, ends))
+        return _texts(*kernels.copied_texts(self._block.content, starts, ends))
 
 
 class BlockParser:

@@ -413,7 +413,7 @@ class ControlPlane:
                 at,
                 Change(
                     "revision_opened",
-                    f"{revision.scope}/revision={revision.revision}",
+                    revision.document_scope,
                     {
                         "inputs_hash": revision.inputs_hash,
                         "cutoff_at": require_utc(revision.cutoff_at, "cutoff_at").isoformat(),
@@ -423,11 +423,6 @@ class ControlPlane:
             )
             _record_exceptions(connection, exceptions, at)
             return revision
-
-    def record_exceptions(self, exceptions: Sequence[SourceException], at: datetime) -> None:
-        """Record exceptions of revisions that are open; what is recorded already is left as it is."""
-        with self._write() as connection:
-            _record_exceptions(connection, exceptions, at)
 
     def exceptions(self, window_id: str | None = None, revision: int | None = None) -> list[SourceException]:
         """Return the recorded exceptions, of one revision, of one window or all, in the order they were recorded."""

@@ -17,7 +17,6 @@ from pipeline.core.errors import PublicationError
 from pipeline.core.money import exact
 
 NOT_COLLECTED = "not_collected"  # the event was not there yet when the earlier revision was opened
-GONE = "gone"  # the event is not there any more
 
 Key = tuple[str, str, str]  # account, SKU, unit
 Quantities = Mapping[Key, Decimal]

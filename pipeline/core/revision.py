@@ -40,6 +40,11 @@ class WindowRevision:
     def scope(self) -> str:
         return f"window={self.window_id}"
 
+    @property
+    def document_scope(self) -> str:
+        """The scope of a document about this revision, which may be published more than once."""
+        return f"{self.scope}/revision={self.revision}"
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerObject:

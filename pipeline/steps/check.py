@@ -17,7 +17,6 @@ checking again what has not changed stores nothing new; a mended suite or anothe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,7 +36,7 @@ from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.late import periods_touched
 from pipeline.steps.pinned import pinned_sql
-from pipeline.steps.publish import manifest_files, pin_file, publish_document, read_manifest
+from pipeline.steps.publish import manifest_files, pin_file, publish_document, read_document, read_manifest
 from pipeline.steps.rate import account_periods
 from pipeline.steps.workspace import Workspace
 
@@ -111,8 +110,7 @@ def check_report(workspace: Workspace, window_id: str, revision: int) -> CheckRe
     receipt = workspace.control_plane.publication(CHECK_RESULTS, _scope(window_id, revision))
     if receipt is None:
         return None
-    (document,) = read_manifest(workspace, receipt.manifest_hash).files
-    return CheckReport.from_json(json.loads(workspace.lake.get_bytes(document.path)))
+    return CheckReport.from_json(read_document(workspace, receipt.manifest_hash))
 
 
 def _scope(window_id: str, revision: int) -> str:

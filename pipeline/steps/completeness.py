@@ -7,7 +7,6 @@ opened is published as a document, and the reconciliation pins it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -44,7 +43,7 @@ from pipeline.core.report import CompletenessFacts, SourceCompleteness
 from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected, windows_between
 from pipeline.steps.inputs import view_raw_event_files
-from pipeline.steps.publish import publish_document, read_manifest
+from pipeline.steps.publish import publish_document, read_document, read_manifest
 from pipeline.steps.workspace import Workspace
 
 COMPLETENESS = "completeness"
@@ -208,10 +207,10 @@ def publish_completeness(ws: Workspace, revision: WindowRevision, states: Sequen
     """
     if revision.state is RevisionState.ACCEPTED:
         return
-    scope = document_scope(revision)
+    scope = revision.document_scope
     published = ws.control_plane.publication(COMPLETENESS, scope)
     if published is not None:
-        known = _document(ws, published.manifest_hash)["sources"]
+        known = read_document(ws, published.manifest_hash)["sources"]
         before = [(source["contract"], [one["sentence"] for one in source["missing"]]) for source in known]
         now = [(state.contract, [one.sentence for one in state.missing]) for state in states]
         if before == now:
@@ -238,16 +237,11 @@ def publish_completeness(ws: Workspace, revision: WindowRevision, states: Sequen
     publish_document(ws, COMPLETENESS, scope, content, pins, at)
 
 
-def document_scope(revision: WindowRevision) -> str:
-    """Return the scope under which the completeness of a revision is published."""
-    return f"{revision.scope}/revision={revision.revision}"
-
-
 def published_completeness(ws: Workspace, manifest_hash: str | None) -> CompletenessFacts | None:
     """Return the document of that manifest; None for a revision that was reconciled before there was one."""
     if manifest_hash is None:
         return None
-    document = _document(ws, manifest_hash)
+    document = read_document(ws, manifest_hash)
     return CompletenessFacts(
         sources=tuple(
             SourceCompleteness(
@@ -273,12 +267,6 @@ def published_completeness(ws: Workspace, manifest_hash: str | None) -> Complete
 
 def _instant(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
-
-
-def _document(ws: Workspace, manifest_hash: str) -> dict[str, Any]:
-    (file,) = read_manifest(ws, manifest_hash).files
-    document: dict[str, Any] = json.loads(ws.lake.get_bytes(file.path))
-    return document
 
 
 def _plain(value: Any) -> dict[str, Any]:

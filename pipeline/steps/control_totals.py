@@ -52,7 +52,7 @@ from pipeline.core.report import (
 from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.window import EPOCH, BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
-from pipeline.steps.completeness import COMPLETENESS, document_scope
+from pipeline.steps.completeness import COMPLETENESS
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
@@ -107,7 +107,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
     published = {
         dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE)
     }
-    checked = ws.control_plane.publication(CHECK_RESULTS, f"{revision.scope}/revision={revision.revision}")
+    checked = ws.control_plane.publication(CHECK_RESULTS, revision.document_scope)
     return {
         **revision_pins(revision),
         **published,
@@ -115,10 +115,10 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "billed_meters": pin_billed_meters(ws, billed_meters([pinned_meters(ws, revision)])),
         "check_results": None if checked is None else checked.manifest_hash,
         "code_version": __version__,
-        "completeness": _manifest_of(ws, COMPLETENESS, document_scope(revision)),
+        "completeness": _manifest_of(ws, COMPLETENESS, revision.document_scope),
         "collections": ws.control_plane.collections_of(known.object_id for known in objects),
         "drafts": _drafts(ws, revision, published[USAGE.name]),
-        "event_outcomes": _manifest_of(ws, EVENT_OUTCOMES, f"{revision.scope}/revision={revision.revision}"),
+        "event_outcomes": _manifest_of(ws, EVENT_OUTCOMES, revision.document_scope),
         "first_window_start": _first_window_start(ws).isoformat(),
         "legal_entity": ws.project.settings.seller.legal_entity,
         "night": {"start": None if night.start is None else night.start.isoformat(), "end": night.end.isoformat()},

@@ -19,26 +19,31 @@ def late_windows(workspace: Workspace) -> list[BillingWindow]:
     Its inputs changed (raw event files, withdrawals, directory, meters, SQL, settings), or it left events out as late.
     A window is left alone when every period it reaches into is final.
     """
-    return outdated_windows(workspace)[0]
+    return _outdated(workspace, is_final=False)
 
 
-def outdated_windows(workspace: Workspace) -> tuple[list[BillingWindow], list[BillingWindow]]:
-    """Return the windows of ``late_windows``, and those that are left alone although they are outdated like them.
+def late_windows_after_close(workspace: Workspace) -> list[BillingWindow]:
+    """Return the windows that ``late_windows`` leaves alone although more is known about them by now.
 
     What came after the close is recorded like any event, and waits for an adjustment of the final period.
     """
+    return _outdated(workspace, is_final=True)
+
+
+def _outdated(workspace: Workspace, *, is_final: bool) -> list[BillingWindow]:
     final_periods = workspace.control_plane.final_periods()
     accepted = workspace.control_plane.accepted_revisions()
     collected = CollectedEvents(workspace)
     with Warehouse(workspace.scratch) as warehouse:
-        outdated = [
+        return [
             _window(revision)
             for revision in accepted.values()
-            if current_pins(workspace, _window(revision), revision, collected) != revision.pins
-            or late_event_count(workspace, warehouse, revision) > 0
+            if (periods_touched(workspace, _window(revision)) <= final_periods) is is_final
+            and (
+                current_pins(workspace, _window(revision), revision, collected) != revision.pins
+                or late_event_count(workspace, warehouse, revision) > 0
+            )
         ]
-    closed = [window for window in outdated if periods_touched(workspace, window) <= final_periods]
-    return [window for window in outdated if window not in closed], closed
 
 
 def periods_touched(workspace: Workspace, window: BillingWindow) -> set[str]:

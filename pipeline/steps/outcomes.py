@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from datetime import datetime, timedelta
 
@@ -17,7 +16,7 @@ from pipeline.core.outcome import (
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
 from pipeline.steps.links import CollectedEvents
-from pipeline.steps.publish import publish_document, read_manifest
+from pipeline.steps.publish import publish_document, read_document
 from pipeline.steps.workspace import Workspace
 
 EVENT_OUTCOMES = "event_outcomes"
@@ -53,12 +52,12 @@ def publish_outcomes(
         idle_withdrawal_counts=dict(sorted(Counter(fault.value for _, fault in idle).items())),
     )
     pins = {"inputs_hash": revision.inputs_hash}
-    publish_document(workspace, EVENT_OUTCOMES, _scope(revision), outcomes.to_json(), pins, at)
+    publish_document(workspace, EVENT_OUTCOMES, revision.document_scope, outcomes.to_json(), pins, at)
 
 
 def published_outcomes(workspace: Workspace, revision: WindowRevision) -> EventOutcomes | None:
     """Return the newest outcomes of a revision, if it was computed."""
-    receipt = workspace.control_plane.publication(EVENT_OUTCOMES, _scope(revision))
+    receipt = workspace.control_plane.publication(EVENT_OUTCOMES, revision.document_scope)
     return stored_outcomes(workspace, None if receipt is None else receipt.manifest_hash)
 
 
@@ -66,9 +65,4 @@ def stored_outcomes(workspace: Workspace, manifest_hash: str | None) -> EventOut
     """Return the outcomes that a manifest names, if there is one."""
     if manifest_hash is None:
         return None
-    (document,) = read_manifest(workspace, manifest_hash).files
-    return EventOutcomes.from_json(json.loads(workspace.lake.get_bytes(document.path)))
-
-
-def _scope(revision: WindowRevision) -> str:
-    return f"{revision.scope}/revision={revision.revision}"
+    return EventOutcomes.from_json(read_document(workspace, manifest_hash))

@@ -6,6 +6,7 @@ files and finds its own row.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -103,6 +104,12 @@ def publish_document(
     return workspace.control_plane.publish(
         _store(workspace, Manifest(name, scope, revision, (file,), 1, ref.sha256, pins)), at
     )
+
+
+def read_document(workspace: Workspace, manifest_hash: str) -> Any:
+    """Return the JSON value that a manifest of ``publish_document`` names, verified."""
+    (document,) = read_manifest(workspace, manifest_hash).files
+    return json.loads(workspace.lake.get_bytes(document.path))
 
 
 def read_manifest(workspace: Workspace, manifest_hash: str) -> Manifest:

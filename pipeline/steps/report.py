@@ -25,7 +25,7 @@ from pipeline.steps.control_totals import (
 )
 from pipeline.steps.inputs import Pins
 from pipeline.steps.outcomes import stored_outcomes
-from pipeline.steps.publish import read_manifest
+from pipeline.steps.publish import read_document, read_manifest
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace
 
@@ -79,15 +79,14 @@ def report_path(ws: Workspace, window_id: str, revision: int) -> Path:
 def _checks(ws: Workspace, pins: Pins) -> CheckReport | None:
     if pins["check_results"] is None:
         return None
-    (document,) = read_manifest(ws, pins["check_results"]).files
-    return CheckReport.from_json(json.loads(ws.lake.get_bytes(document.path)))
+    return CheckReport.from_json(read_document(ws, pins["check_results"]))
 
 
 def _rejection(ws: Workspace, revision: WindowRevision) -> str:
     """Return why the revision was rejected, from the audit log; the empty text for any other state."""
     if revision.state is not RevisionState.REJECTED:
         return ""
-    subject = f"{revision.scope}/revision={revision.revision}"
+    subject = revision.document_scope
     entries = [e for e in ws.control_plane.audit_log() if (e.action, e.subject) == ("revision_rejected", subject)]
     return str(json.loads(entries[-1].details)["why"]) if entries else ""
 

@@ -6,7 +6,6 @@ another version by itself makes no new revision.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,9 +15,9 @@ from pipeline.core.dataset import RECONCILIATION
 from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.check import CHECK_RESULTS
-from pipeline.steps.completeness import COMPLETENESS, document_scope
+from pipeline.steps.completeness import COMPLETENESS
 from pipeline.steps.outcomes import EVENT_OUTCOMES
-from pipeline.steps.publish import pin_file, publish_document, read_manifest
+from pipeline.steps.publish import pin_file, publish_document, read_document, read_manifest
 from pipeline.steps.workspace import Workspace
 
 RUN_MANIFEST = "run_manifest"
@@ -28,9 +27,9 @@ SETTINGS_FILE = "billing.toml"  # names databases and endpoints; the settings th
 def publish_run_manifest(ws: Workspace, revision: WindowRevision, at: datetime) -> Receipt:
     """Publish the run manifest of a revision that is computed, checked and reconciled."""
     reconciled = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
-    checked = ws.control_plane.publication(CHECK_RESULTS, document_scope(revision))
-    outcomes = ws.control_plane.publication(EVENT_OUTCOMES, document_scope(revision))
-    completeness = ws.control_plane.publication(COMPLETENESS, document_scope(revision))
+    checked = ws.control_plane.publication(CHECK_RESULTS, revision.document_scope)
+    outcomes = ws.control_plane.publication(EVENT_OUTCOMES, revision.document_scope)
+    completeness = ws.control_plane.publication(COMPLETENESS, revision.document_scope)
     controls = {} if reconciled is None else read_manifest(ws, reconciled.manifest_hash).pins
     documents = [document for document in (completeness, outcomes, checked) if document is not None]
     settings = ws.project.settings.window
@@ -56,16 +55,15 @@ def publish_run_manifest(ws: Workspace, revision: WindowRevision, at: datetime) 
         "versions": engine_versions(),
         "datasets": [receipt.to_json() for receipt in [*published_by(ws, revision), *documents]],
     }
-    return publish_document(ws, RUN_MANIFEST, document_scope(revision), content, {}, at)
+    return publish_document(ws, RUN_MANIFEST, revision.document_scope, content, {}, at)
 
 
 def run_manifest(ws: Workspace, revision: WindowRevision) -> dict[str, Any] | None:
     """Return the run manifest of a revision, or None if it was never accepted."""
-    receipt = ws.control_plane.publication(RUN_MANIFEST, document_scope(revision))
+    receipt = ws.control_plane.publication(RUN_MANIFEST, revision.document_scope)
     if receipt is None:
         return None
-    (document,) = read_manifest(ws, receipt.manifest_hash).files
-    found: dict[str, Any] = json.loads(ws.lake.get_bytes(document.path))
+    found: dict[str, Any] = read_document(ws, receipt.manifest_hash)
     return found
 
 
