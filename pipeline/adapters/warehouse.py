@@ -101,6 +101,9 @@ class Warehouse:
             config["threads"] = str(threads)
         self.connection = duckdb.connect(":memory:", config=config)
         self.connection.execute("SET TimeZone = 'UTC'")
+        # Files of sql/ write the smaller side of a join on its right. The engine does not know how many rows a Parquet
+        # file keeps after a filter: left to itself it holds all events of a window in memory to look up an account.
+        self.connection.execute("SET disabled_optimizers = 'build_side_probe_side'")
         self.connection.execute("SET enable_progress_bar = false")
 
     def __enter__(self) -> Self:
@@ -146,6 +149,21 @@ class Warehouse:
             self.connection.execute(f"CREATE TEMP TABLE {_identifier(name)} AS FROM incoming_rows")
         finally:
             self.connection.unregister("incoming_rows")
+
+    def encode(self, name: str, columns: Sequence[tuple[str, str]]) -> None:
+        """Keep the texts of these columns (table, column) once, as the dictionary ``name``.
+
+        Nothing changes but speed: rows hold a number in the order of the texts, and are compared, grouped and sorted by it.
+        """
+        texts = " UNION ".join(f"SELECT {_identifier(c)} FROM {_identifier(t)}" for t, c in columns)  # noqa: S608
+        dictionary = f"SELECT * FROM ({texts}) AS texts (text) WHERE text IS NOT NULL ORDER BY text"  # noqa: S608
+        if not self.connection.execute(f"{dictionary} LIMIT 1").fetchall():
+            return
+        self.connection.execute(f"CREATE TYPE {_identifier(name)} AS ENUM ({dictionary})")
+        for table, column in columns:
+            self.connection.execute(
+                f"ALTER TABLE {_identifier(table)} ALTER {_identifier(column)} TYPE {_identifier(name)}"
+            )
 
     def build(self, query: str, parameters: Parameters, name: str | None = None) -> None:
         """Make a table of the rows of the SQL file, named like it unless another name is given."""

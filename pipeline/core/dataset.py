@@ -111,7 +111,7 @@ USAGE = Dataset(
         ("value_sum", QUANTITY),  # of the events' values: the control total, whatever the aggregation
         ("unit", "VARCHAR"),  # of the values; the billed unit is the period's
         ("event_count", "BIGINT"),
-        ("event_set_hash", "VARCHAR"),  # of the set of (source, id), whatever the order
+        ("event_set_hash", "UBIGINT"),  # of the set of (source, id), whatever the order
         ("first_event_at", INSTANT),  # this and what follows: of latest and time_weighted_sum only
         ("latest_event_at", INSTANT),
         ("latest_value", QUANTITY),

@@ -210,6 +210,8 @@ def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
         for meter in meters
     ]
     warehouse.table_rows("meters", METER_COLUMNS, rows)
+    for column in ("sku", "aggregation", "unit"):
+        warehouse.encode(f"meter_{column}s", (("meters", column),))
 
 
 def build_excluded_events(
@@ -253,6 +255,7 @@ def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> No
     content = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}")
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, account_references(content))
     warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins["account_fallbacks"])
+    warehouse.encode("account_ids", (("account_references", "account_id"), ("account_fallbacks", "account_id")))
 
 
 def _seconds(duration: timedelta) -> int:
