@@ -243,6 +243,12 @@ def _say_window(result: WindowResult | LeftOutWindow) -> None:
     excluded = ", ".join(f"{count:,} {reason}" for reason, count in result.excluded_events.items()) or "none"
     typer.echo(f"window {result.window_id}: revision {result.revision} {state}; report {result.report}")
     typer.echo(f"  {result.billed_events:,} events billed, excluded: {excluded}")
+    for text, counts in (
+        ("withdrawals without effect", result.idle_withdrawals),
+        ("replacements that take an event back and are not billed themselves", result.unbilled_replacements),
+    ):
+        if counts:
+            typer.echo(f"  {text}: {', '.join(f'{count:,} {reason}' for reason, count in counts.items())}")
     if "late" in result.excluded_events:
         typer.echo(f"  late events wait for the next revision: billing run --window {result.window_id} --include-late")
 

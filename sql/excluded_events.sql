@@ -2,7 +2,7 @@
 --
 -- Grain:   object_id, line_number
 -- Reads:   raw_events, event_quantities, meters, account_references,
---          account_fallbacks, neighbours, withdrawals, withdrawal_types
+--          account_fallbacks, neighbours, withdrawn_events, withdrawal_types
 -- Params:  $window_start      TIMESTAMPTZ  first instant of the billing window (inclusive)
 --          $window_end        TIMESTAMPTZ  end of the billing window (exclusive)
 --          $cutoff_at         TIMESTAMPTZ  receipt at or after it is late (exclusive)
@@ -159,13 +159,15 @@ found_reasons AS (
     SELECT
         window_events.*,
         3 AS reason_order,
-        'voided' AS reason,
-        withdrawals.object_id AS winner_object_id,
-        withdrawals.line_number AS winner_line_number
+        withdrawn_events.reason,
+        withdrawn_events.winner_object_id,
+        withdrawn_events.winner_line_number
     FROM window_events
-    INNER JOIN withdrawals
-        ON window_events.source = withdrawals.target_source AND window_events.id = withdrawals.target_id
-    WHERE withdrawals.received_at < $cutoff_at
+    INNER JOIN withdrawn_events
+        ON
+            window_events.object_id = withdrawn_events.object_id
+            AND window_events.line_number = withdrawn_events.line_number
+    WHERE withdrawn_events.winner_received_at < $cutoff_at
     UNION ALL BY NAME
     SELECT
         *,

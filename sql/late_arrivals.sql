@@ -1,14 +1,15 @@
 -- late_arrivals: one row per source, age and SKU: what came at or after the cutoff that the policy sets.
 --
 -- Grain:   source, age_order, sku, unit
--- Reads:   raw_events, excluded_events, event_quantities
+-- Reads:   raw_events, excluded_events, late_exclusions, event_quantities
 -- Params:  $window_start      TIMESTAMPTZ  first instant of the billing window (inclusive)
 --          $window_end        TIMESTAMPTZ  end of the billing window (exclusive)
 --          $policy_cutoff_at  TIMESTAMPTZ  window_end + grace period, whatever the revision (exclusive)
 --
 -- Age is how long after the cutoff an event was received. An event counts if it is billed by now, or will
--- be by the next revision; a late copy of another event changes nothing. The row without a SKU counts
--- events, the rows with one say what they add to it: one event may feed several SKUs.
+-- be by the next revision; a late copy of another event changes nothing, nor does a late event that is
+-- excluded for another reason once it is on time (late_exclusions). The row without a SKU counts events, the
+-- rows with one say what they add to it: one event may feed several SKUs.
 
 WITH
 
@@ -31,6 +32,11 @@ other_exclusions AS (
         line_number
     FROM excluded_events
     WHERE reason <> 'late'
+    UNION ALL
+    SELECT
+        object_id,
+        line_number
+    FROM late_exclusions
 ),
 
 aged_events AS (

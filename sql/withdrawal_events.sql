@@ -30,7 +30,8 @@ SELECT
         ELSE NULLIF(raw_events.data ->> withdrawal_paths.source_json_path, '')
     END AS target_source,
     NULLIF(raw_events.data ->> withdrawal_paths.id_json_path, '') AS target_id,
-    withdrawal_paths.replaces
+    withdrawal_paths.replaces,
+    raw_events.type AS event_type
 FROM raw_events
 INNER JOIN withdrawal_paths ON raw_events.type = withdrawal_paths.event_type
 ORDER BY raw_events.object_id, raw_events.line_number

@@ -47,10 +47,24 @@ class IdleWithdrawal:
 
 
 @dataclass(frozen=True, slots=True)
+class UnbilledReplacement:
+    """A replacement of this window that takes an event back and is not billed itself; ``reason`` says why not."""
+
+    object_id: str
+    line_number: int
+    source: str
+    id: str
+    target_source: str | None
+    target_id: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EventOutcomes:
     """The counts of one window revision, as of when it was computed.
 
-    ``idle_withdrawals`` are the first in order of object and line; ``idle_withdrawal_counts`` has all of them by fault.
+    ``idle_withdrawals`` and ``unbilled_replacements`` are the first in order of object and line; their counts have all
+    of them, by fault and by reason. ``look_back_seconds`` is how far copies were looked for.
     """
 
     window_event_count: int
@@ -59,6 +73,9 @@ class EventOutcomes:
     late_arrivals: tuple[LateArrivals, ...]
     idle_withdrawals: tuple[IdleWithdrawal, ...]
     idle_withdrawal_counts: Mapping[str, int]
+    unbilled_replacements: tuple[UnbilledReplacement, ...]
+    unbilled_replacement_counts: Mapping[str, int]
+    look_back_seconds: int
 
     @property
     def fallback_event_count(self) -> int:
@@ -85,4 +102,7 @@ class EventOutcomes:
             tuple(LateArrivals(**one) for one in late),
             tuple(IdleWithdrawal(**one) for one in idle),
             fields["idle_withdrawal_counts"],
+            tuple(UnbilledReplacement(**one) for one in fields["unbilled_replacements"]),
+            fields["unbilled_replacement_counts"],
+            fields["look_back_seconds"],
         )

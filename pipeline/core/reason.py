@@ -111,7 +111,9 @@ class ExclusionReason(StrEnum):
 
 EXCLUSION_SENTENCES: dict[ExclusionReason, str] = {
     ExclusionReason.EXACT_DUPLICATE: "the same event was already received; one copy is billed",
-    ExclusionReason.CONFLICTING_DUPLICATE: "the same key with other content; the first received stands, this is shown",
+    ExclusionReason.CONFLICTING_DUPLICATE: (
+        "the same key with other content, or a second replacement of one event; the first received stands"
+    ),
     ExclusionReason.VOIDED: "another event, which is shown as the one that stands, withdraws this one",
     ExclusionReason.LATE: "received at or after the cutoff; carried to the next revision",
     ExclusionReason.WITHDRAWAL: "this event withdraws another one and is no usage itself",

@@ -29,7 +29,7 @@ from pipeline.steps.inputs import (
     view_event_quantities,
     view_raw_events,
 )
-from pipeline.steps.links import CollectedEvents, pinned_withdrawals
+from pipeline.steps.links import CollectedEvents, pinned_withdrawn_events
 from pipeline.steps.outcomes import OUTCOME_QUERIES, publish_outcomes
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import dataset_files, publish_revision
@@ -126,12 +126,14 @@ def late_event_count(workspace: Workspace, warehouse: Warehouse, revision: Windo
     """
     if workspace.control_plane.publication(EXCLUDED_EVENTS.name, revision.scope, revision.revision) is None:
         return 0
-    withdrawals = sum(
-        withdrawal.received_at >= revision.cutoff_at
-        and not revision.window_start <= withdrawal.event_at < revision.window_end
-        for withdrawal in pinned_withdrawals(workspace, revision.pins["withdrawals"])
-    )
-    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0) + withdrawals
+    withdrawals = {
+        (one.winner_object_id, one.winner_line_number)
+        for one in pinned_withdrawn_events(workspace, revision.pins)
+        if one.reason == ExclusionReason.VOIDED
+        and one.winner_received_at >= revision.cutoff_at
+        and not revision.window_start <= one.winner_event_at < revision.window_end
+    }
+    return exclusion_counts(workspace, warehouse, revision).get(ExclusionReason.LATE, 0) + len(withdrawals)
 
 
 def _require_billed_window(workspace: Workspace, window: BillingWindow) -> None:
@@ -174,9 +176,9 @@ def _current_revision(
     if newest is None:
         number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
     else:
-        withdrawals = pinned_withdrawals(workspace, pins["withdrawals"])
+        withdrawn = pinned_withdrawn_events(workspace, pins)
         number = newest.revision + 1
-        receipts = [withdrawal.received_at + ONE_MICROSECOND for withdrawal in withdrawals]
+        receipts = [one.winner_received_at + ONE_MICROSECOND for one in withdrawn]
         cutoff_at = max([_cutoff_after_last_receipt(warehouse, window, policy_cutoff_at), *receipts])
         if newest.inputs_hash != inputs_hash(pins):
             reason = changed_inputs(newest.pins, pins)

@@ -1,6 +1,6 @@
 """What a window revision is computed from: its pins, the hash that names them, and how SQL sees them.
 
-*Pins* name every input by hash: the raw event files of the window's dates, what matters of other dates (links),
+*Pins* name every input by hash: the raw event files of the window, what matters of other dates (links), what counts of
 ``meters.toml``, ``accounts.csv``, the SQL files, and the settings that change a number. The same pins make the same
 rows, on any machine, for ever (P1).
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
-import tomllib
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from pipeline.core.manifest import canonical_json, sha256_hex
 from pipeline.core.meter import Meter, MeterFile
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
-from pipeline.steps.links import CollectedEvents, table_links, withdrawal_rules
+from pipeline.steps.links import CollectedEvents, table_links
 from pipeline.steps.publish import dataset_files, pin_file
 from pipeline.steps.workspace import Workspace
 
@@ -62,30 +61,31 @@ def current_pins(
 
     Whoever asks for many windows passes one ``collected`` for all.
 
-    A directory that maps every event of the window as that of the newest revision did, keeps the pin of
-    that one: a customer who joins today makes no new revision of yesterday.
+    What cannot change a row is no pin: of meters what counts, of the directory what owns an event of the window. A
+    directory that maps every event of the window as that of the newest revision did, keeps the pin of that one: a
+    customer who joins today makes no new revision of yesterday.
     """
     project = workspace.project
     settings = project.settings.window
     collected = collected or CollectedEvents(workspace)
     accounts = pin_file(workspace, project.files["accounts.csv"])
-    if newest is not None and accounts != newest.pins["accounts.csv"]:
-        pinned = workspace.lake.get_bytes(f"pins/{newest.pins['accounts.csv']}")
+    pinned_accounts = accounts if newest is None else newest.pins.get("accounts.csv", accounts)
+    if accounts != pinned_accounts:
+        pinned = workspace.lake.get_bytes(f"pins/{pinned_accounts}")
         if _references_in(window, pinned) == _references_in(window, project.files["accounts.csv"]):
-            accounts = newest.pins["accounts.csv"]
+            accounts = pinned_accounts
     return {
-        "raw_event_files": collected.files_of(window.event_dates()),
+        "raw_event_files": collected.files_of_window(window),
         "neighbours": collected.neighbours(window),
-        "withdrawals": collected.withdrawals(window),
-        "withdrawal_types": withdrawal_rules(workspace),
+        "withdrawn_events": collected.withdrawn_events(window),
+        "withdrawal_types": collected.withdrawal_types(window),
         "account_fallbacks": [list(rule) for rule in project.settings.accounts.fallbacks],
-        "meters.toml": pin_file(workspace, project.files["meters.toml"]),
+        "meters.toml": pin_file(workspace, _canonical_meters(project.meters)),
         "accounts.csv": accounts,
         "sql": {query: Warehouse.sql_hash(query) for query in WINDOW_QUERIES},
         "grace_period_seconds": _seconds(settings.grace_period),
         "grain_seconds": _seconds(settings.grain),
         "future_tolerance_seconds": _seconds(settings.future_tolerance),
-        "look_back_seconds": _seconds(settings.look_back),
     }
 
 
@@ -123,13 +123,21 @@ def account_references(accounts_csv: bytes) -> list[tuple[str, str, datetime, da
 
 
 def _references_in(window: BillingWindow, accounts_csv: bytes) -> set[tuple[str, str, datetime, datetime]]:
-    """Return which account owns which subject, and when, within the window."""
-    owned = set()
+    """Return which account owns which subject, and when, within the window; spans that touch are one."""
+    spans: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
     for row in pinned_account_rows(accounts_csv):
         start = max(window.start, datetime.fromisoformat(row["valid_from"]))
         end = min(window.end, datetime.fromisoformat(row["valid_to"]) if row["valid_to"] else window.end)
         if start < end:
-            owned |= {(name, row["account_id"], start, end) for name in _references(row)}
+            for name in _references(row):
+                spans.setdefault((name, row["account_id"]), []).append((start, end))
+    owned = set()
+    for (name, account_id), found in spans.items():
+        merged: list[tuple[datetime, datetime]] = []
+        for start, end in sorted(found):
+            touches = merged and merged[-1][1] == start
+            merged.append((merged.pop()[0] if touches else start, end))
+        owned |= {(name, account_id, start, end) for start, end in merged}
     return owned
 
 
@@ -143,28 +151,38 @@ def inputs_hash(pins: Pins) -> str:
 
 
 def changed_inputs(before: Pins, after: Pins) -> str:
-    """Say in words which pins differ; the empty text when none does."""
+    """Say in words which pins differ; the empty text when none does. A version that pinned less has fewer of them."""
     changes = []
-    files_before, files_after = set(before["raw_event_files"]), set(after["raw_event_files"])
+    files_before, files_after = (set(pins.get("raw_event_files", [])) for pins in (before, after))
     if files_after - files_before:
         changes.append(f"raw event files added: {len(files_after - files_before):,}")
     if files_before - files_after:
         changes.append(f"raw event files gone: {len(files_before - files_after):,}")
-    changes += [words for name, words in _CHANGED_PINS.items() if before[name] != after[name]]
+    shared = before.keys() & after.keys()
+    changes += [words for name, words in _CHANGED_PINS.items() if name in shared and before[name] != after[name]]
+    sql_before, sql_after = before.get("sql", {}), after.get("sql", {})
     changes += [
-        f"sql/{query}.sql changed" for query in sorted(after["sql"]) if before["sql"].get(query) != after["sql"][query]
+        f"sql/{query}.sql changed"
+        for query in sorted({*sql_before, *sql_after})
+        if sql_before.get(query) != sql_after.get(query)
     ]
     changes += [
-        f"{name.removesuffix('_seconds').replace('_', ' ')} changed from {before[name]} s to {after[name]} s"
-        for name in sorted(after)
+        f"{_in_words(name)} changed from {before[name]} s to {after[name]} s"
+        for name in sorted(shared)
         if name.endswith("_seconds") and before[name] != after[name]
     ]
+    changes += [f"{_in_words(name)} is pinned now" for name in sorted(after.keys() - before.keys())]
+    changes += [f"{_in_words(name)} is not pinned any more" for name in sorted(before.keys() - after.keys())]
     return ", ".join(changes)
+
+
+def _in_words(pin: str) -> str:
+    return pin.removesuffix("_seconds").replace("_", " ")
 
 
 _CHANGED_PINS = {
     "neighbours": "copies of its keys in other windows changed",
-    "withdrawals": "withdrawals of its events changed",
+    "withdrawn_events": "withdrawals of its events changed",
     "withdrawal_types": "withdrawals in sources/ changed",
     "account_fallbacks": "accounts in billing.toml changed",
     "meters.toml": "meters.toml changed",
@@ -172,10 +190,24 @@ _CHANGED_PINS = {
 }
 
 
+def _canonical_meters(meters: Sequence[Meter]) -> bytes:
+    """Return what counts of the meters as one form: no comment, description, or order of meters and keys changes it."""
+    rows = []
+    for meter in sorted(meters, key=lambda meter: meter.sku):
+        row = meter.model_dump(mode="python", exclude={"description"}, exclude_defaults=True)
+        if meter.bucket is not None:
+            row["bucket"] = _seconds(meter.bucket)
+        rows.append(row)
+    return canonical_json(rows)
+
+
 def pinned_meters(workspace: Workspace, revision: WindowRevision) -> tuple[Meter, ...]:
-    """Return the meters that the revision pins, also when the project has others by now."""
-    content = workspace.lake.get_bytes(f"pins/{revision.pins['meters.toml']}")
-    return MeterFile.model_validate(tomllib.loads(content.decode(), parse_float=Decimal)).meters
+    """Return the meters that the revision pins, by SKU and without descriptions, whatever the project says by now."""
+    rows = json.loads(workspace.lake.get_bytes(f"pins/{revision.pins['meters.toml']}"))
+    for row in rows:
+        if "bucket" in row:
+            row["bucket"] = timedelta(seconds=row["bucket"])
+    return MeterFile.model_validate({"meters": rows}).meters
 
 
 def view_raw_events(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
@@ -254,7 +286,7 @@ def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> No
     """Make ``account_references`` and ``account_fallbacks`` of the directory and the rules that are pinned."""
     content = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}")
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, account_references(content))
-    warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins["account_fallbacks"])
+    warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins.get("account_fallbacks", []))
     warehouse.encode("account_ids", (("account_references", "account_id"), ("account_fallbacks", "account_id")))
 
 

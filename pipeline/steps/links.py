@@ -9,26 +9,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from functools import cached_property
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import INSTANT, RAW_EVENTS
 from pipeline.core.manifest import canonical_json, sha256_hex
+from pipeline.core.reason import ExclusionReason
 from pipeline.core.window import EPOCH, BillingWindow
 from pipeline.core.withdrawal import (
     Key,
+    NamedEvent,
+    SettledWithdrawals,
     Withdrawal,
     WithdrawalFault,
-    acting_withdrawals,
-    faults,
+    WithdrawnEvent,
+    settled_withdrawals,
     standing_withdrawals,
 )
 from pipeline.steps.publish import pin_file, read_manifest
 from pipeline.steps.workspace import Workspace
-
-END_OF_TIME = datetime.max.replace(tzinfo=EPOCH.tzinfo)
 
 NAMED_KEYS = (("source", "VARCHAR"), ("id", "VARCHAR"))
 
@@ -46,12 +47,13 @@ WITHDRAWAL_TYPE_COLUMNS = (
     ("replaces", "BOOLEAN"),
 )
 
-WITHDRAWAL_COLUMNS = (
-    ("target_source", "VARCHAR"),
-    ("target_id", "VARCHAR"),
+WITHDRAWN_EVENT_COLUMNS = (
     ("object_id", "VARCHAR"),
     ("line_number", "BIGINT"),
-    ("received_at", INSTANT),
+    ("reason", "VARCHAR"),
+    ("winner_object_id", "VARCHAR"),
+    ("winner_line_number", "BIGINT"),
+    ("winner_received_at", INSTANT),
 )
 
 
@@ -64,6 +66,19 @@ class CollectedEvents:
     def files_of(self, event_dates: Iterable[date]) -> list[str]:
         """Return the lake paths, which end in a hash, of every raw event file of the dates, sorted."""
         return sorted({path for day in event_dates for path in self._files.get(day.isoformat(), ())})
+
+    def files_of_window(self, window: BillingWindow) -> list[str]:
+        """Return the lake paths of every raw event file of the window's dates that may hold an event of it, sorted.
+
+        A file is left out only if it has no event of the window.
+        """
+        paths = self.files_of(window.event_dates())
+        length = self._workspace.project.settings.window.length
+        if window.start.time() == window.end.time() == time.min or window.end - window.start != length:
+            return paths
+        self._number_windows(paths)
+        number = (window.start - EPOCH) // length
+        return [path for path in paths if number in self._window_numbers[path]]
 
     def neighbours(self, window: BillingWindow) -> str:
         """Pin the first copies, outside the window and within the look-back, of keys of the window."""
@@ -80,35 +95,56 @@ class CollectedEvents:
             "future_tolerance": settings.future_tolerance,
         }
         files = {
-            "raw_events": self.files_of(window.event_dates()),
+            "raw_events": self.files_of_window(window),
             "look_back_events": self.files_of(look_back.event_dates()),
         }
         if not files["raw_events"]:
             return self._pin([])
-        return self._derived("neighbours", parameters, files, {})
+        return self._derived("neighbours", parameters, files)
 
-    def withdrawals(self, window: BillingWindow) -> str:
-        """Pin the first received withdrawal of each key of the window, whenever and wherever it was used."""
-        found = self._withdrawn_keys(window.start, window.end, self.files_of(window.event_dates()), self._acting)
-        return self._pin([self._acting[key].to_json() for key in sorted(found)])
+    def withdrawn_events(self, window: BillingWindow) -> str:
+        """Pin each event of the window that a withdrawal takes back, and each replacement that came too late."""
+        withdrawn = {
+            (event.object_id, event.line_number): WithdrawnEvent.by(event, ExclusionReason.VOIDED, withdrawal)
+            for event, withdrawal in self._acted_on
+            if window.start <= event.event_at < window.end
+        }
+        # A copy of a replacement that came too late is not billed either, whatever takes it back.
+        for one in self._received_in(window):
+            if one.key in self._settled.winners:
+                winner = self._settled.winners[one.key]
+                withdrawn[one.object_id, one.line_number] = WithdrawnEvent.by(
+                    one, ExclusionReason.CONFLICTING_DUPLICATE, winner
+                )
+        return self._pin([withdrawn[place].to_json() for place in sorted(withdrawn)])
+
+    def withdrawal_types(self, window: BillingWindow) -> list[list[Any]]:
+        """Return, in order, each event type that withdraws and has an event of the window, and whether it replaces."""
+        return [list(row) for row in sorted({(one.event_type, one.replaces) for one in self._received_in(window)})]
 
     def idle_withdrawals(self, window: BillingWindow) -> list[tuple[Withdrawal, WithdrawalFault]]:
         """Return the withdrawals of the window that have no effect, by object and line, each with its fault."""
-        without_effect = faults(self._standing)
-        own = sorted(
-            (one for one in self._standing if window.start <= one.event_at < window.end),
-            key=lambda one: (one.object_id, one.line_number),
-        )
-        asked = {one.target: one for one in own if one.key not in without_effect}
-        known = self._withdrawn_keys(window.start, window.end, self.files_of(window.event_dates()), asked)
-        elsewhere = {key: one for key, one in asked.items() if key not in known}
-        every_file = sorted(path for paths in self._files.values() for path in paths)
-        known |= self._withdrawn_keys(EPOCH, END_OF_TIME, every_file, elsewhere)
-        unmatched = {
-            one.key: WithdrawalFault.UNMATCHED for one in own if one.target in asked and one.target not in known
+        look_back = self._settled.look_back
+        idle = []
+        for one in self._own(window):
+            events = self._named.get(one.target, ())
+            if one.key in self._settled.faults:
+                idle.append((one, self._settled.faults[one.key]))
+            elif not any(one.acts_on(event.received_at, look_back) for event in events):
+                idle.append((one, WithdrawalFault.UNMATCHED))
+        return idle
+
+    def effective_replacements(self, window: BillingWindow, cutoff_at: datetime) -> list[Withdrawal]:
+        """Return the replacements of the window that take an event back, by object and line.
+
+        One that is received at or after the cutoff does not take back what is of the window itself.
+        """
+        acting = {
+            withdrawal.key
+            for event, withdrawal in self._acted_on
+            if withdrawal.received_at < cutoff_at or not window.start <= event.event_at < window.end
         }
-        idle = {**unmatched, **without_effect}
-        return [(one, idle[one.key]) for one in own if one.key in idle]
+        return [one for one in self._own(window) if one.replaces and one.key in acting]
 
     @cached_property
     def _files(self) -> dict[str, list[str]]:
@@ -120,66 +156,137 @@ class CollectedEvents:
         return paths
 
     @cached_property
+    def _window_numbers(self) -> dict[str, set[int]]:
+        """The numbers of the windows that have an event in a file, by its path, as far as they were asked for."""
+        return {}
+
+    def _number_windows(self, paths: Sequence[str]) -> None:
+        """Find which windows have an event in each of the files; a file is read for it once."""
+        length = self._workspace.project.settings.window.length
+        derivations = {
+            path: self._derivation("file_windows", [str(length), path])
+            for path in paths
+            if path not in self._window_numbers
+        }
+        pins = self._workspace.control_plane.derived_pins(derivations.values())
+        for path, derivation in derivations.items():
+            if derivation not in pins:
+                with Warehouse(self._workspace.scratch) as warehouse:
+                    self._view(warehouse, "raw_events", [path])
+                    pins[derivation] = self._keep(
+                        derivation, warehouse.select("file_windows", {"window_length": length})
+                    )
+            rows = read_pinned_rows(self._workspace, pins[derivation])
+            self._window_numbers[path] = {row["window_number"] for row in rows}
+
+    @cached_property
     def _manifests(self) -> list[str]:
         return self._workspace.control_plane.raw_event_manifests()
 
     @cached_property
-    def _standing(self) -> list[Withdrawal]:
-        """Every withdrawal that was collected, of all dates: each collection is searched once for each set of rules."""
+    def _received(self) -> dict[str, list[Withdrawal]]:
+        """Every event of a type that withdraws, by collection; each is searched once for each set of rules."""
         rules = withdrawal_rules(self._workspace)
         if not rules:
-            return []
+            return {}
         derivations = {
             manifest_hash: self._derivation("withdrawal_events", [rules, manifest_hash])
             for manifest_hash in self._manifests
         }
         pins = self._workspace.control_plane.derived_pins(derivations.values())
-        received: list[Withdrawal] = []
+        received: dict[str, list[Withdrawal]] = {}
         for manifest_hash, derivation in derivations.items():
             if derivation not in pins:
-                paths = [file.path for file in read_manifest(self._workspace, manifest_hash).files]
                 with Warehouse(self._workspace.scratch) as warehouse:
-                    self._view(warehouse, "raw_events", paths)
-                    table_withdrawal_types(warehouse, rules)
+                    self._view(warehouse, "raw_events", self._paths_in([manifest_hash]))
+                    warehouse.table_rows("withdrawal_types", WITHDRAWAL_TYPE_COLUMNS, rules)
                     rows = [Withdrawal(**row).to_json() for row in warehouse.select("withdrawal_events", {})]
                 pins[derivation] = self._keep(derivation, rows)
-            received += [Withdrawal.from_json(row) for row in read_pinned_rows(self._workspace, pins[derivation])]
-        return standing_withdrawals(received)
+            rows = read_pinned_rows(self._workspace, pins[derivation])
+            received[manifest_hash] = [Withdrawal.from_json(row) for row in rows]
+        return received
+
+    def _received_in(self, window: BillingWindow) -> list[Withdrawal]:
+        """Return every copy of every withdrawal of the window."""
+        every_one = (one for received in self._received.values() for one in received)
+        return [one for one in every_one if window.start <= one.event_at < window.end]
 
     @cached_property
-    def _acting(self) -> dict[Key, Withdrawal]:
-        return acting_withdrawals(self._standing)
+    def _standing(self) -> list[Withdrawal]:
+        settings = self._workspace.project.settings.window
+        every_one = (one for received in self._received.values() for one in received)
+        return standing_withdrawals(every_one, settings.future_tolerance)
 
-    def _withdrawn_keys(
-        self, start: datetime, end: datetime, paths: Sequence[str], named: Mapping[Key, Withdrawal]
-    ) -> set[Key]:
-        """Return which of the named keys an event of the time span has."""
-        if not named or not paths:
-            return set()
-        keys = [list(key) for key in sorted(named)]
-        pin = self._derived(
-            "withdrawn_keys", {"window_start": start, "window_end": end}, {"raw_events": paths}, {"named_keys": keys}
-        )
-        return {(row["source"], row["id"]) for row in read_pinned_rows(self._workspace, pin)}
+    def _own(self, window: BillingWindow) -> list[Withdrawal]:
+        """Return the standing withdrawals of the window, by object and line."""
+        own = (one for one in self._standing if window.start <= one.event_at < window.end)
+        return sorted(own, key=lambda one: (one.object_id, one.line_number))
 
-    def _derived(
-        self,
-        query: str,
-        parameters: Mapping[str, Any],
-        files: Mapping[str, Sequence[str]],
-        keys: Mapping[str, list[list[str]]],
-    ) -> str:
+    @cached_property
+    def _settled(self) -> SettledWithdrawals:
+        return settled_withdrawals(self._standing, self._workspace.project.settings.window.look_back)
+
+    @cached_property
+    def _acted_on(self) -> list[tuple[NamedEvent, Withdrawal]]:
+        """Every event that a withdrawal takes back, with the withdrawal."""
+        pairs = ((event, self._settled.of_event(event)) for events in self._named.values() for event in events)
+        return [(event, withdrawal) for event, withdrawal in pairs if withdrawal is not None]
+
+    @cached_property
+    def _named(self) -> dict[Key, list[NamedEvent]]:
+        """Every event that a withdrawal names, whether it acts on it or not.
+
+        Collections only grow in number, so what the first n of them came to is kept, each time as what the collections
+        that are new added: old files are asked for keys that were not named before, new files for all.
+        """
+        derivations = {
+            count: self._derivation("named_events", [withdrawal_rules(self._workspace), count])
+            for count in range(1, len(self._received) + 1)
+        }
+        known = self._workspace.control_plane.derived_pins(derivations.values())
+        parts = {
+            count: read_pinned_rows(self._workspace, known[derivation])
+            for count, derivation in derivations.items()
+            if derivation in known
+        }
+        asked, rows = _whole_part(parts, set(self._received))
+        new = sorted(set(self._received) - asked)
+        if new:
+            keys_before, keys = self._keys_named_in(asked), self._keys_named_in(self._received)
+            found = self._events_of(self._paths_in(sorted(asked)), keys - keys_before)
+            found += self._events_of(self._paths_in(new), keys)
+            self._keep(derivations[len(self._received)], [{"before": len(asked), "collections": new, "events": found}])
+            rows = [*rows, *found]
+        named: dict[Key, list[NamedEvent]] = {}
+        for event in map(NamedEvent.from_json, rows):
+            named.setdefault(event.key, []).append(event)
+        return named
+
+    def _keys_named_in(self, manifests: Iterable[str]) -> set[Key]:
+        return {one.target for manifest_hash in manifests for one in self._received[manifest_hash] if all(one.target)}
+
+    def _paths_in(self, manifests: Iterable[str]) -> list[str]:
+        return [file.path for name in manifests for file in read_manifest(self._workspace, name).files]
+
+    def _events_of(self, paths: Sequence[str], keys: set[Key]) -> list[dict[str, Any]]:
+        """Return the events of these keys in these files; nothing is opened where there can be none."""
+        if not paths or not keys:
+            return []
+        with Warehouse(self._workspace.scratch) as warehouse:
+            self._view(warehouse, "raw_events", paths)
+            warehouse.table_rows("named_keys", NAMED_KEYS, sorted(keys))
+            return [NamedEvent(**row).to_json() for row in warehouse.select("named_events", {})]
+
+    def _derived(self, query: str, parameters: Mapping[str, Any], files: Mapping[str, Sequence[str]]) -> str:
         """Return the pin of a query's rows; the same inputs are read once and then known."""
         values = {name: str(value) for name, value in parameters.items()}
-        derivation = self._derivation(query, [values, files, keys])
+        derivation = self._derivation(query, [values, files])
         known = self._workspace.control_plane.derived_pins([derivation])
         if derivation in known:
             return known[derivation]
         with Warehouse(self._workspace.scratch) as warehouse:
             for name, paths in files.items():
                 self._view(warehouse, name, paths)
-            for name, rows in keys.items():
-                warehouse.table_rows(name, NAMED_KEYS, rows)
             return self._keep(derivation, warehouse.select(query, parameters))
 
     def _view(self, warehouse: Warehouse, name: str, paths: Sequence[str]) -> None:
@@ -197,20 +304,33 @@ class CollectedEvents:
         return pin_file(self._workspace, canonical_json(list(rows)))
 
 
+def _whole_part(
+    parts: Mapping[int, Sequence[Mapping[str, Any]]], collections: set[str]
+) -> tuple[set[str], list[dict[str, Any]]]:
+    """Return the most collections that were asked before, with their events; a part whose beginning is gone is none."""
+    for count in sorted(parts, reverse=True):
+        asked: set[str] = set()
+        events: list[dict[str, Any]] = []
+        at = count
+        while at in parts:
+            [part] = parts[at]
+            asked.update(part["collections"])
+            events += part["events"]
+            at = part["before"]
+        if at == 0 and len(asked) == count and asked <= collections:
+            return asked, events
+    return set(), []
+
+
 def withdrawal_rules(workspace: Workspace) -> list[list[Any]]:
-    """Return what is pinned of the rules of withdrawals: the rows of ``withdrawal_types``, in order of type."""
+    """Return the rows of ``withdrawal_types`` as the project has them now, in order of type."""
     rules = workspace.project.withdrawal_rules()
     return [[rule.event_type, rule.source, rule.id, rule.replaces] for rule in rules]
 
 
-def table_withdrawal_types(warehouse: Warehouse, rules: Sequence[Sequence[Any]]) -> None:
-    """Make ``withdrawal_types``: the event types that withdraw, and where they say what."""
-    warehouse.table_rows("withdrawal_types", WITHDRAWAL_TYPE_COLUMNS, rules)
-
-
-def pinned_withdrawals(workspace: Workspace, pin: str) -> list[Withdrawal]:
-    """Return the withdrawals of a pinned file, in order of the key they name."""
-    return [Withdrawal.from_json(row) for row in read_pinned_rows(workspace, pin)]
+def pinned_withdrawn_events(workspace: Workspace, pins: Mapping[str, Any]) -> list[WithdrawnEvent]:
+    """Return the withdrawn events that a revision pins, by object and line."""
+    return [WithdrawnEvent.from_json(row) for row in _rows_of(workspace, pins, "withdrawn_events")]
 
 
 def read_pinned_rows(workspace: Workspace, pin: str) -> list[dict[str, Any]]:
@@ -220,15 +340,23 @@ def read_pinned_rows(workspace: Workspace, pin: str) -> list[dict[str, Any]]:
 
 
 def table_links(warehouse: Warehouse, workspace: Workspace, pins: Mapping[str, Any]) -> None:
-    """Make ``neighbours``, ``withdrawals`` and ``withdrawal_types`` of a window from its pins."""
-    neighbours = read_pinned_rows(workspace, pins["neighbours"])
+    """Make ``neighbours``, ``withdrawn_events`` and ``withdrawal_types`` of a window from its pins.
+
+    A revision of a version that did not pin one of them has none.
+    """
+    neighbours = _rows_of(workspace, pins, "neighbours")
     warehouse.table_rows(
         "neighbours", NEIGHBOUR_COLUMNS, [[row[name] for name, _ in NEIGHBOUR_COLUMNS] for row in neighbours]
     )
-    withdrawals = pinned_withdrawals(workspace, pins["withdrawals"])
+    withdrawn = pinned_withdrawn_events(workspace, pins)
     warehouse.table_rows(
-        "withdrawals",
-        WITHDRAWAL_COLUMNS,
-        [[getattr(one, name) for name, _ in WITHDRAWAL_COLUMNS] for one in withdrawals],
+        "withdrawn_events",
+        WITHDRAWN_EVENT_COLUMNS,
+        [[getattr(one, name) for name, _ in WITHDRAWN_EVENT_COLUMNS] for one in withdrawn],
     )
-    table_withdrawal_types(warehouse, pins["withdrawal_types"])
+    types = [[event_type, None, None, replaces] for event_type, replaces in pins.get("withdrawal_types", [])]
+    warehouse.table_rows("withdrawal_types", WITHDRAWAL_TYPE_COLUMNS, types)
+
+
+def _rows_of(workspace: Workspace, pins: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    return read_pinned_rows(workspace, pins[name]) if name in pins else []

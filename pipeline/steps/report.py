@@ -12,6 +12,7 @@ from pipeline.adapters.documents import format_instant, render
 from pipeline.core.check import CheckReport
 from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE
 from pipeline.core.manifest import Receipt
+from pipeline.core.outcome import EventOutcomes
 from pipeline.core.report import Evidence, ReportFacts, report_model
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.steps.aggregate import find_revision
@@ -40,8 +41,9 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
     night, objects = pinned_night(pins), pinned_objects(ws, pins)
     totals = revision_totals(ws, found, pins)
     reconciled = ws.control_plane.publication(RECONCILIATION.name, found.scope, revision)
+    outcomes = stored_outcomes(ws, pins.get("event_outcomes"))
     evidence = Evidence(
-        parameters=_parameters(found, night, pins),
+        parameters=_parameters(found, night, pins, outcomes),
         receipts=_receipts(ws, pins, reconciled),
         pins=_flat({**found.pins, "raw_event_files": len(found.pins["raw_event_files"]), "controls": pins["sql"]}),
         objects=tuple(known for known in objects if night.holds(known.received_at)),
@@ -60,7 +62,7 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         checks=_checks(ws, pins),
         evidence=evidence,
         completeness=published_completeness(ws, pins.get("completeness")),
-        outcomes=stored_outcomes(ws, pins.get("event_outcomes")),
+        outcomes=outcomes,
         exceptions=tuple(ws.control_plane.exceptions(window_id, revision)),
     )
     page = render("report.html", report_model(facts)).encode()
@@ -91,7 +93,8 @@ def _rejection(ws: Workspace, revision: WindowRevision) -> str:
     return str(json.loads(entries[-1].details)["why"]) if entries else ""
 
 
-def _parameters(revision: WindowRevision, night: Night, pins: Pins) -> dict[str, str]:
+def _parameters(revision: WindowRevision, night: Night, pins: Pins, outcomes: EventOutcomes | None) -> dict[str, str]:
+    look_back = "" if outcomes is None else str(timedelta(seconds=outcomes.look_back_seconds))
     start = "the beginning" if night.start is None else format_instant(night.start)
     return {
         "Window (event time)": (
@@ -105,7 +108,7 @@ def _parameters(revision: WindowRevision, night: Night, pins: Pins) -> dict[str,
         "Grace period": str(timedelta(seconds=revision.pins["grace_period_seconds"])),
         "Grain": str(timedelta(seconds=revision.pins["grain_seconds"])),
         "Tolerance for event times after receipt": str(timedelta(seconds=revision.pins["future_tolerance_seconds"])),
-        "Look-back for copies in other windows, both ways": str(timedelta(seconds=revision.pins["look_back_seconds"])),
+        "Look-back for copies in other windows, both ways": look_back or "not known",
         "Why this revision": revision.reason,
         "Version of the pipeline": pins["code_version"],
     }

@@ -44,6 +44,7 @@ class WindowResult:
     fallback_events: int
     late_arrivals: tuple[LateArrivals, ...]
     idle_withdrawals: dict[str, int]
+    unbilled_replacements: dict[str, int]
     report: Path
 
 
@@ -187,5 +188,6 @@ def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> 
         outcomes.fallback_event_count if outcomes else 0,
         outcomes.late_arrivals if outcomes else (),
         dict(outcomes.idle_withdrawal_counts) if outcomes else {},
+        dict(outcomes.unbilled_replacement_counts) if outcomes else {},
         path,
     )

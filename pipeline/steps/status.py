@@ -73,6 +73,7 @@ def _window(ws: Workspace, warehouse: Warehouse, revision: WindowRevision) -> di
         "late_arrivals": [] if outcomes is None else outcomes.to_json()["late_arrivals"],
         "fallback_events": 0 if outcomes is None else outcomes.fallback_event_count,
         "idle_withdrawals": 0 if outcomes is None else sum(outcomes.idle_withdrawal_counts.values()),
+        "unbilled_replacements": 0 if outcomes is None else sum(outcomes.unbilled_replacement_counts.values()),
         "cutoff_at": _text(revision.cutoff_at),
         "exceptions": len(ws.control_plane.exceptions(revision.window_id, revision.revision)),
     }

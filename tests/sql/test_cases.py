@@ -29,7 +29,13 @@ from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.diff import CHANGED_ACCOUNTS, CHANGED_SKUS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
 from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
-from pipeline.steps.links import NAMED_KEYS, NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
+from pipeline.steps.links import (
+    NAMED_KEYS,
+    NEIGHBOUR_COLUMNS,
+    WITHDRAWAL_TYPE_COLUMNS,
+    WITHDRAWN_EVENT_COLUMNS,
+)
+from pipeline.steps.outcomes import PLACE_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
 from tests.sql.header import parse_header
 
@@ -42,7 +48,9 @@ HELPER_TABLES = {
     "account_fallbacks": ACCOUNT_FALLBACK_COLUMNS,
     "neighbours": NEIGHBOUR_COLUMNS,
     "look_back_events": RAW_EVENTS.columns,
-    "withdrawals": WITHDRAWAL_COLUMNS,
+    "withdrawn_events": WITHDRAWN_EVENT_COLUMNS,
+    "late_exclusions": PLACE_COLUMNS,
+    "effective_replacements": PLACE_COLUMNS,
     "withdrawal_types": WITHDRAWAL_TYPE_COLUMNS,
     "named_keys": NAMED_KEYS,
     "account_periods": ACCOUNT_PERIODS,

@@ -25,7 +25,7 @@ from pipeline.steps.inputs import (
     table_meters,
     view_event_quantities,
 )
-from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
+from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_TYPE_COLUMNS, WITHDRAWN_EVENT_COLUMNS
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.steps.raw_events import (
     CUTOFF_AT,
@@ -167,7 +167,7 @@ EVENTS = st.lists(
 NO_LINKS = {
     "account_fallbacks": ACCOUNT_FALLBACK_COLUMNS,
     "neighbours": NEIGHBOUR_COLUMNS,
-    "withdrawals": WITHDRAWAL_COLUMNS,
+    "withdrawn_events": WITHDRAWN_EVENT_COLUMNS,
     "withdrawal_types": WITHDRAWAL_TYPE_COLUMNS,
 }
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, parse_window
 from pipeline.steps.deduplicate import deduplicate
+from pipeline.steps.inputs import pinned_meters
 from pipeline.steps.workspace import Workspace, open_workspace
+from tests.fixtures_project import METERS
 from tests.steps.raw_events import (
     COLLECTED_AT,
     CUTOFF_AT,
@@ -213,6 +217,11 @@ def test_a_file_that_comes_after_the_revision_makes_the_next_one_which_takes_it_
     [
         ("First Customer", "First Customer Ltd"),
         ("customer-3\n", "customer-3\nacct-9,New,USD,UTC,standard,2026-01-16T00:00:00Z,,customer-9\n"),
+        (
+            "acct-1,First Customer,USD,UTC,standard,2026-01-01T00:00:00Z,,customer-1\n",
+            "acct-1,First Customer,USD,UTC,standard,2026-01-01T00:00:00Z,2026-01-15T12:00:00Z,customer-1\n"
+            "acct-1,First Customer,USD,UTC,standard,2026-01-15T12:00:00Z,,customer-1\n",
+        ),
     ],
 )
 def test_a_directory_that_maps_the_window_as_before_makes_no_new_revision(
@@ -252,6 +261,84 @@ def test_a_changed_project_file_makes_the_next_revision_and_is_its_reason(
     assert (second.revision, second.reason) == (2, reason)
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("meters.toml", lambda text: f"# what we sell\n{text}"),
+        ("meters.toml", lambda text: text.replace('unit = "tokens"', 'description = "Input"\nunit = "tokens"')),
+        ("meters.toml", lambda text: "\n[[meters]]".join(["", *reversed(text.split("\n[[meters]]")[1:])])),
+        ("meters.toml", lambda text: text.replace('sku = "requests"\n', "") + 'sku = "requests"\n'),
+        ("billing.toml", lambda text: text.replace('grain = "1h"', 'grain = "1h"\nlook_back = "3d"')),
+        (
+            "sources/usage.toml",
+            lambda text: (
+                text.replace('["request.completed"]', '["request.completed", "voided"]')
+                + '\n[[withdrawals]]\nevent_type = "voided"\n'
+            ),
+        ),
+    ],
+    ids=["comment", "description", "order of meters", "order of keys", "look-back", "withdrawals that never came"],
+)
+def test_a_project_file_that_is_written_otherwise_and_changes_no_row_makes_no_revision(
+    project_folder: Path, name: str, change: Callable[[str], str]
+) -> None:
+    workspace = open_workspace(project_folder)
+    commit_raw_events(workspace, [raw_event()])
+    first = deduplicate(workspace, WINDOW, NOW)
+    text = (project_folder / name).read_text(encoding="utf-8")
+    assert change(text) != text
+    (project_folder / name).write_text(change(text), encoding="utf-8")
+
+    assert deduplicate(open_workspace(project_folder), WINDOW, NOW) == first
+
+
+def test_every_field_of_a_meter_that_counts_comes_back_from_its_pin(project_folder: Path) -> None:
+    meters = """
+[[meters]]
+sku = "peak"
+event_type = "request.completed"
+aggregation = "sum_of_maxima"
+value = "data.input_tokens"
+bucket = "4h"
+unit = "tokens"
+billing_unit = { name = "Mtokens", size = 1000000 }
+dimensions = ["region", "model"]
+
+[meters.filter]
+kind = "paid"
+"""
+    (project_folder / "meters.toml").write_text(METERS + meters, encoding="utf-8")
+    workspace = open_workspace(project_folder)
+    commit_raw_events(workspace, [raw_event()])
+
+    pinned = pinned_meters(workspace, deduplicate(workspace, WINDOW, NOW))
+
+    assert pinned == tuple(sorted(workspace.project.meters, key=lambda meter: meter.sku))
+
+
+def test_a_window_shorter_than_a_day_pins_only_files_that_have_an_event_of_it(project_folder: Path) -> None:
+    text = (project_folder / "billing.toml").read_text(encoding="utf-8")
+    (project_folder / "billing.toml").write_text(text.replace('length = "1d"', 'length = "1h"'), encoding="utf-8")
+    workspace = open_workspace(project_folder)
+    noon, one = (WINDOW.start + timedelta(hours=hour) for hour in (12, 13))
+    hour = BillingWindow(noon, one)
+    commit_raw_events(workspace, [raw_event(object_id="usage/a@1", event_at=noon)])
+    first = deduplicate(workspace, hour, NOW)
+    outside = [
+        raw_event(object_id=f"usage/{n}@1", id=f"{n}", event_at=at) for n, at in enumerate([one, noon - MICROSECOND])
+    ]
+    commit_raw_events(workspace, outside, COLLECTED_AT + timedelta(hours=1))
+
+    again = deduplicate(workspace, hour, NOW)
+    inside = raw_event(object_id="usage/b@1", id="b", event_at=one - MICROSECOND)
+    commit_raw_events(workspace, [inside], COLLECTED_AT + timedelta(hours=2))
+    second = deduplicate(workspace, hour, NOW)
+
+    assert again == first
+    assert (second.revision, second.reason) == (2, "raw event files added: 1")
+    assert len(second.pins["raw_event_files"]) == 2
+
+
 def test_a_changed_price_or_seller_leaves_the_revision_as_it_is(project_folder: Path) -> None:
     workspace = open_workspace(project_folder)
     commit_raw_events(workspace, [raw_event()])
@@ -271,7 +358,10 @@ def test_a_revision_pins_its_inputs_by_hash_and_no_file_of_another_date(workspac
 
     assert len(pins["raw_event_files"]) == 1
     assert workspace.lake.local_file(pins["raw_event_files"][0]).is_file()
-    assert workspace.lake.get_bytes(f"pins/{pins['meters.toml']}") == workspace.project.files["meters.toml"]
+    assert [meter["sku"] for meter in json.loads(workspace.lake.get_bytes(f"pins/{pins['meters.toml']}"))] == [
+        "requests",
+        "tokens-input",
+    ]
     assert workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") == workspace.project.files["accounts.csv"]
     assert sorted(pins["sql"]) == [
         *("event_quantities", "excluded_events", "usage", "usage_events", "usage_values", "window_events"),

@@ -254,7 +254,7 @@ def test_pins_that_somebody_changed_in_the_database_are_refused(accepted: Worksp
         for trigger in connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).all():
             connection.execute(text(f"DROP TRIGGER {trigger}"))
         changed = "UPDATE window_revisions SET pins = REPLACE(pins, :old, :new)"
-        bound = {"old": '"look_back_seconds":604800', "new": '"look_back_seconds":0'}
+        bound = {"old": '"grain_seconds":3600', "new": '"grain_seconds":1800'}
         assert connection.execute(text(changed), bound).rowcount
     database.dispose()
 

@@ -58,6 +58,7 @@ def test_the_status_shows_the_newest_revision_of_a_window_and_its_verdict(night:
             ],
             "fallback_events": 0,
             "idle_withdrawals": 0,
+            "unbilled_replacements": 0,
             "cutoff_at": "2026-01-16T06:00:00+00:00",
             "exceptions": 0,
             "needs_revision": False,

@@ -18,6 +18,7 @@ from pipeline.adapters.warehouse import Warehouse, sql_files
 from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE
 from pipeline.core.errors import InputError
 from pipeline.core.invoice import InvoiceDraft
+from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reason import EXCLUSION_SENTENCES, ExclusionReason
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import EPOCH, ONE_DAY, BillingWindow
@@ -113,6 +114,14 @@ def rows_of(ws: Workspace, revision: WindowRevision) -> dict[str, str]:
         found[name_of(row["object_id"])] = row["reason"] + winner
     assert len(found) == len(billed) + len(excluded)
     return found
+
+
+def outcomes_of(ws: Workspace) -> EventOutcomes:
+    revision = ws.control_plane.latest_revision(WINDOW.window_id)
+    assert revision is not None
+    outcomes = published_outcomes(ws, revision)
+    assert outcomes is not None
+    return outcomes
 
 
 def name_of(object_id: str) -> str:
@@ -312,6 +321,100 @@ def test_a_retry_of_a_void_that_names_another_event_is_a_conflict_and_takes_noth
     assert outcome(project) == {"a": "voided v", "b": "billed", "v": "withdrawal", "retry": "conflicting_duplicate v"}
 
 
+@pytest.mark.parametrize("second_at", [WINDOW.start + timedelta(hours=12), WINDOW.end])
+def test_of_two_replacements_of_one_event_the_first_received_is_billed(project: Workspace, second_at: datetime) -> None:
+    second = {**correction("r2", "a"), "event_at": second_at, "received_at": WINDOW.end}
+    commit_raw_events(project, [event("a"), correction("r1", "a"), second, void("v", "a")], COLLECTED_AT)
+
+    found = {**outcome(project), **outcome(project, TOMORROW)}
+
+    assert found == {"a": "voided r1", "r1": "billed", "r2": "conflicting_duplicate r1", "v": "withdrawal"}
+
+
+def test_a_second_replacement_leaves_an_event_of_its_own_key_alone(project: Workspace) -> None:
+    """The key of the second replacement belongs to an event that came before it: that one is billed."""
+    events = [event("a"), correction("r1", "a"), event("own"), correction("r2", "a", id="own", received_at=WINDOW.end)]
+    commit_raw_events(project, events, COLLECTED_AT)
+
+    assert outcome(project) == {
+        "a": "voided r1",
+        "r1": "billed",
+        "own": "billed",
+        "r2": "conflicting_duplicate own",
+    }
+
+
+def test_replacements_that_replace_each_other_leave_one_to_be_billed(project: Workspace) -> None:
+    last = correction("r3", "r1", received_at=WINDOW.end)
+    commit_raw_events(project, [correction("r1", "r2"), correction("r2", "r3"), last], COLLECTED_AT)
+
+    found = outcome(project)
+
+    assert found == {"r1": "billed", "r2": "voided r1", "r3": "voided r2"}
+    assert outcomes_of(project).idle_withdrawal_counts == {"names_a_cycle": 1}
+
+
+def test_a_key_that_is_used_again_after_the_look_back_is_billed_until_it_is_withdrawn_again(project: Workspace) -> None:
+    again_at = WINDOW.start + timedelta(days=30)
+    events = [event("a"), void("v1", "a", received_at=WINDOW.end), event("again", again_at, id="a")]
+    commit_raw_events(project, events, COLLECTED_AT)
+    before = outcome(project), outcome(project, window_of(again_at))
+    commit_raw_events(project, [void("v2", "a", again_at)], COLLECTED_AT + timedelta(hours=1))
+
+    after = outcome(project), outcome(project, window_of(again_at))
+
+    assert before == ({"a": "voided v1", "v1": "withdrawal"}, {"again": "billed"})
+    assert after == (before[0], {"again": "voided v2", "v2": "withdrawal"})
+
+
+def test_a_replacement_that_is_not_billed_still_takes_its_event_back_and_is_listed(project: Workspace) -> None:
+    elsewhere = WINDOW.start - timedelta(days=2)
+    events = [
+        *(event(name) for name in ("a", "b", "c")),
+        event("d", elsewhere),
+        correction("orphan", "a", subject="nobody"),
+        correction("fine", "b"),
+        correction("taken_back", "c", subject="nobody"),
+        void("v", "taken_back"),
+        correction("late", "d", received_at=CUTOFF_AT),
+        correction("late_here", "fine", received_at=CUTOFF_AT),
+        correction("unmatched", "never-sent", subject="nobody"),
+    ]
+    commit_raw_events(project, events, COLLECTED_AT)
+
+    found = outcome(project)
+    outcomes = outcomes_of(project)
+    page = report(project, WINDOW.window_id, 1).read_text(encoding="utf-8")
+
+    assert (found["a"], found["orphan"], found["fine"]) == ("voided orphan", "orphaned_account", "billed")
+    assert outcomes.unbilled_replacement_counts == {"late": 1, "orphaned_account": 1}
+    assert [one.id for one in outcomes.unbilled_replacements] == ["late", "orphan"]
+    assert "Each takes an event back and is not billed in its place. 1 late: " in page
+
+
+def test_late_arrivals_that_the_next_revision_excludes_for_another_reason_are_not_counted(project: Workspace) -> None:
+    late_events = [
+        event("billed"),
+        event("orphan", subject="nobody"),
+        event("unmetered", type="opened"),
+        event("unreadable", data='{"input_tokens":"many"}'),
+        event("gone"),
+        void("v", "gone"),
+    ]
+    late = [{**one, "received_at": CUTOFF_AT} for one in late_events]
+    commit_raw_events(project, [event("a"), *late], COLLECTED_AT)
+
+    first = deduplicate(project, WINDOW, NOW)
+    waiting = outcomes_of(project).late_arrivals
+    second = deduplicate(project, WINDOW, NOW, include_late=True)
+    taken_in = outcomes_of(project).late_arrivals
+
+    assert {rows_of(project, first)[one["id"]] for one in late} == {"late"}
+    assert sorted(name for name, text in rows_of(project, second).items() if text == "billed") == ["a", "billed"]
+    assert [(one.sku, one.event_count) for one in waiting] == [(None, 1), ("tokens-input", 1)]
+    assert taken_in == waiting
+
+
 def test_withdrawals_without_effect_are_counted_with_their_fault(project: Workspace) -> None:
     events = [
         event("a"),
@@ -326,12 +429,9 @@ def test_withdrawals_without_effect_are_counted_with_their_fault(project: Worksp
     commit_raw_events(project, events, COLLECTED_AT)
 
     found = outcome(project)
-    revision = project.control_plane.latest_revision(WINDOW.window_id)
-    assert revision is not None
-    outcomes = published_outcomes(project, revision)
+    outcomes = outcomes_of(project)
 
     assert found["a"] == "voided v"
-    assert outcomes is not None
     assert outcomes.idle_withdrawal_counts == {
         "names_a_void": 1,
         "names_itself": 1,
@@ -524,14 +624,55 @@ def reference(events: Sequence[Mapping[str, Any]], window: BillingWindow, cutoff
     def target(one: Mapping[str, Any]) -> str:
         return re.sub(r'.*:"(.*)"}', r"\1", one["data"])
 
+    def acts_on(one: Mapping[str, Any], received_at: datetime) -> bool:
+        return bool(received_at < one["received_at"] + timedelta(days=7))
+
+    withdrawing = [one for one in events if one["type"] in ("voided", "corrected")]
     standing: dict[str, Mapping[str, Any]] = {}
-    for one in sorted((one for one in events if one["type"] in ("voided", "corrected")), key=receipt):
+    for one in sorted(withdrawing, key=order):
         standing.setdefault(one["id"], one)
     voids = {one["id"] for one in standing.values() if one["type"] == "voided"}
-    acting: dict[str, Mapping[str, Any]] = {}
-    for one in sorted(standing.values(), key=receipt):
-        if target(one) and target(one) != one["id"] and target(one) not in voids:
-            acting.setdefault(target(one), one)
+    sound = {
+        name: one for name, one in standing.items() if target(one) and target(one) != name and target(one) not in voids
+    }
+    replacements = {name: one for name, one in sound.items() if one["type"] == "corrected"}
+
+    def replaced(name: str) -> str | None:
+        other = replacements.get(target(replacements[name]))
+        return other["id"] if other and acts_on(replacements[name], other["received_at"]) else None
+
+    for name in list(replacements):
+        ring: list[str] = []
+        at: str | None = name
+        while at is not None and at not in ring:
+            ring.append(at)
+            at = replaced(at)
+        if at == name:
+            last = max(ring, key=lambda one: receipt(replacements[one]))
+            del replacements[last], sound[last]
+            if last == name:
+                continue
+
+    def winner_of(one: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        leader: Mapping[str, Any] | None = None
+        for other in sorted((o for o in replacements.values() if target(o) == target(one)), key=receipt):
+            leader = other if leader is None or not acts_on(leader, other["received_at"]) else leader
+            if other is one:
+                break
+        assert leader is not None
+        if leader is not one:
+            return winner_of(leader) or leader
+        following = replaced(one["id"])
+        return None if following is None else winner_of(replacements[following])
+
+    winners = {name: winner for name, one in replacements.items() if (winner := winner_of(one)) is not None}
+
+    def withdrawal_of(event: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if event in withdrawing and event["id"] in winners:
+            return winners[event["id"]]
+        acting = sorted((one for name, one in sound.items() if name not in winners), key=receipt)
+        found = (one for one in acting if target(one) == event["id"] and acts_on(one, event["received_at"]))
+        return next(found, None)
 
     seen_from = max(window.start - timedelta(days=7), instant("2026-01-01T00:00:00Z"))
     found = {}
@@ -546,8 +687,9 @@ def reference(events: Sequence[Mapping[str, Any]], window: BillingWindow, cutoff
         if winner is not one:
             is_exact = all(winner[name] == one[name] for name in content)
             reason = f"{'exact' if is_exact else 'conflicting'}_duplicate {name_of(winner['object_id'])}"
-        elif one["id"] in acting and acting[one["id"]]["received_at"] < cutoff_at:
-            reason = f"voided {name_of(acting[one['id']]['object_id'])}"
+        elif (by := withdrawal_of(one)) is not None and by["received_at"] < cutoff_at:
+            reason = "conflicting_duplicate" if one in withdrawing and one["id"] in winners else "voided"
+            reason += f" {name_of(by['object_id'])}"
         elif one["received_at"] >= cutoff_at:
             reason = "late"
         elif one["type"] == "voided":
@@ -673,5 +815,5 @@ def test_the_report_shows_the_look_back_late_arrivals_fallbacks_and_idle_withdra
 
     assert "found up to 7 days before and after it" in page
     assert "of billing.toml says: 1." in page
-    assert "1 unmatched: no event with the key it names has been received yet" in page
+    assert "1 unmatched: no event with the key it names has been received, up to the look-back after it" in page
     assert "<td>up to 1 h</td><td>tokens-input</td>" in page
