@@ -46,6 +46,7 @@ SELECT
         (SELECT fallbacks_of_any_source.account_id FROM fallbacks_of_any_source)
     ) AS account_id,
     billable_events.type,
+    billable_events.subject,
     billable_events.event_at,
     billable_events.received_at,
     billable_events.quantity,

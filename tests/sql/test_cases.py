@@ -27,10 +27,17 @@ from pipeline.core.dataset import (
 )
 from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.diff import CHANGED_ACCOUNTS, CHANGED_SKUS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
+from pipeline.steps.diff import (
+    CHANGED_ACCOUNTS,
+    CHANGED_SKUS,
+    COMPARED_EVENTS,
+    COMPARED_OUTCOMES,
+    REASON_STEPS,
+    RESOURCE_OWNERS,
+)
 from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.links import NAMED_KEYS, NEIGHBOUR_COLUMNS, WITHDRAWAL_COLUMNS, WITHDRAWAL_TYPE_COLUMNS
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
+from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
 from tests.sql.header import parse_header
 
 CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
@@ -47,6 +54,8 @@ HELPER_TABLES = {
     "named_keys": NAMED_KEYS,
     "account_periods": ACCOUNT_PERIODS,
     "billed_meters": BILLED_METERS,
+    "meter_changes": METER_CHANGES,
+    "resource_owners": RESOURCE_OWNERS,
     "earlier_usage": USAGE.columns,
     "metered_events": USAGE_EVENTS.columns,
     "period_usage": (
@@ -80,6 +89,7 @@ HELPER_TABLES = {
         ("source", "VARCHAR"),
         ("id", "VARCHAR"),
         ("account_id", "VARCHAR"),
+        ("subject", "VARCHAR"),
         ("event_at", INSTANT),
         ("received_at", INSTANT),
         ("sku", "VARCHAR"),
