@@ -6,8 +6,9 @@
 -- Params:  none
 --
 -- Both sides hold every event of the window with its account, by the one directory and by the other. The
--- step is that of the waterfall in which the event comes or goes; 0 is one that both revisions bill. What an account
--- has of a resource goes on from what another one had, so events of its resources are there whoever owned them.
+-- step is that of the waterfall in which the event comes or goes; 0 is one that both revisions bill. What an
+-- account has of a resource goes on from what another one had, so events of its resources are there whoever
+-- owned them.
 
 SELECT
     from_usage_events.source,
