@@ -1,12 +1,14 @@
 -- changed_accounts: one row per account whose usage is not the same in two revisions of a window.
 --
 -- Grain:   account_id
--- Reads:   from_usage, to_usage, from_usage_values, to_usage_values, changed_skus
+-- Reads:   from_usage, to_usage, from_usage_values, to_usage_values, changed_skus,
+--          resource_owners
 -- Params:  none
 --
 -- Only these accounts have a change to explain. Every column is compared: two changes that cancel each other
 -- out are two changes, and what a period makes of a level or of unique texts stands in columns of its own.
--- A meter that bills the same rows otherwise changes every account that has the SKU.
+-- A meter that bills the same rows otherwise changes every account that has the SKU, and what a resource was
+-- set to changes every account that owns it at some time.
 
 WITH
 
@@ -51,6 +53,10 @@ FROM changed_rows
 UNION
 SELECT account_id
 FROM changed_values
+UNION
+SELECT resource_owners.account_id
+FROM resource_owners
+SEMI JOIN changed_rows ON resource_owners.resource = changed_rows.resource
 UNION
 SELECT from_usage.account_id
 FROM from_usage

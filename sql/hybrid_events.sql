@@ -31,6 +31,7 @@ SELECT
     owned_events.id,
     owned_events.account_id,
     owned_events.type,
+    owned_events.subject,
     owned_events.event_at,
     owned_events.received_at,
     owned_events.quantity,

@@ -1,12 +1,12 @@
--- merged_usage: one row per account, SKU, dimensions and grain: the usage of shards of one window, merged.
+-- merged_usage: one row per account, SKU, dimensions, resource and grain: shards of a window merged.
 --
--- Grain:   account_id, sku, dimensions, grain_start
+-- Grain:   account_id, sku, dimensions, grain_start, resource, owned_from
 -- Reads:   usage, usage_values
 -- Params:  none
 --
 -- Events that were shared out by a hash of their key are counted shard by shard; merged, the rows are those
--- of all events at once. A level needs its events in order, so all events of a series of latest or
--- time-weighted sum belong into one shard; rows of two shards are refused, because no merge of them is exact.
+-- of all events at once. A level needs its events in order, so all events of a resource that latest or
+-- time-weighted sum counts belong into one shard; rows of two shards are refused: no merge of them is exact.
 
 WITH
 
@@ -15,7 +15,9 @@ merged_totals AS (
         account_id,
         sku,
         dimensions,
+        resource,
         grain_start,
+        owned_from,
         aggregation,
         unit,
         SUM(value_sum) AS value_sum,
@@ -29,7 +31,7 @@ merged_totals AS (
         MAX(latest_value) AS latest_value,
         MAX(level_microseconds) AS level_microseconds
     FROM usage
-    GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
+    GROUP BY account_id, sku, dimensions, resource, grain_start, owned_from, aggregation, unit
 ),
 
 merged_value_counts AS (
@@ -58,7 +60,9 @@ SELECT
     whole_totals.account_id,
     whole_totals.sku,
     whole_totals.dimensions,
+    whole_totals.resource,
     whole_totals.grain_start,
+    whole_totals.owned_from,
     whole_totals.aggregation,
     CASE
         WHEN whole_totals.aggregation IN ('latest', 'time_weighted_sum') AND whole_totals.shard_count > 1
@@ -91,4 +95,6 @@ ORDER BY
     whole_totals.account_id,
     whole_totals.sku,
     whole_totals.dimensions,
-    whole_totals.grain_start
+    whole_totals.grain_start,
+    whole_totals.resource,
+    whole_totals.owned_from

@@ -1,7 +1,8 @@
 -- period_usage: one row per account, SKU, aggregation and unit: what the account used in its billing period.
 --
 -- Grain:   account_id, sku, aggregation, unit
--- Reads:   usage, usage_values, earlier_usage, billed_meters, account_periods
+-- Reads:   usage, usage_values, earlier_usage, billed_meters, account_periods, account_references,
+--          meter_changes
 -- Params:  none
 --
 -- A billing period is a calendar month in the account's own time zone, so every account has its own
@@ -10,6 +11,9 @@
 -- converted to the billed unit here, once, by an integer, and rounded once, half up at nine decimals; an
 -- average is a quotient of its own, so it is rounded per series. Usage of an account that has no period,
 -- because it left the directory since, is kept for rating to refuse: it is never dropped.
+-- A level belongs to its resource: it lasts until the next event of the resource or until its meter changes,
+-- and of that time each account has what the directory says it owned. What nobody owned stays with the
+-- account that was billed for the event if nobody owned the resource then either: a fallback account.
 
 WITH
 
@@ -49,12 +53,11 @@ series_quantities AS (
         CASE aggregation
             WHEN 'max' THEN MAX(quantity)
             WHEN 'min' THEN MIN(quantity)
-            WHEN 'latest' THEN ARG_MAX(latest_value, grain_start)
             ELSE SUM(value_sum)
         END AS numerator,
         CASE WHEN aggregation = 'average' THEN SUM(event_count) ELSE 1 END AS denominator
     FROM period_grains
-    WHERE aggregation IN ('max', 'min', 'latest', 'average')
+    WHERE aggregation IN ('max', 'min', 'average')
     GROUP BY account_id, sku, aggregation, unit, dimensions
 ),
 
@@ -156,12 +159,11 @@ percentiles AS (
         ranked_samples.dimensions
 ),
 
--- A level holds until the next event of its series, so the newest row before the period starts it; a SKU
--- that is no time-weighted sum any more has no level.
+-- What was reached before the period starts it; a SKU that is no time-weighted sum any more has no level.
 level_rows AS (
     SELECT usage.*
     FROM usage
-    WHERE usage.aggregation = 'time_weighted_sum'
+    WHERE usage.aggregation IN ('latest', 'time_weighted_sum')
     UNION ALL
     SELECT earlier_usage.*
     FROM earlier_usage
@@ -173,31 +175,151 @@ level_rows AS (
     WHERE earlier_usage.aggregation = 'time_weighted_sum'
 ),
 
+-- Of two fallback accounts that share a resource the later event sets the level, so each row looks ahead to
+-- the first event of all rows after it. The end of time is the largest number of microseconds.
 level_spans AS (
     SELECT
-        level_rows.account_id,
-        level_rows.sku,
-        level_rows.aggregation,
-        level_rows.unit,
-        level_rows.latest_value,
-        level_rows.grain_start >= account_periods.period_start AS is_in_period,
-        CASE
-            WHEN level_rows.grain_start >= account_periods.period_start THEN level_rows.level_microseconds
-            ELSE 0
-        END AS level_microseconds,
-        GREATEST(EPOCH_US(level_rows.latest_event_at), EPOCH_US(account_periods.period_start)) AS span_start,
-        LEAST(
-            EPOCH_US(
-                LEAD(level_rows.first_event_at) OVER (
-                    PARTITION BY level_rows.account_id, level_rows.sku, level_rows.unit, level_rows.dimensions
-                    ORDER BY level_rows.grain_start
-                )
+        level_rows.*,
+        meter_changes.changed_at,
+        EPOCH_US(level_rows.latest_event_at) AS span_start,
+        COALESCE(
+            LEAST(
+                EPOCH_US(
+                    MIN(level_rows.first_event_at) OVER (
+                        PARTITION BY
+                            level_rows.sku,
+                            level_rows.aggregation,
+                            level_rows.unit,
+                            level_rows.dimensions,
+                            level_rows.resource
+                        ORDER BY level_rows.latest_event_at, level_rows.account_id
+                        ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+                    )
+                ),
+                EPOCH_US(meter_changes.changed_at)
             ),
-            EPOCH_US(account_periods.levels_until)
+            9223372036854775807
         ) AS span_end
     FROM level_rows
-    INNER JOIN account_periods ON level_rows.account_id = account_periods.account_id
-    WHERE level_rows.grain_start < account_periods.period_end
+    ASOF LEFT JOIN meter_changes
+        ON level_rows.sku = meter_changes.sku AND level_rows.latest_event_at < meter_changes.changed_at
+),
+
+level_resources AS (
+    SELECT DISTINCT resource
+    FROM level_spans
+),
+
+owned_times AS (
+    SELECT
+        account_references.reference AS resource,
+        account_references.account_id,
+        EPOCH_US(account_references.valid_from) AS owned_from,
+        EPOCH_US(account_references.valid_to) AS owned_to
+    FROM account_references
+    SEMI JOIN level_resources ON account_references.reference = level_resources.resource
+),
+
+time_marks AS (
+    SELECT
+        resource,
+        owned_from AS free_to,
+        owned_to AS free_from
+    FROM owned_times
+    UNION ALL
+    SELECT
+        resource,
+        NULL AS free_to,
+        -9223372036854775807 AS free_from
+    FROM level_resources
+),
+
+unowned_times AS (
+    SELECT
+        resource,
+        CAST(NULL AS VARCHAR) AS account_id,
+        free_from AS owned_from,
+        COALESCE(
+            LEAD(free_to) OVER (PARTITION BY resource ORDER BY free_from),
+            9223372036854775807
+        ) AS owned_to
+    FROM time_marks
+),
+
+ownerships AS (
+    SELECT *
+    FROM owned_times
+    UNION ALL
+    SELECT *
+    FROM unowned_times
+    WHERE owned_from < owned_to
+),
+
+held_spans AS (
+    SELECT
+        level_spans.sku,
+        level_spans.aggregation,
+        level_spans.unit,
+        level_spans.dimensions,
+        level_spans.resource,
+        level_spans.grain_start,
+        level_spans.latest_value,
+        level_spans.changed_at,
+        COALESCE(
+            ownerships.account_id,
+            CASE WHEN unowned_events.resource IS NOT NULL THEN level_spans.account_id END
+        ) AS account_id,
+        GREATEST(level_spans.span_start, ownerships.owned_from) AS held_from,
+        LEAST(level_spans.span_end, ownerships.owned_to) AS held_to
+    FROM level_spans
+    INNER JOIN ownerships
+        ON
+            level_spans.resource = ownerships.resource
+            AND level_spans.span_start < ownerships.owned_to
+            AND level_spans.span_end > ownerships.owned_from
+    LEFT JOIN unowned_times AS unowned_events
+        ON
+            level_spans.resource = unowned_events.resource
+            AND level_spans.span_start >= unowned_events.owned_from
+            AND level_spans.span_start < unowned_events.owned_to
+    WHERE level_spans.span_start < level_spans.span_end
+),
+
+level_holdings AS (
+    SELECT
+        held_spans.*,
+        account_periods.period_start,
+        account_periods.period_end,
+        EPOCH_US(account_periods.levels_until) AS levels_until
+    FROM held_spans
+    INNER JOIN account_periods USING (account_id)
+),
+
+level_parts AS (
+    SELECT
+        period_grains.account_id,
+        period_grains.sku,
+        period_grains.aggregation,
+        period_grains.unit,
+        TRUE AS is_in_period,
+        CASE
+            WHEN account_periods.account_id IS NULL THEN 0
+            ELSE period_grains.level_microseconds
+        END AS numerator
+    FROM period_grains
+    LEFT JOIN account_periods USING (account_id)
+    WHERE period_grains.aggregation = 'time_weighted_sum'
+    UNION ALL
+    SELECT
+        account_id,
+        sku,
+        aggregation,
+        unit,
+        FALSE AS is_in_period,
+        latest_value
+        * GREATEST(LEAST(held_to, levels_until) - GREATEST(held_from, EPOCH_US(period_start)), 0) AS numerator
+    FROM level_holdings
+    WHERE aggregation = 'time_weighted_sum'
 ),
 
 time_weighted_sums AS (
@@ -206,13 +328,41 @@ time_weighted_sums AS (
         sku,
         aggregation,
         unit,
-        SUM(level_microseconds + latest_value * GREATEST(span_end - span_start, 0)) AS numerator
-    FROM level_spans
+        SUM(numerator) AS numerator
+    FROM level_parts
     GROUP BY account_id, sku, aggregation, unit
-    HAVING BOOL_OR(is_in_period) OR numerator <> 0
+    HAVING BOOL_OR(is_in_period) OR SUM(numerator) <> 0
 ),
 
-departed_levels AS (
+followed_holdings AS (
+    SELECT
+        *,
+        LEAD(held_from) OVER (
+            PARTITION BY sku, unit, dimensions, resource
+            ORDER BY held_from
+        ) AS next_held_from
+    FROM level_holdings
+    WHERE aggregation = 'latest'
+),
+
+-- The account that was the last to own the resource before its month, or what is known of it, ends.
+latest_values AS (
+    SELECT
+        account_id,
+        sku,
+        aggregation,
+        unit,
+        latest_value AS numerator
+    FROM followed_holdings
+    WHERE
+        grain_start >= period_start
+        AND grain_start < period_end
+        AND held_from < levels_until
+        AND (next_held_from IS NULL OR next_held_from >= levels_until)
+        AND (changed_at IS NULL OR EPOCH_US(changed_at) >= levels_until)
+),
+
+departed_values AS (
     SELECT DISTINCT
         period_grains.account_id,
         period_grains.sku,
@@ -221,7 +371,7 @@ departed_levels AS (
         0 AS numerator
     FROM period_grains
     ANTI JOIN account_periods ON period_grains.account_id = account_periods.account_id
-    WHERE period_grains.aggregation = 'time_weighted_sum'
+    WHERE period_grains.aggregation = 'latest'
 ),
 
 summed_series AS (
@@ -238,7 +388,10 @@ summed_series AS (
     FROM time_weighted_sums
     UNION ALL
     SELECT *
-    FROM departed_levels
+    FROM latest_values
+    UNION ALL
+    SELECT *
+    FROM departed_values
 ),
 
 account_parts AS (

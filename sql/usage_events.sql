@@ -19,6 +19,7 @@ SELECT
         (SELECT any_source.account_id FROM account_fallbacks AS any_source WHERE any_source.source IS NULL)
     ) AS account_id,
     raw_events.type,
+    raw_events.subject,
     raw_events.event_at,
     raw_events.received_at,
     raw_events.quantity,

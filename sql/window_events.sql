@@ -13,6 +13,7 @@ SELECT
     id,
     CAST(NULL AS VARCHAR) AS account_id,
     type,
+    subject,
     event_at,
     received_at,
     quantity,

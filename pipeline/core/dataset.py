@@ -88,6 +88,7 @@ USAGE_EVENTS = Dataset(
         ("id", "VARCHAR"),
         ("account_id", "VARCHAR"),
         ("type", "VARCHAR"),
+        ("subject", "VARCHAR"),
         ("event_at", INSTANT),
         ("received_at", INSTANT),
         ("quantity", QUANTITY),
@@ -105,7 +106,9 @@ USAGE = Dataset(
         ("account_id", "VARCHAR"),
         ("sku", "VARCHAR"),
         ("dimensions", "VARCHAR"),  # JSON object of the meter's dimensions, keys in the meter's order
+        ("resource", "VARCHAR"),  # the subject of a level (latest, time_weighted_sum); empty for others
         ("grain_start", INSTANT),
+        ("owned_from", INSTANT),  # null for others: since when in the grain the resource had this owner, or none
         ("aggregation", "VARCHAR"),  # an Aggregation
         ("quantity", QUANTITY),  # what the grain alone comes to; see sql/usage.sql
         ("value_sum", QUANTITY),  # of the events' values: the control total, whatever the aggregation
@@ -117,7 +120,7 @@ USAGE = Dataset(
         ("latest_value", QUANTITY),
         ("level_microseconds", QUANTITY),  # the level times the microseconds from the first to the latest event
     ),
-    ("account_id", "sku", "dimensions", "grain_start"),
+    ("account_id", "sku", "dimensions", "grain_start", "resource", "owned_from"),
 )
 
 USAGE_VALUES = Dataset(

@@ -3,15 +3,16 @@
 Meters are bound when a window is computed, not when an event is collected, so a wrong meter is mended by a
 new revision from the same raw events. One event may feed several meters.
 
-A *series* is one account, SKU and dimensions. Each series is aggregated over the billing period by itself; the
-quantity of an account is the sum of its series. docs/metering.md has each aggregation with worked numbers.
+A *series* is one account, SKU and dimensions, of a level also one resource (the subject of its events). Each series
+is aggregated over the billing period by itself; the quantity of an account is the sum of its series.
+docs/metering.md has each aggregation with worked numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -37,6 +38,9 @@ class Aggregation(StrEnum):
     TIME_WEIGHTED_SUM = "time_weighted_sum"
     PERCENTILE = "percentile"
     SUM_OF_MAXIMA = "sum_of_maxima"
+
+
+LEVELS = (Aggregation.LATEST, Aggregation.TIME_WEIGHTED_SUM)  # each resource has a level, which goes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +234,24 @@ def billed_meters(meters_of_revisions: Iterable[Iterable[Meter]]) -> list[Billed
         for meter in meters
     }
     return [newest[key] for key in sorted(newest)]
+
+
+def meter_changes(windows: Sequence[tuple[datetime, Iterable[Meter]]]) -> list[tuple[str, datetime]]:
+    """Return each SKU of levels with each start of a window that measures it otherwise than the window before.
+
+    ``windows`` are starts in order, with the meters they were counted with. What is priced may change; what is measured
+    (event type, value, filter, dimensions, aggregation, unit) makes levels that do not go on in one another.
+    """
+    changes = []
+    before: dict[str, tuple[object, ...]] | None = None
+    for start, meters in windows:
+        measured: dict[str, tuple[object, ...]] = {
+            meter.sku: (meter.event_type, meter.value, meter.filter, meter.dimensions, meter.aggregation, meter.unit)
+            for meter in meters
+            if meter.aggregation in LEVELS
+        }
+        if before is not None:
+            skus = sorted(before.keys() | measured.keys())
+            changes += [(sku, start) for sku in skus if before.get(sku) != measured.get(sku)]
+        before = measured
+    return changes

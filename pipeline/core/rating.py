@@ -184,12 +184,14 @@ def rate_usage(
         if first.aggregation != row.aggregation:
             problems.append(
                 f"{where}: the SKU is aggregated as {row.aggregation} in some windows and as {first.aggregation} in "
-                "others; a period has one aggregation of a SKU: put the meter back and give the new one its own SKU"
+                "others; a period has one aggregation of a SKU: count all its windows with the new meter "
+                "(billing backfill), or put the meter back"
             )
             continue
         if first.unit != row.unit:
             problems.append(
-                f"{where}: the SKU is counted in {first.unit} as well; one SKU has one unit within a period"
+                f"{where}: the SKU is counted in {first.unit} as well; one SKU has one unit within a period: count all "
+                "its windows with the new meter (billing backfill), or put the meter back"
             )
             continue
         if row.quantity == 0:

@@ -1,8 +1,9 @@
 """Backfill: many windows in order, several at once, in a way that a second call finishes what a first one did not.
 
-What takes long, to deduplicate and to aggregate, runs ahead in a process for each window, at most so many at once.
-Rating, the gates and acceptance follow here, one window after the other in their order, so that each draft has every
-window before it: the result is that of running the windows one by one. A process that was started ends itself when this
+What takes long, to deduplicate and to aggregate, comes first, in a process for each window, at most so many at once.
+Rating, the gates and acceptance follow here, one window after the other in their order. A draft takes the new revision
+of each window that has an accepted one already, so that a meter that changed its aggregation or unit is the same in all
+of them; else the result is that of running the windows one by one. A process that was started ends itself when this
 one is gone, also by a kill; what it published by then is found again.
 """
 
@@ -67,6 +68,7 @@ def backfill(
     try:
         for _ in range(at_most):
             start_next()
+        computed: dict[BillingWindow, WindowRevision | BillingError] = {}
         for window in windows:
             revision, process = current[window], processes.get(window)
             try:
@@ -74,16 +76,29 @@ def backfill(
                     revision = process.revision(workspace)
                 elif revision is None:
                     revision = compute_window(workspace, window, now(), say, include_late=include_late)
-                yield settle_window(workspace, revision, now(), say)
-            except NotReadyError as error:
-                if error.code != "window.incomplete":
-                    raise
-                yield LeftOutWindow(window.window_id, error.code, error.summary, error.details)
+                computed[window] = revision
+            except BillingError as error:
+                computed[window] = error
+                if not _is_left_out(error):
+                    break  # what was computed before is still settled
             if processes.pop(window, None) is not None:
                 start_next()
+        # Each window is rated with all that were computed: a meter that changed is the same in all of them.
+        beside = [revision for revision in computed.values() if isinstance(revision, WindowRevision)]
+        for window, outcome in computed.items():
+            if isinstance(outcome, WindowRevision):
+                yield settle_window(workspace, outcome, now(), say, beside)
+            elif _is_left_out(outcome):
+                yield LeftOutWindow(window.window_id, outcome.code, outcome.summary, outcome.details)
+            else:
+                raise outcome
     finally:
         for process in processes.values():
             process.end()
+
+
+def _is_left_out(refusal: BillingError) -> bool:
+    return isinstance(refusal, NotReadyError) and refusal.code == "window.incomplete"
 
 
 def _current_revision(workspace: Workspace, window: BillingWindow, include_late: bool) -> WindowRevision | None:

@@ -50,7 +50,7 @@ from pipeline.core.report import (
     shortened,
 )
 from pipeline.core.revision import LedgerObject, WindowRevision
-from pipeline.core.window import EPOCH, BillingWindow, billing_period
+from pipeline.core.window import BillingWindow, billing_period
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS
 from pipeline.steps.deduplicate import revision_pins
@@ -58,7 +58,7 @@ from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, vi
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
-from pipeline.steps.rate import last_valid_to, periods_touched, pin_billed_meters, view_period
+from pipeline.steps.rate import periods_touched, pin_billed_meters, view_period
 from pipeline.steps.workspace import Workspace
 
 LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
@@ -112,6 +112,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         **revision_pins(revision),
         **published,
         "accounts": pin_accounts(ws),
+        "accounts.csv": revision.pins["accounts.csv"],
         "billed_meters": pin_billed_meters(ws, billed_meters([pinned_meters(ws, revision)])),
         "check_results": None if checked is None else checked.manifest_hash,
         "code_version": __version__,
@@ -120,6 +121,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "drafts": _drafts(ws, revision, published[USAGE.name]),
         "event_outcomes": _manifest_of(ws, EVENT_OUTCOMES, revision.document_scope),
         "first_window_start": _first_window_start(ws).isoformat(),
+        "levels_until": revision.window_end.isoformat(),
         "legal_entity": ws.project.settings.seller.legal_entity,
         "night": {"start": None if night.start is None else night.start.isoformat(), "end": night.end.isoformat()},
         "objects": pin_file(ws, canonical_json([_plain(known) for known in objects])),
@@ -133,10 +135,9 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
 
 
 def pin_accounts(ws: Workspace) -> str:
-    """Keep the name, the time zone and the end of validity of each account in the lake and return their SHA-256."""
-    valid_to = last_valid_to(ws.project.directory)
+    """Keep the name and the time zone of each account in the lake and return their SHA-256."""
     rows = {
-        name: {"name": account.name, "time_zone": account.time_zone, "valid_to": valid_to[name].isoformat()}
+        name: {"name": account.name, "time_zone": account.time_zone}
         for name, account in ws.project.directory.accounts().items()
     }
     return pin_file(ws, canonical_json(rows))
@@ -354,8 +355,7 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
             period_pins = _undrafted_pins(pins) if draft is None else read_manifest(ws, draft).pins
             warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, [] if draft is None else manifest_files(ws, draft))
             periods = {account_id: billing_period(period_id, row["time_zone"]) for account_id, row in directory.items()}
-            valid_to = {account_id: datetime.fromisoformat(row["valid_to"]) for account_id, row in directory.items()}
-            view_period(warehouse, ws, period_pins, periods, valid_to)
+            view_period(warehouse, ws, period_pins, periods)
             warehouse.build("period_usage", {})
             pairs = warehouse.select("line_item_quantities", {})
             quantities += [
@@ -375,9 +375,11 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
 def _undrafted_pins(pins: Pins) -> dict[str, Any]:
     """Return what a period without a draft would be rated from: the usage of the window alone."""
     return {
+        "accounts.csv": pins["accounts.csv"],
         "billed_meters": pins["billed_meters"],
         "earlier_usage": {},
-        "levels_until": EPOCH.isoformat(),
+        "levels_until": pins["levels_until"],
+        "meter_changes": [],
         "usage": {"": pins[USAGE.name]},
         "usage_values": {"": pins[USAGE_VALUES.name]},
     }

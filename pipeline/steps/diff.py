@@ -16,12 +16,13 @@ from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.change import SETTINGS, Cause, Quantities, QuantityChange, cause_of, causes_in_order, waterfall
 from pipeline.core.dataset import EXCLUDED_EVENTS, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS, USAGE_VALUES, Dataset
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
-from pipeline.core.meter import Meter, billed_meters
+from pipeline.core.meter import LEVELS, Meter, billed_meters
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.deduplicate import revision_warehouse
 from pipeline.steps.inputs import (
+    account_references,
     pinned_meters,
     table_accounts,
     table_meters,
@@ -29,7 +30,7 @@ from pipeline.steps.inputs import (
 )
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
-from pipeline.steps.rate import ACCOUNT_PERIODS, table_billed_meters
+from pipeline.steps.rate import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
 from pipeline.steps.workspace import Workspace
 
 OWN_QUERIES = ("hybrid_events", "period_usage")  # of today: they look at revisions, they do not make them
@@ -41,6 +42,7 @@ PINS_OF_CAUSE: dict[str, tuple[str, ...]] = {
 REASON_STEPS = (("reason", "VARCHAR"), ("step", "BIGINT"))
 CHANGED_ACCOUNTS = (("account_id", "VARCHAR"),)
 CHANGED_SKUS = (("sku", "VARCHAR"),)
+RESOURCE_OWNERS = (("resource", "VARCHAR"), ("account_id", "VARCHAR"))
 COMPARED_OUTCOMES = Dataset(
     "compared_outcomes",
     (
@@ -60,6 +62,7 @@ COMPARED_EVENTS = Dataset(
         ("from_account_id", "VARCHAR"),
         ("to_account_id", "VARCHAR"),
         ("type", "VARCHAR"),
+        ("subject", "VARCHAR"),
         *((name, sql_type) for name, sql_type in RAW_EVENTS.columns if name in ("event_at", "received_at")),
         ("quantity", QUANTITY),
         ("data", "VARCHAR"),
@@ -91,6 +94,7 @@ class _State:
     settings_of: WindowRevision
     meters_of: WindowRevision
     directory: str
+    directory_of: WindowRevision
     step: int
 
 
@@ -142,7 +146,20 @@ def _changed_accounts(ws: Workspace, before: WindowRevision, after: WindowRevisi
             _view_published(ws, warehouse, USAGE, f"{side}_usage", revision)
             _view_published(ws, warehouse, USAGE_VALUES, f"{side}_usage_values", revision)
         warehouse.table_rows("changed_skus", CHANGED_SKUS, [(sku,) for sku in _changed_skus(ws, before, after)])
+        _table_resource_owners(ws, warehouse, before, after)
         return [row["account_id"] for row in warehouse.select("changed_accounts", {})]
+
+
+def _table_resource_owners(ws: Workspace, warehouse: Warehouse, before: WindowRevision, after: WindowRevision) -> None:
+    """Make ``resource_owners``: who owns a resource by either directory; empty where no meter counts levels."""
+    has_levels = any(meter.aggregation in LEVELS for one in (before, after) for meter in pinned_meters(ws, one))
+    owners = {
+        (reference, account_id)
+        for one in (before, after)
+        if has_levels
+        for reference, account_id, *_ in account_references(ws.lake.get_bytes(f"pins/{one.pins['accounts.csv']}"))
+    }
+    warehouse.table_rows("resource_owners", RESOURCE_OWNERS, sorted(owners))
 
 
 def _changed_skus(ws: Workspace, before: WindowRevision, after: WindowRevision) -> list[str]:
@@ -195,6 +212,7 @@ def _write_events(
         warehouse.view_files("compared_outcomes", COMPARED_OUTCOMES, [_outcomes_file(folder)])
         warehouse.table_rows("changed_accounts", CHANGED_ACCOUNTS, [(account,) for account in accounts])
         warehouse.table_rows("reason_steps", REASON_STEPS, list(steps.items()))
+        _table_resource_owners(ws, warehouse, before, after)
         return warehouse.write("compared_events", {}, folder / "compared_events.parquet", COMPARED_EVENTS)
 
 
@@ -209,7 +227,7 @@ def _quantities(
     folder: Path,
 ) -> Iterator[Quantities]:
     """Yield the quantities of the changed accounts before the first cause and after each."""
-    state = _State(before, before, "from", 0)
+    state = _State(before, before, "from", before, 0)
     quantities = _state_quantities(ws, state, accounts, events, folder)
     yield quantities
     for step, cause in enumerate(causes, start=1):
@@ -218,6 +236,7 @@ def _quantities(
             settings_of=after if SETTINGS in taken else before,
             meters_of=after if Cause.METER_CHANGE in taken else before,
             directory="to" if Cause.ACCOUNT_MAPPING in taken else "from",
+            directory_of=after if Cause.ACCOUNT_MAPPING in taken else before,
             step=step,
         )
         if step in steps or _changes_all(cause, before, after):
@@ -239,6 +258,7 @@ def _state_quantities(ws: Workspace, state: _State, accounts: Sequence[str], eve
         warehouse.view_files("compared_events", COMPARED_EVENTS, [events])
         warehouse.view_files(RAW_EVENTS.name, COMPARED_EVENTS, [events])
         table_meters(warehouse, meters)
+        table_accounts(warehouse, ws, state.directory_of.pins)
         warehouse.view("window_events", {"window_start": window.start, "window_end": window.end}, "metered_events")
         warehouse.build("event_quantities", {})  # not a view: what it reads is about to be another relation
         parameters = {"step": state.step, "directory": state.directory}
@@ -258,6 +278,7 @@ def _window_quantities(
     for dataset in (USAGE, USAGE_VALUES):
         warehouse.view_files(dataset.name, dataset, files[dataset.name])
     warehouse.view_files("earlier_usage", USAGE, [])
+    warehouse.table_rows("meter_changes", METER_CHANGES, [])
     table_billed_meters(warehouse, billed_meters([meters]))
     rows = [(account_id, window.start, window.end, window.end) for account_id in accounts]
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
@@ -276,6 +297,7 @@ def _require_published(ws: Workspace, revision: WindowRevision, accounts: Sequen
     }
     window = BillingWindow(revision.window_start, revision.window_end)
     with Warehouse(ws.scratch) as warehouse:
+        table_accounts(warehouse, ws, revision.pins)
         published = _window_quantities(warehouse, files, pinned_meters(ws, revision), window, accounts)
     differing = sorted(key for key in {*published, *computed} if published.get(key) != computed.get(key))
     if differing:

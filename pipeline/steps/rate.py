@@ -18,18 +18,23 @@ from typing import Any
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.account import AccountDirectory
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
-from pipeline.core.meter import Aggregation, BilledMeter, billed_meters
+from pipeline.core.meter import LEVELS, Aggregation, BilledMeter, Meter, billed_meters, meter_changes
 from pipeline.core.project import PricedBook, book_on
 from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.inputs import pinned_account_rows, pinned_directory, pinned_meters
+from pipeline.steps.inputs import (
+    ACCOUNT_REFERENCE_COLUMNS,
+    account_references,
+    pinned_account_rows,
+    pinned_directory,
+    pinned_meters,
+)
 from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, publish_next, read_manifest
 from pipeline.steps.workspace import Workspace
@@ -42,6 +47,10 @@ ACCOUNT_PERIODS = (
     ("period_start", INSTANT),
     ("period_end", INSTANT),
     ("levels_until", INSTANT),  # a level that nobody changed is counted up to here
+)
+METER_CHANGES = (
+    ("sku", "VARCHAR"),
+    ("changed_at", INSTANT),  # start of the first window that is counted otherwise than the one before
 )
 BILLED_METERS = (
     ("sku", "VARCHAR"),
@@ -68,11 +77,14 @@ class RatedPeriod:
     pins: Mapping[str, Any]
 
 
-def rate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> list[Receipt]:
+def rate(
+    workspace: Workspace, window_id: str, revision: int, at: datetime, beside: Sequence[WindowRevision] = ()
+) -> list[Receipt]:
     """Publish the draft of each open period that the window touches in a time zone of the accounts.
 
     A final period keeps the line items that its invoices rest on. A period without usage has no draft,
-    unless an earlier draft has to give way to it.
+    unless an earlier draft has to give way to it. ``beside`` are computed revisions that are about to supersede the
+    accepted ones of their windows: the draft takes them instead, so that all windows are counted by one meter.
     """
     at_hand = find_revision(workspace, window_id, revision)
     receipts = []
@@ -80,7 +92,7 @@ def rate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> l
         if workspace.control_plane.period_state(period_id) == "final":
             log.info("period %s is final: its line items stay as they were invoiced", period_id)
             continue
-        rated = rated_period(workspace, period_id, at_hand)
+        rated = rated_period(workspace, period_id, at_hand, beside)
         if rated.lines or workspace.control_plane.publication(LINE_ITEMS.name, f"period={period_id}"):
             receipts.append(publish_draft(workspace, rated, at))
     return receipts
@@ -109,30 +121,41 @@ def account_periods(workspace: Workspace, period_id: str) -> dict[str, BillingPe
     return {account_id: billing_period(period_id, zone) for account_id, zone in sorted(zones.items())}
 
 
-def rated_period(workspace: Workspace, period_id: str, candidate: WindowRevision | None) -> RatedPeriod:
+def rated_period(
+    workspace: Workspace,
+    period_id: str,
+    candidate: WindowRevision | None,
+    beside: Sequence[WindowRevision] = (),
+) -> RatedPeriod:
     """Return the line items of a period from the newest accepted revision of each window, or the candidate of its own.
 
-    A revision whose usage is not published yet raises ``NotReadyError``: a draft never leaves out a night silently.
+    An accepted revision gives way to one of ``beside``, as in ``rate``. A revision whose usage is not published yet
+    raises ``NotReadyError``: a draft never leaves out a night silently.
     """
-    revisions = _revisions(workspace, period_id, candidate)
+    revisions = _revisions(workspace, period_id, candidate, beside)
     usage = {revision.window_id: _usage(workspace, revision, USAGE) for revision in revisions}
     values = {revision.window_id: _usage(workspace, revision, USAGE_VALUES) for revision in revisions}
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
-    meters = billed_meters(pinned_meters(workspace, revision) for revision in revisions)
+    meters_of = {revision.window_id: pinned_meters(workspace, revision) for revision in revisions}
+    meters = billed_meters(meters_of.values())
     earlier = _earlier_levels(workspace, periods, meters)
+    counted = [(one.window_start, counted_with) for one, counted_with, _ in earlier]
+    counted += [(revision.window_start, meters_of[revision.window_id]) for revision in revisions]
     pins = {
+        "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
         "billed_meters": pin_billed_meters(workspace, meters),
-        "earlier_usage": {window_id: receipt.manifest_hash for window_id, receipt in earlier.items()},
+        "earlier_usage": {one.window_id: receipt.manifest_hash for one, _, receipt in earlier},
         # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
         "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
+        "meter_changes": [[sku, changed_at.isoformat()] for sku, changed_at in meter_changes(counted)],
         "time_zones": pin_file(workspace, canonical_json({name: one.time_zone for name, one in periods.items()})),
     }
     project = workspace.project
     with Warehouse(workspace.scratch) as warehouse:
-        view_period(warehouse, workspace, pins, periods, last_valid_to(project.directory))
+        view_period(warehouse, workspace, pins, periods)
         period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
     lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
     return RatedPeriod(period_id, tuple(lines), tuple(revisions), usage, pins)
@@ -143,12 +166,11 @@ def view_period(
     workspace: Workspace,
     pins: Mapping[str, Any],
     periods: Mapping[str, BillingPeriod],
-    valid_to: Mapping[str, datetime],
     own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
 ) -> None:
     """Name everything that ``period_usage`` reads, as the pins of a draft have it.
 
-    A level is counted no further than the account is valid; one of an account that left the directory is not counted.
+    Levels are divided between the owners of their resource, as the pinned directory has them.
     ``own_files`` are files to take, by dataset and window, instead of those that were published.
     """
     own = own_files or {}
@@ -161,10 +183,15 @@ def view_period(
         warehouse.view_files(name, dataset, files)
     meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
     table_billed_meters(warehouse, [BilledMeter(**{**meter, "divisor": int(meter["divisor"])}) for meter in meters])
+    has_levels = any(meter["aggregation"] in LEVELS for meter in meters)
+    directory = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") if has_levels else None
+    references = [] if directory is None else account_references(directory)
+    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
+    changes = [(sku, datetime.fromisoformat(changed_at)) for sku, changed_at in pins["meter_changes"]]
+    warehouse.table_rows("meter_changes", METER_CHANGES, changes)
     known_until = datetime.fromisoformat(pins["levels_until"])
     bounds = [
-        (account_id, period.start, period.end, min(known_until, period.end, valid_to.get(account_id, period.start)))
-        for account_id, period in periods.items()
+        (account_id, period.start, period.end, min(known_until, period.end)) for account_id, period in periods.items()
     ]
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
 
@@ -192,17 +219,9 @@ def pinned_lines(
     books = pinned_price_books(workspace, draft.pins["price_books"])
     directory = pinned_directory(workspace.lake.get_bytes(f"pins/{draft.pins['accounts.csv']}"))
     with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
-        view_period(warehouse, workspace, draft.pins, periods, last_valid_to(directory), own_files)
+        view_period(warehouse, workspace, draft.pins, periods, own_files)
         period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]
     return rate_usage(period_usage, period_id, directory.accounts(), lambda day: book_on(books, day))
-
-
-def last_valid_to(directory: AccountDirectory) -> dict[str, datetime]:
-    """Return when the last validity interval of each account ends."""
-    ends: dict[str, datetime] = {}
-    for row in directory.rows:
-        ends[row.account_id] = max(row.valid_to, ends.get(row.account_id, row.valid_to))
-    return ends
 
 
 def pin_billed_meters(workspace: Workspace, meters: Sequence[BilledMeter]) -> str:
@@ -223,24 +242,22 @@ def _usage(workspace: Workspace, revision: WindowRevision, dataset: Dataset) -> 
 
 def _earlier_levels(
     workspace: Workspace, periods: Mapping[str, BillingPeriod], meters: Sequence[BilledMeter]
-) -> dict[str, Receipt]:
-    """Return the usage of each earlier window that may hold a level which lasts into the period."""
+) -> list[tuple[WindowRevision, tuple[Meter, ...], Receipt]]:
+    """Return, in order, each earlier window that may hold a level which lasts into the period, with its usage."""
     if not any(meter.aggregation == Aggregation.TIME_WEIGHTED_SUM for meter in meters):
-        return {}
+        return []
     start = min(period.start for period in periods.values())
-    has_levels: dict[str, bool] = {}
-    earlier = {}
+    counted_with: dict[str, tuple[Meter, ...]] = {}
+    earlier = []
     for revision in workspace.control_plane.accepted_revisions().values():
         if revision.window_end > start:
             continue
         pinned = revision.pins["meters.toml"]
-        if pinned not in has_levels:
-            has_levels[pinned] = any(
-                meter.aggregation is Aggregation.TIME_WEIGHTED_SUM for meter in pinned_meters(workspace, revision)
-            )
-        if has_levels[pinned]:
-            earlier[revision.window_id] = _usage(workspace, revision, USAGE)
-    return earlier
+        if pinned not in counted_with:
+            counted_with[pinned] = pinned_meters(workspace, revision)
+        if any(meter.aggregation is Aggregation.TIME_WEIGHTED_SUM for meter in counted_with[pinned]):
+            earlier.append((revision, counted_with[pinned], _usage(workspace, revision, USAGE)))
+    return sorted(earlier, key=lambda one: one[0].window_start)
 
 
 def _final_neighbours(workspace: Workspace, period_id: str) -> dict[str, dict[str, str]]:
@@ -289,7 +306,6 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
             ["its invoices rest on the line items it was closed with; nothing was published"],
         )
     pins = {
-        "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
         "price_books": {
             priced.version: pin_file(workspace, _price_book_file(workspace, priced))
             for priced in workspace.project.price_books
@@ -306,7 +322,9 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
         return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
 
 
-def _revisions(workspace: Workspace, period_id: str, candidate: WindowRevision | None) -> list[WindowRevision]:
+def _revisions(
+    workspace: Workspace, period_id: str, candidate: WindowRevision | None, beside: Sequence[WindowRevision]
+) -> list[WindowRevision]:
     """Return, in order, the newest accepted revision of each window of the period, or the candidate of its own."""
     periods = account_periods(workspace, period_id).values()
     start, end = min(period.start for period in periods), max(period.end for period in periods)
@@ -314,6 +332,7 @@ def _revisions(workspace: Workspace, period_id: str, candidate: WindowRevision |
     for revision in workspace.control_plane.window_revisions(start, end):  # in order of window and revision
         if revision.state is RevisionState.ACCEPTED:
             chosen[revision.window_id] = revision
+    chosen |= {revision.window_id: revision for revision in beside if revision.window_id in chosen}
     if candidate is not None:
         chosen[candidate.window_id] = candidate
     return sorted(chosen.values(), key=lambda revision: revision.window_start)

@@ -5,7 +5,7 @@ The DAG `bill_window` runs the same steps one by one; this is the road without A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,13 +97,22 @@ def compute_window(
     return revision
 
 
-def settle_window(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> WindowResult:
-    """Rate a computed revision and accept it if every gate passes; an accepted one stays as it is."""
+def settle_window(
+    workspace: Workspace,
+    revision: WindowRevision,
+    at: datetime,
+    say: Say,
+    beside: Sequence[WindowRevision] = (),
+) -> WindowResult:
+    """Rate a computed revision and accept it if every gate passes; an accepted one stays as it is.
+
+    ``beside`` are computed revisions of other windows that are settled next, see ``rate``.
+    """
     if revision.state is RevisionState.ACCEPTED:
         say(f"{revision.window_id}: revision {revision.revision} is current")
         return _result(workspace, revision, is_new=False)
     with _rejected_when_refused(workspace, revision, at, say):
-        _rate_and_accept(workspace, revision, at, say)
+        _rate_and_accept(workspace, revision, at, say, beside)
     return _result(workspace, revision, is_new=True)
 
 
@@ -154,9 +163,11 @@ def due_windows(workspace: Workspace) -> list[BillingWindow]:
     return [window for window in collected if window.window_id not in accepted or window in late]
 
 
-def _rate_and_accept(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say) -> None:
+def _rate_and_accept(
+    workspace: Workspace, revision: WindowRevision, at: datetime, say: Say, beside: Sequence[WindowRevision]
+) -> None:
     window_id, number = revision.window_id, revision.revision
-    for draft in rate(workspace, window_id, number, at):
+    for draft in rate(workspace, window_id, number, at, beside):
         say(f"{window_id}: draft of {draft.scope} has {draft.row_count:,} line items")
     checked = check(workspace, window_id, number, at)
     warnings = checked.failed(Severity.WARNING)

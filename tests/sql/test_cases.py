@@ -3,10 +3,14 @@
 The file's name is the behaviour, ``why`` is the message when it fails. Tables are texts with ``|`` between cells; an
 empty cell is null, a column that is left out is null everywhere, a table that is left out is empty. ``expect`` names
 the columns it is about and lists every row in order.
+
+Each case runs once more with every input relation split over files in another order and with more threads, and the
+queries of a window once more in shards; the rows are the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +31,14 @@ from pipeline.core.dataset import (
 )
 from pipeline.core.duration import parse_duration
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.diff import CHANGED_ACCOUNTS, CHANGED_SKUS, COMPARED_EVENTS, COMPARED_OUTCOMES, REASON_STEPS
+from pipeline.steps.diff import (
+    CHANGED_ACCOUNTS,
+    CHANGED_SKUS,
+    COMPARED_EVENTS,
+    COMPARED_OUTCOMES,
+    REASON_STEPS,
+    RESOURCE_OWNERS,
+)
 from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
 from pipeline.steps.links import (
     NAMED_KEYS,
@@ -36,7 +47,7 @@ from pipeline.steps.links import (
     WITHDRAWN_EVENT_COLUMNS,
 )
 from pipeline.steps.outcomes import PLACE_COLUMNS
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
+from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
 from tests.sql.header import parse_header
 
 CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
@@ -55,6 +66,8 @@ HELPER_TABLES = {
     "named_keys": NAMED_KEYS,
     "account_periods": ACCOUNT_PERIODS,
     "billed_meters": BILLED_METERS,
+    "meter_changes": METER_CHANGES,
+    "resource_owners": RESOURCE_OWNERS,
     "earlier_usage": USAGE.columns,
     "metered_events": USAGE_EVENTS.columns,
     "period_usage": (
@@ -88,6 +101,7 @@ HELPER_TABLES = {
         ("source", "VARCHAR"),
         ("id", "VARCHAR"),
         ("account_id", "VARCHAR"),
+        ("subject", "VARCHAR"),
         ("event_at", INSTANT),
         ("received_at", INSTANT),
         ("sku", "VARCHAR"),
@@ -97,6 +111,23 @@ HELPER_TABLES = {
         ("value_text", "VARCHAR"),
         ("quantity", QUANTITY),
     ),
+}
+
+
+SPLITS = 3
+
+# Which events a shard takes: a key as a whole, of a level the events of its resource. All else is there as a whole.
+KEY_SHARD = "HASH(source, id)"
+RESOURCE_SHARD = f"CASE WHEN aggregation IN ('latest', 'time_weighted_sum') THEN HASH(subject) ELSE {KEY_SHARD} END"
+SHARDED = {
+    "event_quantities": {"metered_events": KEY_SHARD},
+    "excluded_events": {"raw_events": KEY_SHARD},
+    "neighbours": {"raw_events": KEY_SHARD, "look_back_events": KEY_SHARD},
+    "usage": {"event_quantities": RESOURCE_SHARD},
+    "usage_events": {"raw_events": KEY_SHARD},
+    "usage_values": {"event_quantities": RESOURCE_SHARD},
+    "window_events": {"raw_events": KEY_SHARD},
+    "withdrawn_keys": {"raw_events": KEY_SHARD},
 }
 
 
@@ -111,12 +142,19 @@ def test_case(path: Path, tmp_path: Path) -> None:
     with Warehouse(tmp_path, threads=1) as warehouse:
         for name in header.reads:
             make_table(warehouse, name, columns_of(name), case["given"].get(name, ""))
-        warehouse.build(query, bound(header.params, case.get("params", {})))
-        actual = rows_of(warehouse, query, column_names(case["expect"]))
+        parameters, columns = bound(header.params, case.get("params", {})), column_names(case["expect"])
+        warehouse.build(query, parameters)
+        actual = rows_of(warehouse, query, columns)
         make_table(warehouse, "expected_rows", types_of(warehouse, query), case["expect"])
-        expected = rows_of(warehouse, "expected_rows", column_names(case["expect"]))
+        expected = rows_of(warehouse, "expected_rows", columns)
+        split_over_files(warehouse, header.reads, tmp_path)
+        warehouse.build(query, parameters)
+        of_files = rows_of(warehouse, query, columns)
+        of_shards = rows_of_shards(warehouse, query, parameters, columns) if query in SHARDED else expected
 
     assert actual == expected, f"{path.stem.replace('_', ' ')}: {case['why']}"
+    assert of_files == expected, "the same rows in other files, in another order, on two threads make another result"
+    assert sorted(of_shards, key=str) == sorted(expected, key=str), "shards make another result"
 
 
 def test_every_sql_file_has_at_least_four_cases_and_every_case_an_sql_file() -> None:
@@ -159,6 +197,42 @@ def make_table(warehouse: Warehouse, name: str, columns: tuple[tuple[str, str], 
     warehouse.connection.execute(
         f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT {selection} FROM cell_texts ORDER BY CAST(row_number AS BIGINT)"
     )
+
+
+def split_over_files(warehouse: Warehouse, names: Iterable[str], folder: Path) -> None:
+    """Put each relation into several files by a hash of the row, in another order, and read with two threads."""
+    warehouse.connection.execute("SET threads = 2")
+    for name in names:
+        files = [str(folder / f"{name}-{number}.parquet") for number in range(SPLITS)]
+        for number, file in enumerate(files):
+            rows = f"SELECT * FROM {name} AS r WHERE HASH(r) % {SPLITS} = {number} ORDER BY HASH(r) DESC"
+            warehouse.connection.execute(f"COPY ({rows}) TO '{file}' (FORMAT parquet)")
+        warehouse.connection.execute(f"DROP TABLE {name}")
+        warehouse.connection.read_parquet(files[::-1]).create_view(name)
+
+
+def rows_of_shards(
+    warehouse: Warehouse, query: str, parameters: dict[str, Any], columns: list[str]
+) -> list[tuple[str, ...]]:
+    """Return what shards that are computed one by one come to: usage and its values merged, the rest side by side."""
+    sharded = SHARDED[query]
+    for name in sharded:
+        warehouse.connection.execute(f"CREATE TEMP TABLE every_{name} AS FROM {name}")
+    for number in range(SPLITS):
+        for name, shard in sharded.items():
+            rows = f"FROM every_{name} WHERE {shard} % {SPLITS} = {number}"
+            warehouse.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {rows}")
+        warehouse.build(query, parameters)
+        insert = "INSERT INTO rows_of_shards" if number else "CREATE TEMP TABLE rows_of_shards AS"
+        warehouse.connection.execute(f"{insert} FROM {query}")
+    warehouse.connection.execute(f"CREATE OR REPLACE TEMP TABLE {query} AS FROM rows_of_shards")
+    if query == "usage":
+        warehouse.build("merged_usage", {})
+        return rows_of(warehouse, "merged_usage", columns)
+    if query == "usage_values":
+        merged = "SELECT * EXCLUDE (event_count), SUM(event_count) AS event_count FROM usage_values GROUP BY ALL"
+        warehouse.connection.execute(f"CREATE OR REPLACE TEMP TABLE usage_values AS {merged}")
+    return rows_of(warehouse, query, columns)
 
 
 def types_of(warehouse: Warehouse, table: str) -> tuple[tuple[str, str], ...]:

@@ -9,18 +9,21 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_VALUES
-from pipeline.core.meter import Aggregation, Meter, billed_meters
+from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
-from pipeline.steps.inputs import table_meters
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS
+from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
+from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
 
 MICROSECOND = timedelta(microseconds=1)
-LEVELS = (Aggregation.LATEST, Aggregation.TIME_WEIGHTED_SUM)
+
+
+Owner = tuple[str, str, datetime, datetime]  # resource, account, from, to
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,21 @@ class Event:
     received_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     source: str = "s"
     id: str = "a"
+    resource: str = ""
 
     def row(self) -> tuple[Any, ...]:
         data = f'{{"region":"{self.region}","user":"{self.user}"}}'
-        key = (self.source, self.id, self.account_id, "used", self.event_at, self.received_at)
+        subject = self.resource or self.account_id
+        key = (self.source, self.id, self.account_id, "used", subject, self.event_at, self.received_at)
         return (*key, self.value, data, "usage/a@1", 1, False)
 
 
 def usage_of_window(
-    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta
+    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, owners: Sequence[Owner] = ()
 ) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
     """Return the rows of usage and of its values, as the step aggregate makes them."""
     table_meters(warehouse, [meter])
+    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
     warehouse.table_rows("metered_events", USAGE_EVENTS.columns, [event.row() for event in events])
     warehouse.view("event_quantities", {})
     warehouse.build("usage_values", {"grain": grain})
@@ -76,7 +82,7 @@ def sharded_usage_of_window(
 
 
 def _shard(meter: Meter, event: Event, shards: int) -> int:
-    key = event.account_id if meter.aggregation in LEVELS else f"{event.source}/{event.id}"
+    key = event.resource or event.account_id if meter.aggregation in LEVELS else f"{event.source}/{event.id}"
     return sha256(key.encode()).digest()[0] % shards
 
 
@@ -89,6 +95,7 @@ def period_quantities(
     periods: Mapping[str, BillingPeriod],
     shards: int = 1,
     threads: int = 1,
+    owners: Sequence[Owner] = (),
 ) -> dict[str, Decimal]:
     """Return the quantity of each account in its period, from usage that was counted window by window."""
     usage: list[tuple[Any, ...]] = []
@@ -99,7 +106,7 @@ def period_quantities(
         for window in windows:
             of_window = [event for event in events if window.start <= event.event_at < window.end]
             if shards == 1:
-                window_usage, window_values = usage_of_window(warehouse, meter, of_window, grain)
+                window_usage, window_values = usage_of_window(warehouse, meter, of_window, grain, owners)
             else:
                 window_usage, window_values = sharded_usage_of_window(warehouse, meter, of_window, grain, shards)
             (earlier if window.end <= start else usage).extend(window_usage)
@@ -113,6 +120,8 @@ def period_quantities(
         )
         warehouse.table_rows("billed_meters", BILLED_METERS, [row])
         bounds = [(name, period.start, period.end, period.end) for name, period in periods.items()]
+        warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
+        warehouse.table_rows("meter_changes", METER_CHANGES, [])
         warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
         return {row["account_id"]: row["quantity"] for row in warehouse.select("period_usage", {})}
 
@@ -135,6 +144,54 @@ def reference_quantities(
     if meter.aggregation is Aggregation.AVERAGE:
         return {name: sum((_rounded(part) for part in of), Decimal(0)) for name, of in parts.items()}
     return {name: _rounded(sum(of, Fraction(0))) for name, of in parts.items()}
+
+
+def reference_of_moving_resources(
+    meter: Meter, events: Sequence[Event], periods: Mapping[str, BillingPeriod], owners: Sequence[Owner]
+) -> dict[str, Decimal]:
+    """Return the levels of resources that change hands, looked at in each stretch in which nothing happens."""
+    parts: defaultdict[str, Fraction] = defaultdict(Fraction)
+    seen: set[str] = set()
+    by_resource: defaultdict[str, list[Event]] = defaultdict(list)
+    for event in sorted(events, key=lambda event: (event.event_at, event.received_at, event.source, event.id)):
+        by_resource[event.resource].append(event)
+    for resource, of_resource in by_resource.items():
+        marks = {event.event_at for event in of_resource}
+        marks |= {mark for name, _, *span in owners if name == resource for mark in span}
+        marks |= {mark for period in periods.values() for mark in (period.start, period.end)}
+        last_of: dict[str, Fraction] = {}
+        for start, end in pairwise(sorted(marks)):
+            level = next((event for event in reversed(of_resource) if event.event_at <= start), None)
+            if level is None:
+                continue
+            holder = owner_of(resource, start, owners)
+            if holder is None and owner_of(resource, level.event_at, owners) is None:
+                holder = level.account_id
+            for account_id, period in periods.items():
+                if not period.start <= start < period.end:
+                    continue
+                if meter.aggregation is Aggregation.TIME_WEIGHTED_SUM and holder == account_id:
+                    parts[account_id] += Fraction(level.value) * ((end - start) // MICROSECOND)
+                elif meter.aggregation is Aggregation.LATEST and holder is not None:
+                    last_of.pop(account_id, None)
+                    if holder == account_id and level.event_at >= period.start:
+                        last_of[account_id] = Fraction(level.value)
+        for account_id, value in last_of.items():
+            parts[account_id] += value
+            seen.add(account_id)
+        if meter.aggregation is Aggregation.TIME_WEIGHTED_SUM:
+            in_period = [event for event in of_resource if _is_in(event.event_at, periods[event.account_id])]
+            seen |= {event.account_id for event in in_period}
+    return {name: _rounded(part / meter.divisor) for name, part in parts.items() if part or name in seen}
+
+
+def owner_of(resource: str, at: datetime, owners: Sequence[Owner]) -> str | None:
+    """Return the account that owns a resource at an instant."""
+    return next((account for name, account, start, end in owners if name == resource and start <= at < end), None)
+
+
+def _is_in(at: datetime, period: BillingPeriod) -> bool:
+    return period.start <= at < period.end
 
 
 def _of_series(meter: Meter, events: Sequence[Event], period: BillingPeriod) -> Fraction | None:

@@ -391,3 +391,24 @@ def test_whatever_changed_the_parts_add_up_to_what_was_published(
     explained = {(one.account_id, one.sku, one.unit): sum(one.parts.values()) for one in result.changes}
     for key in {*totals[0], *totals[1], *explained}:
         assert explained.get(key, 0) == totals[1].get(key, Decimal(0)) - totals[0].get(key, Decimal(0))
+
+
+def test_a_late_level_changes_the_account_that_the_resource_moved_to(workspace: Workspace) -> None:
+    noon = "2026-01-15T12:00:00Z"
+    first, second = (line for line in ACCOUNTS.splitlines(keepends=True) if line.startswith(("acct-1", "acct-2")))
+    moved = first.replace(",,customer-1", f",{noon},customer-1") + second.replace(
+        "2026-01-01T00:00:00Z,,", f"{noon},,", 1
+    )
+    moved = moved.replace("customer-2;", "customer-1;customer-2;")
+    per_second = METERS.replace('aggregation = "sum"', 'aggregation = "time_weighted_sum"\nper = "hour"')
+    project = changed(workspace, meters=per_second, accounts=ACCOUNTS.splitlines(keepends=True)[0] + moved)
+    level = raw_event(event_at=instant("2026-01-15T10:00:00Z"), received_at=instant("2026-01-15T10:00:00Z"))
+    commit_raw_events(project, numbered([level | {"id": "a", "data": tokens(1)}]))
+    compute(project)
+    later = level | {"id": "b", "event_at": instant("2026-01-15T11:00:00Z"), "data": tokens(3), "object_id": "b@1"}
+    commit_raw_events(project, [later | {"received_at": NOW}], LATER)
+    compute(project, include_late=True, at=LATER)
+
+    result = diff(project, WINDOW.window_id, 1, 2)
+
+    assert parts_of(result) == {"acct-1": {"late_events": 2}, "acct-2": {"late_events": 2 * 12}}

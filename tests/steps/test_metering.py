@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ from pipeline.core.window import BillingPeriod, BillingWindow, billing_period, w
 from tests.core.test_meter import meter
 from tests.steps.metering import (
     Event,
+    owner_of,
     period_quantities,
+    reference_of_moving_resources,
     reference_quantities,
     sharded_usage_of_window,
     usage_of_window,
@@ -93,6 +97,35 @@ def test_any_order_and_number_of_shards_makes_the_same_rows(
         of_shards = sharded_usage_of_window(warehouse, counted, shuffled, grain, shards)
 
     assert of_shards == at_once
+
+
+@pytest.mark.parametrize("aggregation", ["latest", "time_weighted_sum"])
+@settings(PROPERTY, max_examples=15)
+@given(
+    events=EVENTS,
+    moves=st.lists(st.integers(0, 6 * 24 * 4).map(lambda quarter: FIRST + timedelta(minutes=15 * quarter)), max_size=5),
+    accounts=st.lists(st.sampled_from(["acct-1", "acct-2", None]), min_size=6, max_size=6),
+    hours=st.sampled_from([6, 24]),
+)
+def test_a_level_goes_with_its_resource_however_often_it_changes_hands(
+    tmp_path: Path,
+    aggregation: str,
+    events: list[Event],
+    moves: list[datetime],
+    accounts: list[str | None],
+    hours: int,
+) -> None:
+    marks = sorted({FIRST - timedelta(days=1), *moves, datetime(2026, 4, 1, tzinfo=UTC)})
+    owners = [("r", account, *span) for account, span in zip(accounts, pairwise(marks), strict=False) if account]
+    resources = [replace(event, resource="s" if event.region == "us" else "r") for event in events]
+    owned = [
+        replace(event, account_id=owner_of(event.resource, event.event_at, owners) or "acct-1") for event in resources
+    ]
+    counted = metered(aggregation)
+
+    found = period_quantities(tmp_path, counted, owned, windows_of(hours), timedelta(hours=1), PERIODS, owners=owners)
+
+    assert found == reference_of_moving_resources(counted, owned, PERIODS, owners)
 
 
 @pytest.mark.parametrize("aggregation", ["latest", "time_weighted_sum"])

@@ -14,6 +14,7 @@ from pipeline.core.reconciliation import Verdict
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, parse_window
 from pipeline.steps.aggregate import aggregate
+from pipeline.steps.backfill import backfill
 from pipeline.steps.check import check
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.publish import read_manifest
@@ -114,24 +115,88 @@ def test_a_maximum_of_nothing_makes_no_line(tmp_path: Path, raw_bucket: ObjectSt
     assert workspace.control_plane.publication("line_items", "period=2026-02") is None
 
 
-def test_an_aggregation_that_changed_within_the_period_is_refused_until_the_meter_is_put_back(
+MOVED = ACCOUNTS.replace("2026-01-01T00:00:00Z,,customer-1\n", "2026-01-01T00:00:00Z,2026-01-31T10:30:00Z,customer-1\n")
+
+
+def test_a_level_splits_where_its_resource_moves_to_another_account(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    next_owner = "acct-2,{},2026-01-31T10:30:00Z,,customer-1\n"
+    facts = next(line for line in ACCOUNTS.splitlines() if line.startswith("acct-2,")).split(",")[1:5]
+    workspace = open_project(tmp_path, raw_bucket, accounts=MOVED + next_owner.format(",".join(facts)))
+    receive(workspace, level(GIBIBYTE, "2026-01-30T00:00:00Z"))
+
+    bill(workspace, "2026-01-30")
+    bill(workspace, "2026-01-31")
+
+    assert {name: quantity for name, (quantity, _) in disk_hours(workspace, "2026-01").items()} == {
+        "acct-1": Decimal("34.5"),
+        "acct-2": Decimal("13.5"),
+    }
+
+
+def test_two_resources_of_an_account_have_levels_of_their_own(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    two = ACCOUNTS.replace(",,customer-1\n", ",,customer-1;disk-2\n")
+    workspace = open_project(tmp_path, raw_bucket, accounts=two)
+    receive(workspace, level(GIBIBYTE, "2026-01-31T00:00:00Z"))
+    receive(workspace, level(2 * GIBIBYTE, "2026-01-31T12:00:00Z") | {"subject": "disk-2"})
+
+    bill(workspace, "2026-01-31")
+
+    assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(24 + 24), "GiB-hours")}
+
+
+def test_a_level_ends_when_its_meter_measures_something_else(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    workspace = open_project(tmp_path, raw_bucket)
+    receive(workspace, level(GIBIBYTE, "2026-01-30T12:00:00Z"))
+    in_eu = usage_event(id="eu", time="2026-01-31T06:00:00Z", data={"input_tokens": 2 * GIBIBYTE, "region": "eu"})
+    receive(workspace, in_eu)
+    bill(workspace, "2026-01-30")
+    by_region = DISK.replace('value = "data.input_tokens"', 'value = "data.input_tokens"\ndimensions = ["region"]')
+    (workspace.project.folder / "meters.toml").write_text(by_region, encoding="utf-8")
+    changed = open_workspace(workspace.project.folder)
+
+    bill(changed, "2026-01-31")
+    bill(changed, "2026-02-01")
+
+    assert disk_hours(changed, "2026-01") == {"acct-1": (Decimal(12 + 2 * 18), "GiB-hours")}
+    assert disk_hours(changed, "2026-02") == {"acct-1": (Decimal(2 * 24), "GiB-hours")}
+
+
+def test_a_level_goes_on_when_only_what_is_priced_changes(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    workspace = open_project(tmp_path, raw_bucket)
+    receive(workspace, level(GIBIBYTE, "2026-01-31T12:00:00Z"))
+    bill(workspace, "2026-01-31")
+    in_mebibytes = DISK.replace('billing_unit = "GiB"', 'billing_unit = "MiB"').replace(
+        "per = ", 'description = "x"\nper = '
+    )
+    (workspace.project.folder / "meters.toml").write_text(in_mebibytes, encoding="utf-8")
+    changed = open_workspace(workspace.project.folder)
+
+    bill(changed, "2026-02-01")
+
+    assert disk_hours(changed, "2026-02") == {"acct-1": (Decimal(24 * 1024), "MiB-hours")}
+
+
+def test_an_aggregation_that_changes_within_a_period_is_taken_on_by_all_its_windows_at_once(
     tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:
     workspace = open_project(tmp_path, raw_bucket, meters=METERS)
     receive(
         workspace, level(3, "2026-01-30T00:00:00Z"), level(4, "2026-01-30T01:00:00Z"), level(5, "2026-01-31T00:00:00Z")
     )
+    windows = [parse_window(window_id, ONE_DAY) for window_id in ("2026-01-30", "2026-01-31", "2026-02-01")]
     bill(workspace, "2026-01-30")
+    bill(workspace, "2026-01-31")
     (workspace.project.folder / "meters.toml").write_text(METERS.replace('"sum"', '"max"'), encoding="utf-8")
     changed = open_workspace(workspace.project.folder)
 
     with pytest.raises(PricingError) as refusal:
         bill(changed, "2026-01-31")
+    results = list(backfill(changed, windows, 1, lambda: AT, lambda _: None))
 
-    assert "the SKU is aggregated as sum in some windows and as max in others" in refusal.value.details[0]
-    (workspace.project.folder / "meters.toml").write_text(METERS, encoding="utf-8")
-    bill(open_workspace(workspace.project.folder), "2026-01-31")
-    assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(12), "tokens")}
+    assert "the SKU is aggregated as" in refusal.value.details[0]
+    assert "billing backfill" in refusal.value.details[0]
+    assert [result.window_id for result in results] == ["2026-01-30", "2026-01-31", "2026-02-01"]
+    assert disk_hours(changed, "2026-01") == {"acct-1": (Decimal(5), "tokens")}
 
 
 @pytest.mark.parametrize("new_meter", ['value = "data.output"', 'dimensions = ["model"]\nvalue = "data.input_tokens"'])
