@@ -83,8 +83,8 @@ SELECT
     event_quantities.unit,
     COUNT(*) AS event_count,
     COALESCE(SUM(event_quantities.quantity), 0) AS quantity
-FROM aged_events
-INNER JOIN event_quantities USING (object_id, line_number)
+FROM event_quantities
+INNER JOIN aged_events USING (object_id, line_number)
 GROUP BY
     aged_events.source,
     aged_events.age_order,

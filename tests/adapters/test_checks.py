@@ -237,7 +237,7 @@ with Warehouse(Path(sys.argv[1]), memory_limit="200MB", threads=2) as warehouse:
             SELECT 'acct-' || (1 + n % 2) AS account_id, 'tokens' AS sku, '{"n":"' || n || '"}' AS dimensions,
                 TIMESTAMPTZ '2026-01-15 00:00:00Z' AS grain_start, 'sum' AS aggregation,
                 CAST(n AS DECIMAL(38, 9)) AS quantity, CAST(n AS DECIMAL(38, 9)) AS value_sum,
-                'tokens' AS unit, CAST(1 AS BIGINT) AS event_count, md5(CAST(n AS VARCHAR)) AS event_set_hash,
+                'tokens' AS unit, CAST(1 AS BIGINT) AS event_count, CAST(n AS UBIGINT) AS event_set_hash,
                 CAST(NULL AS TIMESTAMPTZ) AS first_event_at, CAST(NULL AS TIMESTAMPTZ) AS latest_event_at,
                 CAST(NULL AS DECIMAL(38, 9)) AS latest_value, CAST(NULL AS DECIMAL(38, 9)) AS level_microseconds
             FROM range(1000000) AS numbers(n)
