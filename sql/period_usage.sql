@@ -192,8 +192,8 @@ level_spans AS (
                             level_rows.unit,
                             level_rows.dimensions,
                             level_rows.resource
-                        ORDER BY level_rows.latest_event_at, level_rows.account_id
-                        ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+                        ORDER BY level_rows.latest_event_at DESC, level_rows.account_id DESC
+                        ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW
                     )
                 ),
                 EPOCH_US(meter_changes.changed_at)

@@ -58,8 +58,9 @@ def header_findings(stem: str, text: str) -> list[str]:
         statements = connection.extract_statements(text)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             return [f"{stem}.sql: a file is one SELECT"]
-        # Parsing alone names the tables; it does not know their columns, which USING would ask for.
-        tables = connection.get_table_names(re.sub(r"\bUSING \([^)]*\)", "ON TRUE", _without_parameters(text)))
+        # Parsing alone names the tables; it does not know their columns, which USING and ASOF would ask for.
+        plain_joins = re.sub(r"\bUSING \([^)]*\)", "ON TRUE", text).replace("ASOF LEFT JOIN", "LEFT JOIN")
+        tables = connection.get_table_names(_without_parameters(plain_joins))
         for table in header.reads:
             columns = ", ".join(f"{name} {sql_type}" for name, sql_type in columns_of(table))
             connection.execute(f"CREATE TABLE {table} ({columns})")
