@@ -159,7 +159,7 @@ class Warehouse:
         dictionary = f"SELECT * FROM ({texts}) AS texts (text) WHERE text IS NOT NULL ORDER BY text"  # noqa: S608
         if not self.connection.execute(f"{dictionary} LIMIT 1").fetchall():
             return
-        self.connection.execute(f"CREATE TYPE {_identifier(name)} AS ENUM ({dictionary})")
+        self.connection.execute(f"CREATE OR REPLACE TYPE {_identifier(name)} AS ENUM ({dictionary})")
         for table, column in columns:
             self.connection.execute(
                 f"ALTER TABLE {_identifier(table)} ALTER {_identifier(column)} TYPE {_identifier(name)}"
