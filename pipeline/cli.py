@@ -9,6 +9,7 @@ This module is an edge: it reads the clock and the arguments, calls one step and
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import subprocess
 import sys
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFECT = 3
+# Objects between two looks for cycles. A command imports and makes many that live to its end, and few cycles.
+GARBAGE_THRESHOLD = 50_000
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
 WINDOWS_SHOWN_MAX = 30
@@ -67,6 +70,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def main() -> None:
     """Run the console script; a refusal becomes its sentence and its exit code, never a traceback."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
     as_json = "--json" in sys.argv
     try:
         exit_code = app(standalone_mode=False)
@@ -89,6 +93,7 @@ def main() -> None:
         traceback.print_exc()
         typer.echo("this is a defect of the pipeline, not of the data; nothing was accepted or issued", err=True)
         exit_code = DEFECT
+    gc.freeze()  # or the interpreter looks through every object once more before it ends
     raise SystemExit(exit_code)
 
 

@@ -1,31 +1,27 @@
-"""The pipeline's own collect step, as ``billing collect`` runs it, on a project whose bucket is at the S3 endpoint.
+"""The pipeline's own ``billing collect``, on a project whose bucket is at the S3 endpoint.
 
 Run as ``python -m benchmarks.collect.ours PROJECT``.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
+from contextlib import redirect_stdout
 
 
 def main(project: str) -> None:
     """Collect everything in the bucket, and print what was taken as one line of JSON."""
-    # Here and not above: the processes that collect import this module too.
-    from pipeline.steps.collect import collect
-    from pipeline.steps.workspace import open_workspace
+    from pipeline import cli
 
-    result = collect(open_workspace(Path(project)), datetime.now(UTC), lambda _: None)
-    answer = {
-        "objects": result.new_objects,
-        "raw_events": result.raw_events,
-        "quarantined": result.quarantined,
-        "pending": list(result.pending.values())[:3],
-        "unclaimed": len(result.unclaimed_keys),
-    }
-    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.argv = ["billing", "collect", "--project", project, "--json"]
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            cli.main()
+    finally:
+        sys.stdout.write(json.dumps(json.loads(printed.getvalue())) + "\n")
 
 
 if __name__ == "__main__":
