@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -19,7 +20,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.exceptions import TyperException
@@ -93,8 +94,17 @@ def main() -> None:
         traceback.print_exc()
         typer.echo("this is a defect of the pipeline, not of the data; nothing was accepted or issued", err=True)
         exit_code = DEFECT
-    gc.freeze()  # or the interpreter looks through every object once more before it ends
-    raise SystemExit(exit_code)
+    _end(exit_code)
+
+
+def _end(exit_code: int | None) -> NoReturn:
+    """End the process without taking it apart: freeing object by object takes as long as a quarter of the imports."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # what was said did not arrive: the interpreter says so, and has an exit code for it
+        raise SystemExit(exit_code) from None
+    os._exit(exit_code or 0)
 
 
 def _as_json(value: Any) -> Any:

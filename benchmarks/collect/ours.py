@@ -5,23 +5,16 @@ Run as ``python -m benchmarks.collect.ours PROJECT``.
 
 from __future__ import annotations
 
-import io
 import json
+import subprocess
 import sys
-from contextlib import redirect_stdout
 
 
 def main(project: str) -> None:
     """Collect everything in the bucket, and print what was taken as one line of JSON."""
-    from pipeline import cli
-
-    sys.argv = ["billing", "collect", "--project", project, "--json"]
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            cli.main()
-    finally:
-        sys.stdout.write(json.dumps(json.loads(printed.getvalue())) + "\n")
+    command = [sys.executable, "-m", "pipeline", "collect", "--project", project, "--json"]
+    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    sys.stdout.write(json.dumps(json.loads(printed)) + "\n")
 
 
 if __name__ == "__main__":

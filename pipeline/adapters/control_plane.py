@@ -198,7 +198,7 @@ class ControlPlane:
             if collection.objects:
                 connection.execute(
                     insert(t.object_ledger),
-                    [{**asdict(ledger_object), "collection_id": collection_id} for ledger_object in collection.objects],
+                    [{**_ledger_row(one), "collection_id": collection_id} for one in collection.objects],
                 )
             if evidence_rows:
                 connection.execute(insert(t.evidence), evidence_rows)
@@ -621,6 +621,10 @@ def _schema_revision(connection: Connection) -> str | None:
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return revision
+
+
+def _ledger_row(ledger_object: LedgerObject) -> dict[str, Any]:
+    return {column.name: getattr(ledger_object, column.name) for column in _LEDGER_COLUMNS}
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
