@@ -43,6 +43,7 @@ from sqlalchemy.pool import NullPool
 from pipeline.adapters import audit_log
 from pipeline.adapters import control_plane_tables as t
 from pipeline.adapters.audit_log import AuditEntry, Change
+from pipeline.adapters.optional_imports import without
 from pipeline.core.completeness import (
     CollectedEvidence,
     CollectedObject,
@@ -102,9 +103,10 @@ class ControlPlane:
         if current == t.SCHEMA_REVISION:
             return
         # Here, because most of the time there is nothing to migrate, and Alembic takes a tenth of a second to start.
-        from alembic import command
-        from alembic.config import Config
-        from alembic.script import ScriptDirectory
+        with without("pygments"):
+            from alembic import command
+            from alembic.config import Config
+            from alembic.script import ScriptDirectory
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
