@@ -53,7 +53,7 @@ class LineTemplate:
     field; an origin that is no field of the record has no entry. ``hashed`` are the variables of a ``derive = "hash"``.
     ``time`` is the variable of the date and that of the clock time, one and the same where one text holds both.
     ``time_digits`` is how many digits make microseconds of a number of ``time``, 0 for a written time.
-    ``filled`` variables are texts of JSON that must not be empty. An empty number is none; in CSV, what is empty is not there.
+    ``filled`` variables are texts of JSON that must not be empty; an empty number is none, an empty column absent.
     """
 
     are_numbers: tuple[bool, ...]
