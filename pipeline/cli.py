@@ -9,7 +9,9 @@ This module is an edge: it reads the clock and the arguments, calls one step and
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -18,7 +20,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.exceptions import TyperException
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFECT = 3
+# Objects between two looks for cycles. A command imports and makes many that live to its end, and few cycles.
+GARBAGE_THRESHOLD = 50_000
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
 WINDOWS_SHOWN_MAX = 30
@@ -67,6 +71,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def main() -> None:
     """Run the console script; a refusal becomes its sentence and its exit code, never a traceback."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
     as_json = "--json" in sys.argv
     try:
         exit_code = app(standalone_mode=False)
@@ -89,7 +94,17 @@ def main() -> None:
         traceback.print_exc()
         typer.echo("this is a defect of the pipeline, not of the data; nothing was accepted or issued", err=True)
         exit_code = DEFECT
-    raise SystemExit(exit_code)
+    _end(exit_code)
+
+
+def _end(exit_code: int | None) -> NoReturn:
+    """End the process without taking it apart: freeing object by object takes as long as a quarter of the imports."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # what was said did not arrive: the interpreter says so, and has an exit code for it
+        raise SystemExit(exit_code) from None
+    os._exit(exit_code or 0)
 
 
 def _as_json(value: Any) -> Any:

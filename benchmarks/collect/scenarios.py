@@ -164,7 +164,7 @@ class Harness:
             cost = self._measure(["ours", str(project)], folder, endpoint)
             server_cpu_seconds = _server_cpu_seconds()
         answer = json.loads(cost.last_line)
-        if answer["pending"] or answer["unclaimed"]:
+        if answer["pending"] or answer["unclaimed_keys"]:
             raise RuntimeError(f"ours left objects behind: {answer}")
         _require_equal("ours", "quarantined lines", expected["broken"], answer["quarantined"])
         _require_equal("ours", "lines", expected["lines"], answer["raw_events"] + answer["quarantined"])

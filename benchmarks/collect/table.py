@@ -25,7 +25,7 @@ COMPARISONS = (
 )
 MEMORY_GOAL_BYTES = 10**9
 MEANINGS = {
-    "ours": "ours (`pipeline.steps.collect`)",
+    "ours": "ours (`billing collect`)",
     "duckdb": "bare DuckDB",
     "polars": "Polars",
     "fetch": "only the download",

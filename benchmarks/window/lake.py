@@ -95,7 +95,7 @@ def _collect(project: Path, bucket: Path) -> None:
     if done.returncode:
         raise RuntimeError(f"collecting the feed failed:\n{done.stdout}{done.stderr}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
-    if answer["quarantined"] or answer["pending"] or answer["unclaimed"]:
+    if answer["quarantined"] or answer["pending"] or answer["unclaimed_keys"]:
         raise RuntimeError(f"the feed was not collected as a whole: {answer}")
 
 

@@ -10,28 +10,15 @@ Bytes are looked at eight at a time, as a *word* of a little-endian machine. So 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
+from pipeline.adapters.optional_imports import without
 
-@contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Let packages that are not imported yet look as if they were not installed."""
-    absent = dict.fromkeys(name for name in names if name not in sys.modules)
-    sys.modules.update(cast("dict[str, Any]", absent))
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
-# Numba imports both for kinds of functions that are none of ours, which takes as long as the rest of it.
-with _without("scipy", "cffi"):
+# Numba imports them for functions, settings and listings that are none of ours; that takes as long as the rest of it.
+with without("scipy", "cffi", "yaml", "pygments"):
     import numba
     from llvmlite import ir
     from numba.core import types

@@ -20,10 +20,6 @@ from pathlib import Path
 from time import sleep
 from typing import Any, Literal, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -35,6 +31,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    inspect,
     make_url,
     select,
     text,
@@ -46,6 +43,7 @@ from sqlalchemy.pool import NullPool
 from pipeline.adapters import audit_log
 from pipeline.adapters import control_plane_tables as t
 from pipeline.adapters.audit_log import AuditEntry, Change
+from pipeline.adapters.optional_imports import without
 from pipeline.core.completeness import (
     CollectedEvidence,
     CollectedObject,
@@ -100,24 +98,30 @@ class ControlPlane:
 
         A schema that is up to date is only looked at. One that a newer release made is refused.
         """
+        with self._read() as connection:
+            current = _schema_revision(connection)
+        if current == t.SCHEMA_REVISION:
+            return
+        # Here, because most of the time there is nothing to migrate, and Alembic takes a tenth of a second to start.
+        with without("pygments"):
+            from alembic import command
+            from alembic.config import Config
+            from alembic.script import ScriptDirectory
+
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        scripts = ScriptDirectory.from_config(config)
-        with self._read() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-        if current == scripts.get_current_head():
-            return
-        if current not in {None, *(script.revision for script in scripts.walk_revisions())}:
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if current is not None and current not in known:
             raise InputError(
                 "control_plane.newer_schema",
                 f"the control plane database was made by a newer release (migration {current})",
-                [f"this release knows migrations up to {scripts.get_current_head()}; install the newer one"],
+                [f"this release knows migrations up to {t.SCHEMA_REVISION}; install the newer one"],
             )
         with self._explained(), self._writer.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(7285140)"))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(config, t.SCHEMA_REVISION)
 
     # ---- collections ----
 
@@ -196,7 +200,7 @@ class ControlPlane:
             if collection.objects:
                 connection.execute(
                     insert(t.object_ledger),
-                    [{**asdict(ledger_object), "collection_id": collection_id} for ledger_object in collection.objects],
+                    [{**_ledger_row(one), "collection_id": collection_id} for one in collection.objects],
                 )
             if evidence_rows:
                 connection.execute(insert(t.evidence), evidence_rows)
@@ -611,6 +615,18 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 # Statements inside a transaction of the caller.
+
+
+def _schema_revision(connection: Connection) -> str | None:
+    """Return the migration that the schema is at, or None if there is no schema yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _ledger_row(ledger_object: LedgerObject) -> dict[str, Any]:
+    return {column.name: getattr(ledger_object, column.name) for column in _LEDGER_COLUMNS}
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:

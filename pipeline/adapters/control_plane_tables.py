@@ -29,6 +29,8 @@ from sqlalchemy.types import TypeDecorator
 
 from pipeline.core.window import require_utc
 
+SCHEMA_REVISION = "0003"  # the newest migration
+
 
 class Instant(TypeDecorator[datetime]):
     """An aware instant, stored and returned in UTC; a naive datetime is refused."""

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.adapters.optional_imports import without
 from pipeline.core.dataset import INSTANT, QUANTITY, Dataset
+
+# PyArrow imports pandas at its first conversion, in case the values are pandas' own. Ours never are; who asks for a
+# frame still gets one.
+with without("pandas"):
+    pa.array([0])
 
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "VARCHAR": pa.string(),

@@ -27,7 +27,6 @@ from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, 
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
-from pipeline.core.json_schema import schema_problems
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
@@ -255,6 +254,8 @@ class _Reader:
         is_read_before = name in self.files
         text = self._text(name)
         if text is not None and not is_read_before:
+            from pipeline.core.json_schema import schema_problems  # slow to start, and few projects have a schema
+
             self.problems += [f"{name}: {problem}" for problem in schema_problems(text)]
         return text if text is not None else "true"
 

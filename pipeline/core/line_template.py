@@ -53,7 +53,7 @@ class LineTemplate:
     field; an origin that is no field of the record has no entry. ``hashed`` are the variables of a ``derive = "hash"``.
     ``time`` is the variable of the date and that of the clock time, one and the same where one text holds both.
     ``time_digits`` is how many digits make microseconds of a number of ``time``, 0 for a written time.
-    ``filled`` variables must not be empty.
+    ``filled`` variables are texts of JSON that must not be empty; an empty number is none, an empty column absent.
     """
 
     are_numbers: tuple[bool, ...]
@@ -217,8 +217,6 @@ class _Plan:
                 self._number(node.variable)
                 uses.append(Use(node.variable, is_number=True))
             elif isinstance(node, _Text):
-                if self._is_csv:
-                    self.filled.add(node.variable)
                 uses.append(Use(node.variable, is_number=False))
             else:
                 raise _NoTemplateError
@@ -238,7 +236,6 @@ class _Plan:
         node = self._at(time.field)
         if not isinstance(node, _Text | _Number):
             raise _NoTemplateError
-        self.filled.add(node.variable)
         self._number(node.variable)
         return node.variable, node.variable
 
@@ -265,8 +262,8 @@ class _Plan:
                 raise _NoTemplateError
             return None
         if isinstance(node, _Text):
-            self.filled.add(node.variable)
             if field.type == "text":
+                self.filled.add(node.variable)
                 return Use(node.variable, is_number=False)
             self._number(node.variable, field)
             return Use(node.variable, is_number=True)

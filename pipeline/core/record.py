@@ -23,7 +23,6 @@ from pipeline.core.csv_text import column_names, csv_values, is_fields_line, map
 from pipeline.core.decimals import fits, plain_text
 from pipeline.core.event_time import parse_event_time, parse_unix_time, time_fault
 from pipeline.core.evidence import Offsets
-from pipeline.core.json_schema import check_schema
 from pipeline.core.json_text import JsonReader, encode_json, parse_decimal, shown
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.money import QUANTITY_SCALE
@@ -523,6 +522,9 @@ class RecordParser:
                 f"time: expected at most {self._event_at_max.isoformat()}, got {event.event_at.isoformat()}",
             )
         if event.type in self._schemas:
+            # Here, because few contracts have a schema, and what checks them takes a tenth of a second to start.
+            from pipeline.core.json_schema import check_schema
+
             data = _at(record, self._data_path)
             check_schema(self._schemas[event.type], {} if data is _MISSING else data, self.contract.event.data_object)
         for text in (event.source, event.id, event.type, event.subject, event.data):

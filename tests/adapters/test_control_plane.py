@@ -19,6 +19,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
@@ -898,6 +899,13 @@ def test_the_migrations_make_the_tables_that_the_code_uses(database_url: str, co
         )
 
     assert differences == []
+
+
+def test_the_schema_that_the_code_asks_for_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(control_plane_module.MIGRATIONS))
+
+    assert ScriptDirectory.from_config(config).get_current_head() == control_plane_tables.SCHEMA_REVISION
 
 
 def test_the_migrations_are_valid_for_postgresql_too(capsys: pytest.CaptureFixture[str]) -> None:

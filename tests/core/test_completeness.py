@@ -704,6 +704,18 @@ def test_an_object_that_a_manifest_lists_and_that_is_not_so_is_missing(changed: 
     assert found == [Missing(f"{key}, which manifest topics/manifest.json lists and which {problem}", NOON)]
 
 
+@pytest.mark.parametrize(("records", "missing"), [(1, 0), (2, 1)])
+def test_an_object_that_could_not_be_read_lacks_what_is_more_than_the_one_record_it_counts_as(
+    records: int, missing: int
+) -> None:
+    unread = connect_object(0, 1, line_count=1, raw_event_count=0, fault="truncated_object")
+
+    said = sentences(facts(MANIFEST, objects=[unread], evidence=[manifest(entry(unread, n=records))]))
+
+    assert [sentence.partition(", which manifest")[0] for sentence in said] == [unread.key] * missing
+    assert all(sentence.endswith("which could not be read, with 2 records") for sentence in said)
+
+
 def test_a_rewritten_manifest_replaces_what_it_listed() -> None:
     known = connect_object(0, 5)
     first = manifest({"key": "/topics/gone", "size": 1, "n": 1})
