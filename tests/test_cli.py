@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
+from pipeline.cli import _say_window
+from pipeline.steps.run import WindowResult
 from tests.fixtures_project import PROJECT_FILES, put_events, usage_event, write_project
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -187,3 +189,19 @@ def test_init_writes_a_project_that_is_valid_and_refuses_a_folder_with_content(t
     assert made.returncode == 0, made.stderr
     assert again.returncode == 2
     assert status.returncode == 0, status.stderr
+
+
+def test_a_run_says_which_withdrawals_do_nothing_and_which_replacements_are_not_billed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    faults, unbilled = {"unmatched": 2}, {"late": 1, "orphaned_account": 3}
+    path = Path("out/report.html")
+
+    _say_window(WindowResult("2026-01-15", 1, True, "first", 5, {"voided": 1}, 0, (), faults, unbilled, path))
+    said = capsys.readouterr().out
+    _say_window(WindowResult("2026-01-15", 1, True, "first", 5, {"voided": 1}, 0, (), {}, {}, path))
+    said_of_none = capsys.readouterr().out
+
+    assert "  withdrawals without effect: 2 unmatched\n" in said
+    assert "take an event back and are not billed themselves: 1 late, 3 orphaned_account\n" in said
+    assert len(said_of_none.splitlines()) == 2

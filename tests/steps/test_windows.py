@@ -643,15 +643,13 @@ def reference(events: Sequence[Mapping[str, Any]], window: BillingWindow, cutoff
 
     for name in list(replacements):
         ring: list[str] = []
-        at: str | None = name
+        at: str | None = name if name in replacements else None
         while at is not None and at not in ring:
             ring.append(at)
             at = replaced(at)
         if at == name:
             last = max(ring, key=lambda one: receipt(replacements[one]))
             del replacements[last], sound[last]
-            if last == name:
-                continue
 
     def winner_of(one: Mapping[str, Any]) -> Mapping[str, Any] | None:
         leader: Mapping[str, Any] | None = None
