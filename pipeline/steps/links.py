@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +30,8 @@ from pipeline.steps.publish import pin_file, read_manifest
 from pipeline.steps.workspace import Workspace
 
 END_OF_TIME = datetime.max.replace(tzinfo=EPOCH.tzinfo)
+
+LINK_QUERIES = ("neighbours", "withdrawal_events", "withdrawn_keys")
 
 NAMED_KEYS = (("source", "VARCHAR"), ("id", "VARCHAR"))
 
@@ -55,11 +58,68 @@ WITHDRAWAL_COLUMNS = (
 )
 
 
-class CollectedEvents:
-    """The raw event files and the withdrawals in them, as of when they are first asked for; make one for each run."""
+@dataclass(frozen=True, slots=True)
+class LinkInputs:
+    """All that links are derived from: every collection, by the hash of its manifest, and the settings that count."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    collections: tuple[str, ...]
+    first_window_start: datetime
+    look_back: timedelta
+    future_tolerance: timedelta
+    withdrawal_types: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def of_now(cls, workspace: Workspace) -> LinkInputs:
+        settings = workspace.project.settings.window
+        return cls(
+            tuple(workspace.control_plane.raw_event_manifests()),
+            settings.first_window_start,
+            settings.look_back,
+            settings.future_tolerance,
+            tuple(tuple(rule) for rule in withdrawal_rules(workspace)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "collections": list(self.collections),
+            "first_window_start": self.first_window_start.isoformat(),
+            "look_back_seconds": self.look_back // timedelta(seconds=1),
+            "future_tolerance_seconds": self.future_tolerance // timedelta(seconds=1),
+            "withdrawal_types": [list(rule) for rule in self.withdrawal_types],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> LinkInputs:
+        return cls(
+            tuple(fields["collections"]),
+            datetime.fromisoformat(fields["first_window_start"]),
+            timedelta(seconds=fields["look_back_seconds"]),
+            timedelta(seconds=fields["future_tolerance_seconds"]),
+            tuple(tuple(rule) for rule in fields["withdrawal_types"]),
+        )
+
+
+class CollectedEvents:
+    """The raw event files and the withdrawals in them, as of when they are first asked for; make one for each run.
+
+    With ``recorded`` inputs, and the SQL of then, it is what was collected then: everything is derived from the files,
+    and the control plane is neither asked for what was derived before nor written to.
+    """
+
+    def __init__(
+        self, workspace: Workspace, recorded: LinkInputs | None = None, sql: Mapping[str, str] | None = None
+    ) -> None:
         self._workspace = workspace
+        self._recorded = recorded
+        self._sql = sql
+
+    @cached_property
+    def inputs(self) -> LinkInputs:
+        return self._recorded or LinkInputs.of_now(self._workspace)
+
+    def rows(self, pin: str) -> list[dict[str, Any]]:
+        """Return the rows of a pin that was derived here."""
+        return read_pinned_rows(self._workspace, pin)
 
     def files_of(self, event_dates: Iterable[date]) -> list[str]:
         """Return the lake paths, which end in a hash, of every raw event file of the dates, sorted."""
@@ -67,7 +127,7 @@ class CollectedEvents:
 
     def neighbours(self, window: BillingWindow) -> str:
         """Pin the first copies, outside the window and within the look-back, of keys of the window."""
-        settings = self._workspace.project.settings.window
+        settings = self.inputs
         if not settings.look_back:
             return self._pin([])
         start = min(window.start, max(window.start - settings.look_back, settings.first_window_start))
@@ -114,31 +174,27 @@ class CollectedEvents:
     def _files(self) -> dict[str, list[str]]:
         """The paths of every raw event file, by event date."""
         paths: dict[str, list[str]] = {}
-        for manifest_hash in self._manifests:
+        for manifest_hash in self.inputs.collections:
             for file in read_manifest(self._workspace, manifest_hash).files:
                 paths.setdefault(file.partition, []).append(file.path)
         return paths
 
     @cached_property
-    def _manifests(self) -> list[str]:
-        return self._workspace.control_plane.raw_event_manifests()
-
-    @cached_property
     def _standing(self) -> list[Withdrawal]:
         """Every withdrawal that was collected, of all dates: each collection is searched once for each set of rules."""
-        rules = withdrawal_rules(self._workspace)
+        rules = [list(rule) for rule in self.inputs.withdrawal_types]
         if not rules:
             return []
         derivations = {
             manifest_hash: self._derivation("withdrawal_events", [rules, manifest_hash])
-            for manifest_hash in self._manifests
+            for manifest_hash in self.inputs.collections
         }
-        pins = self._workspace.control_plane.derived_pins(derivations.values())
+        pins = self._known_pins(derivations.values())
         received: list[Withdrawal] = []
         for manifest_hash, derivation in derivations.items():
             if derivation not in pins:
                 paths = [file.path for file in read_manifest(self._workspace, manifest_hash).files]
-                with Warehouse(self._workspace.scratch) as warehouse:
+                with Warehouse(self._workspace.scratch, sql=self._sql) as warehouse:
                     self._view(warehouse, "raw_events", paths)
                     table_withdrawal_types(warehouse, rules)
                     rows = [Withdrawal(**row).to_json() for row in warehouse.select("withdrawal_events", {})]
@@ -172,10 +228,10 @@ class CollectedEvents:
         """Return the pin of a query's rows; the same inputs are read once and then known."""
         values = {name: str(value) for name, value in parameters.items()}
         derivation = self._derivation(query, [values, files, keys])
-        known = self._workspace.control_plane.derived_pins([derivation])
+        known = self._known_pins([derivation])
         if derivation in known:
             return known[derivation]
-        with Warehouse(self._workspace.scratch) as warehouse:
+        with Warehouse(self._workspace.scratch, sql=self._sql) as warehouse:
             for name, paths in files.items():
                 self._view(warehouse, name, paths)
             for name, rows in keys.items():
@@ -188,9 +244,13 @@ class CollectedEvents:
     def _derivation(self, query: str, inputs: Any) -> str:
         return sha256_hex(canonical_json([query, Warehouse.sql_hash(query), inputs]))
 
+    def _known_pins(self, derivations: Iterable[str]) -> dict[str, str]:
+        return {} if self._recorded else self._workspace.control_plane.derived_pins(derivations)
+
     def _keep(self, derivation: str, rows: Sequence[Mapping[str, Any]]) -> str:
         pin = self._pin(rows)
-        self._workspace.control_plane.keep_derived_pin(derivation, pin)
+        if not self._recorded:
+            self._workspace.control_plane.keep_derived_pin(derivation, pin)
         return pin
 
     def _pin(self, rows: Sequence[Mapping[str, Any]]) -> str:
