@@ -213,9 +213,6 @@ def _cutoff_after_last_receipt(
     """Return a cutoff that takes in everything collected: the events of the window, and withdrawals of them."""
     view_raw_events(warehouse, workspace, pins)
     (last,) = warehouse.select("last_receipt", {"window_start": window.start, "window_end": window.end})
-    withdrawals = pinned_withdrawals(workspace, pins["withdrawals"])
-    receipts: list[datetime | None] = [
-        last["last_received_at"],
-        *(withdrawal.received_at for withdrawal in withdrawals),
-    ]
+    withdrawn_at = [withdrawal.received_at for withdrawal in pinned_withdrawals(workspace, pins["withdrawals"])]
+    receipts: list[datetime | None] = [last["last_received_at"], *withdrawn_at]
     return max([policy_cutoff_at, *(received_at + ONE_MICROSECOND for received_at in receipts if received_at)])

@@ -149,7 +149,13 @@ def _revision(ws: Workspace, window_id: str, revision: int | None) -> WindowRevi
     if revision is not None:
         return find_revision(ws, window_id, revision)
     found = ws.control_plane.accepted_revision(window_id) or ws.control_plane.latest_revision(window_id)
-    return found or find_revision(ws, window_id, 1)
+    if found is None:
+        raise NotReadyError(
+            "rerun.no_revision",
+            f"window {window_id} has no revision yet, so there is none to run again",
+            [f"run: billing run --window {window_id}"],
+        )
+    return found
 
 
 def _name(receipt: Receipt) -> tuple[str, str]:
