@@ -10,8 +10,8 @@ The window is the data interval of the run, or the `window` param of a manual ru
 rendered all the same and the run is failed. Between tasks travel receipts (names, numbers, hashes), never rows. A task
 that is run again publishes the same bytes. What is late for the first revision waits for the next one, which takes in
 everything collected by then; changed inputs make it, also files that came since, and `include_late` makes it for late
-events alone. After the cutoff `deduplicate` refuses a window whose sources have not shown that they are complete, and is tried
-again; `accept_incomplete` gives the reason why it is closed all the same, which the report prints.
+events alone. After the cutoff `deduplicate` refuses a window whose sources have not shown that they are complete, and
+is tried again; `accept_incomplete` gives the reason why it is closed all the same, which the report prints.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SCHEDULE = window_schedule(settings.project_folder())
             False,
             type="boolean",
             title="Take in late events",
-            description="Make the next revision for late events alone; one that is made anyway takes them in.",
+            description="Make the next revision for late events alone; one made anyway takes them in.",
         ),
         "accept_incomplete": Param(
             None,

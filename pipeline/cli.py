@@ -183,7 +183,7 @@ def run(
         bool,
         typer.Option(
             "--include-late",
-            help="Make the next revision for late events alone; one that is made anyway takes them in.",
+            help="Make the next revision for late events alone; one made anyway takes them in.",
         ),
     ] = False,
     accept_incomplete: Annotated[
@@ -199,8 +199,8 @@ def run(
 ) -> None:
     """Compute billing windows: deduplicate, aggregate, rate, check, reconcile, accept, report.
 
-    A window whose accepted revision has the inputs of now is left as it is. Other inputs (files that came since, another
-    directory, meter or setting) make the next revision, which takes in all late events.
+    A window whose accepted revision has the inputs of now is left as it is. Other inputs (files that came since,
+    another directory, meter or setting) make the next revision, which takes in all late events.
 
     With --due a window that lacks evidence is left out and the others are billed; exit code 1 says that one was.
     """
@@ -262,7 +262,7 @@ def backfill(
     include_late: Annotated[
         bool,
         typer.Option(
-            "--include-late", help="Make next revisions for late events alone; one that is made anyway takes them in."
+            "--include-late", help="Make next revisions for late events alone; one made anyway takes them in."
         ),
     ] = False,
     project: ProjectOption = None,
@@ -319,7 +319,7 @@ def _backfill_total(results: Sequence[WindowResult | LeftOutWindow], window_coun
 def rerun(
     window: WindowOption,
     revision: Annotated[
-        int | None, typer.Option(min=1, help="Which revision; default: the newest accepted one.")
+        int | None, typer.Option(min=1, help="Which revision; default: the newest accepted one, else the newest.")
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -375,9 +375,7 @@ def _row_text(row: Mapping[str, Any] | None) -> str:
 def diff(
     window: WindowOption,
     revision_from: Annotated[int, typer.Option("--from", min=1, help="The revision before the change.")],
-    revision_to: Annotated[
-        int, typer.Option("--to", min=1, help="The revision after it; an earlier one turns the signs.")
-    ],
+    revision_to: Annotated[int, typer.Option("--to", min=1, help="The revision after it; an earlier one turns signs.")],
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -567,7 +565,7 @@ def _item_lines(item: Any, indent: str) -> list[str]:
 def _entry_text(name: str, entry: Any) -> str:
     (_, first), *others = _scalars(entry) if isinstance(entry, dict) else [(name, entry)]
     accepted = entry.get("accepted", []) if isinstance(entry, dict) else []
-    texts = [str(first), _named_values(others)]
+    texts = [str(first), _named_values([(key, value) for key, value in others if value is not None])]
     for one in accepted:
         first_window, last_window, count = one["windows"][0], one["windows"][-1], len(one["windows"])
         windows = f"window {first_window}" if count == 1 else f"{count:,} windows, {first_window} to {last_window}"

@@ -49,9 +49,14 @@ def backfill(
     and holds back no other; any other refusal ends the backfill, as in ``run_due_windows``.
     """
     collected = CollectedEvents(workspace)
-    current = {window: _accepted_and_current(workspace, window, include_late, collected) for window in windows}
-    to_compute = [window for window in windows if current[window] is None]
-    ahead = iter(to_compute if at_most > 1 else [])
+    current: dict[BillingWindow, WindowRevision | None] = {}
+
+    def current_of(window: BillingWindow) -> WindowRevision | None:  # asked for when it is its turn: a year is many
+        if window not in current:
+            current[window] = _accepted_and_current(workspace, window, include_late, collected)
+        return current[window]
+
+    ahead = (window for window in windows if at_most > 1 and current_of(window) is None)
     processes: dict[BillingWindow, _WindowProcess] = {}
 
     def start_next() -> None:
@@ -62,7 +67,7 @@ def backfill(
         for _ in range(at_most):
             start_next()
         for window in windows:
-            revision, process = current[window], processes.get(window)
+            revision, process = current_of(window), processes.get(window)
             try:
                 if revision is None and process is not None:
                     revision = process.revision(workspace)
