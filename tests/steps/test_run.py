@@ -15,10 +15,10 @@ from pipeline.core.errors import PricingError
 from pipeline.core.revision import RevisionState
 from pipeline.steps.collect import collect
 from pipeline.steps.rerun import rerun
-from pipeline.steps.run import run_window
-from pipeline.steps.workspace import open_workspace
+from pipeline.steps.run import run_window, settle_window
+from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import PRICE_BOOK, put_events, usage_event, write_project
-from tests.steps.night import AT, START, WINDOW, put_night
+from tests.steps.night import AT, START, WINDOW, put_night, revision_of
 
 BOOK = "price_books/2025-01-01.toml"
 
@@ -107,3 +107,18 @@ def test_a_run_that_was_killed_before_its_usage_was_published_is_gone_on_with(
     assert (result.revision, result.is_new) == (1, True)
     assert rerun(workspace, WINDOW.window_id).is_identical
     assert list(workspace.scratch.iterdir()) == []
+
+
+def test_a_refusal_of_a_run_whose_revision_another_run_accepted_meanwhile_is_told_as_it_is(
+    night: Workspace,
+) -> None:
+    candidate = revision_of(night)
+    run_window(night, WINDOW, AT, lambda _: None)
+    book = night.project.folder / BOOK
+    book.write_text(book.read_text().replace('currency = "EUR"', 'currency = "CHF"', 1))
+
+    with pytest.raises(PricingError) as refused:
+        settle_window(open_workspace(night.project.folder), candidate, AT, lambda _: None)
+
+    assert refused.value.code != "revision.already_accepted"
+    assert revision_of(night).state is RevisionState.ACCEPTED
