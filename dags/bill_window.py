@@ -8,9 +8,10 @@ wait_for_cutoff -> deduplicate -> aggregate -> rate -> check -> reconcile -> acc
 The window is the data interval of the run, or the `window` param of a manual run (`2026-01-15`). `check` and
 `reconcile` are the gates: when one refuses, `accept` does not run, `settle` rejects the revision, the report is
 rendered all the same and the run is failed. Between tasks travel receipts (names, numbers, hashes), never rows. A task
-that is run again publishes the same bytes. `include_late` makes a new revision that takes in the events that came
-late. After the cutoff `deduplicate` refuses a window whose sources have not shown that they are complete, and is tried
-again; `accept_incomplete` gives the reason why it is closed all the same, which the report prints.
+that is run again publishes the same bytes. What is late for the first revision waits for the next one, which takes in
+everything collected by then; changed inputs make it, also files that came since, and `include_late` makes it for late
+events alone. After the cutoff `deduplicate` refuses a window whose sources have not shown that they are complete, and
+is tried again; `accept_incomplete` gives the reason why it is closed all the same, which the report prints.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ SCHEDULE = window_schedule(settings.project_folder())
             False,
             type="boolean",
             title="Take in late events",
-            description="Make a new revision that takes in the events that came after the cutoff.",
+            description="Make the next revision for late events alone; one made anyway takes them in.",
         ),
         "accept_incomplete": Param(
             None,

@@ -38,7 +38,7 @@ from pipeline.airflow_plugin.retry import RETRY_NOT_READY_AND_NETWORK
             type=["null", "integer"],
             minimum=1,
             title="Revision",
-            description="Such as 1; empty: the newest of the window.",
+            description="Such as 1; empty: the newest accepted one of the window.",
         ),
     },
     doc_md=__doc__,

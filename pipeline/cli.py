@@ -195,7 +195,11 @@ def run(
         bool, typer.Option("--due", help="Every window that is past its cutoff and not accepted, or got late events.")
     ] = False,
     include_late: Annotated[
-        bool, typer.Option("--include-late", help="Make a new revision that takes in the events that came late.")
+        bool,
+        typer.Option(
+            "--include-late",
+            help="Make the next revision for late events alone; one made anyway takes them in.",
+        ),
     ] = False,
     accept_incomplete: Annotated[
         str | None,
@@ -209,6 +213,9 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Compute billing windows: deduplicate, aggregate, rate, check, reconcile, accept, report.
+
+    A window whose accepted revision has the inputs of now is left as it is. Other inputs (files that came since,
+    another directory, meter or setting) make the next revision, which takes in all late events.
 
     With --due a window that lacks evidence is left out and the others are billed; exit code 1 says that one was.
     """
@@ -274,7 +281,10 @@ def backfill(
     last: Annotated[str, typer.Option("--to", help="The last window, which is included.")],
     at_most: Annotated[int, typer.Option(min=1, max=64, help="How many windows are computed at once.")] = 1,
     include_late: Annotated[
-        bool, typer.Option("--include-late", help="Also make new revisions that take in events that came late.")
+        bool,
+        typer.Option(
+            "--include-late", help="Make next revisions for late events alone; one made anyway takes them in."
+        ),
     ] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
@@ -329,7 +339,9 @@ def _backfill_total(results: Sequence[WindowResult | LeftOutWindow], window_coun
 @app.command(epilog="Example: billing rerun --window 2026-01-15 --revision 1 --project my-billing")
 def rerun(
     window: WindowOption,
-    revision: Annotated[int | None, typer.Option(min=1, help="Which revision; default: the newest.")] = None,
+    revision: Annotated[
+        int | None, typer.Option(min=1, help="Which revision; default: the newest accepted one, else the newest.")
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -353,7 +365,8 @@ def rerun(
 
 def _rerun_lines(result: RerunResult) -> list[str]:
     verdict = "identical" if result.is_identical else "NOT identical"
-    lines = [f"window {result.window_id} revision {result.revision}: {verdict}"]
+    state = "" if result.state.value == "accepted" else f", which is {result.state.value}"
+    lines = [f"window {result.window_id} revision {result.revision}{state}: {verdict}"]
     table = [
         (f"{one.dataset} {one.scope}", f"{one.row_count_published:,} rows", one.content_hash_computed)
         for one in result.datasets
@@ -382,8 +395,8 @@ def _row_text(row: Mapping[str, Any] | None) -> str:
 @app.command(epilog="Example: billing diff --window 2026-01-15 --from 1 --to 3 --project my-billing")
 def diff(
     window: WindowOption,
-    revision_from: Annotated[int, typer.Option("--from", min=1, help="The earlier revision.")],
-    revision_to: Annotated[int, typer.Option("--to", min=1, help="The later revision.")],
+    revision_from: Annotated[int, typer.Option("--from", min=1, help="The revision before the change.")],
+    revision_to: Annotated[int, typer.Option("--to", min=1, help="The revision after it; an earlier one turns signs.")],
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -573,7 +586,7 @@ def _item_lines(item: Any, indent: str) -> list[str]:
 def _entry_text(name: str, entry: Any) -> str:
     (_, first), *others = _scalars(entry) if isinstance(entry, dict) else [(name, entry)]
     accepted = entry.get("accepted", []) if isinstance(entry, dict) else []
-    texts = [str(first), _named_values(others)]
+    texts = [str(first), _named_values([(key, value) for key, value in others if value is not None])]
     for one in accepted:
         first_window, last_window, count = one["windows"][0], one["windows"][-1], len(one["windows"])
         windows = f"window {first_window}" if count == 1 else f"{count:,} windows, {first_window} to {last_window}"

@@ -74,6 +74,32 @@ class ReadOnlyLake:
         return self
 
 
+class WriteBesideLake:
+    """A lake whose files are read, and into which nothing is written: what is put goes into a folder beside it."""
+
+    def __init__(self, lake: Lake, beside: Path) -> None:
+        self._lake = lake
+        self._beside = LocalLake(beside)
+
+    def put_file(self, local: Path, directory: str, suffix: str) -> DataFileRef:
+        return self._beside.put_file(local, directory, suffix)
+
+    def put_bytes(self, content: bytes, directory: str, suffix: str) -> DataFileRef:
+        return self._beside.put_bytes(content, directory, suffix)
+
+    def get_bytes(self, path: str) -> bytes:
+        return self._of(path).get_bytes(path)
+
+    def local_file(self, path: str) -> Path:
+        return self._of(path).local_file(path)
+
+    def read_only(self, staging: Path) -> Lake:
+        return ReadOnlyLake(self)
+
+    def _of(self, path: str) -> Lake:
+        return self._beside if self._beside.holds(path) else self._lake
+
+
 class LocalLake:
     """A lake in a local folder. A file appears whole or not at all, also when its writer is killed."""
 

@@ -8,7 +8,7 @@ where quantities do not (a maximum, a unique count); the price is that a part de
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from itertools import pairwise
@@ -76,6 +76,14 @@ class QuantityChange:
     quantity_to: Decimal
     change: Decimal
     parts: Mapping[str, Decimal]
+
+    def backwards(self) -> QuantityChange:
+        """Return the same change seen from the later revision: the same causes, each part with its sign turned."""
+        with exact():
+            parts = {cause: -part for cause, part in self.parts.items()}
+            return replace(
+                self, quantity_from=self.quantity_to, quantity_to=self.quantity_from, change=-self.change, parts=parts
+            )
 
 
 def waterfall(causes: Sequence[str], states: Sequence[Quantities]) -> list[QuantityChange]:

@@ -103,11 +103,14 @@ def parse_window(text: str, length: timedelta) -> BillingWindow:
     """Return the window named ``2026-01-15`` or ``2026-01-15T06:00Z``; any other text raises ``ValueError``."""
     if not re.fullmatch(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(Z|\+00:00))?", text):
         raise ValueError(f"a window is named like 2026-01-15 or 2026-01-15T06:00Z, got {text!r}")
-    instant = datetime.fromisoformat(text)
-    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
-    window = window_containing(instant, length)
+    try:
+        instant = datetime.fromisoformat(text)
+        instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
+        window = window_containing(instant, length)
+    except (ValueError, OverflowError):
+        raise ValueError(f"there is no such day or time: {text}") from None
     if window.start != instant:
-        raise ValueError(f"no window of length {length} starts at {text}; the nearest one before is {window.window_id}")
+        raise ValueError(f"no window starts at {text}; the one that it is in is named {window.window_id}")
     return window
 
 

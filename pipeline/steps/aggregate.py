@@ -57,5 +57,5 @@ def find_revision(workspace: Workspace, window_id: str, revision: int) -> Window
     raise PublicationError(
         "revision.unknown",
         f"window {window_id} has no revision {revision}",
-        ["`billing status` lists the revisions there are; deduplicate opens one"],
+        ["`billing status` shows the newest revision of each window; `billing run` opens the next one"],
     )

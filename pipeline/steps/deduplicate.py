@@ -1,12 +1,13 @@
 """Open a window revision and decide, for each raw event of the window, whether it is billed.
 
-Revision 1 is cut off at ``window_end + grace_period``. A later revision takes in everything collected until it
-is opened. A revision keeps its cutoff and its pins, so running the step again publishes the same bytes.
+Revision 1 is cut off at ``window_end + grace_period``; what is late waits for the next revision, which takes in
+everything collected until it is opened, whatever it is opened for. A revision keeps its cutoff and its pins, so running
+the step again publishes the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.core.reason import ExclusionReason
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected
 from pipeline.steps.completeness import publish_completeness, require_complete, source_states
+from pipeline.steps.derivation import publish_link_inputs
 from pipeline.steps.inputs import (
     Pins,
     build_excluded_events,
@@ -50,30 +52,29 @@ def deduplicate(
 
     Every other raw event of the window is billed: ``usage_events`` is that rest, and is stored nowhere.
 
-    Unchanged inputs are the newest revision again, with the same bytes. Changed inputs open the next one, and so does
-    ``include_late`` when the newest revision left late events out. ``NotReadyError`` until collection reached the
-    cutoff and every source has shown that it is complete (P9); ``accept_incomplete`` is the reason why the revision is
-    closed without.
+    An accepted revision whose inputs are unchanged is returned as it is: nothing is computed or published. One that was
+    not finished is computed again, to the same bytes. Changed inputs open the next one, and so does ``include_late``
+    when the accepted revision left late events out. ``NotReadyError`` until collection reached the cutoff and every
+    source has shown that it is complete (P9); ``accept_incomplete`` is the reason why the revision is closed without.
     """
     _require_billed_window(workspace, window)
     _require_collected(workspace, window)
-    newest = workspace.control_plane.latest_revision(window.window_id)
     collected = CollectedEvents(workspace)
-    pins = current_pins(workspace, window, newest, collected)
-    with Warehouse(workspace.scratch) as warehouse:
-        view_raw_events(warehouse, workspace, pins)
-        current = _current_revision(workspace, warehouse, window, newest, pins, include_late)
-        states = source_states(workspace, window, current.cutoff_at, pins["raw_event_files"])
-        exceptions = require_complete(workspace, current, states, accept_incomplete, at)
-        revision = current
-        if current is not newest or exceptions:
-            candidate = replace(current, state=RevisionState.CANDIDATE)
-            pin_sql(workspace, pins["sql"])
-            revision = workspace.control_plane.open_revision(candidate, at, exceptions)
-        publish_completeness(workspace, revision, states, at)
+    current = current_revision(workspace, window, include_late=include_late, collected=collected)
+    revision = current or _next_revision(workspace, window, collected)
+    states = source_states(workspace, window, revision.cutoff_at, revision.pins["raw_event_files"])
+    exceptions = require_complete(workspace, revision, states, accept_incomplete, at)
+    if current is None or exceptions:
+        pin_sql(workspace, revision.pins["sql"])
+        candidate = replace(revision, state=RevisionState.CANDIDATE)
+        revision = workspace.control_plane.open_revision(candidate, at, exceptions)
+    if revision.state is RevisionState.ACCEPTED:
+        return revision
+    publish_completeness(workspace, revision, states, at)
+    publish_link_inputs(workspace, collected, revision, at)
     with (
         scratch_folder(workspace.scratch, "deduplicate") as folder,
-        revision_warehouse(workspace, revision, OUTCOME_QUERIES) as warehouse,
+        revision_warehouse(workspace, revision, {query: sql_text(query) for query in OUTCOME_QUERIES}) as warehouse,
     ):
         for dataset, file in computed_events(workspace, warehouse, revision, folder):
             publish_revision(workspace, dataset, revision.scope, revision.revision, [file], revision_pins(revision), at)
@@ -81,13 +82,39 @@ def deduplicate(
     return revision
 
 
-def revision_warehouse(workspace: Workspace, revision: WindowRevision, others: Iterable[str] = ()) -> Warehouse:
+def current_revision(
+    workspace: Workspace,
+    window: BillingWindow,
+    *,
+    include_late: bool,
+    collected: CollectedEvents | None = None,
+) -> WindowRevision | None:
+    """Return the revision that a run of the window comes to without opening another one, if there is one.
+
+    That is the newest accepted revision if its inputs are those of now, whatever was opened and rejected after it; else
+    the newest revision, if it has them and waits to be finished. With ``include_late``, one that left late events out
+    is not it.
+    """
+    collected = collected or CollectedEvents(workspace)
+    accepted = workspace.control_plane.accepted_revision(window.window_id)
+    newest = workspace.control_plane.latest_revision(window.window_id)
+    with Warehouse(workspace.scratch) as warehouse:
+        for revision in (accepted, newest if newest != accepted else None):
+            if revision is None or current_pins(workspace, window, revision, collected) != revision.pins:
+                continue
+            if not include_late or late_event_count(workspace, warehouse, revision) == 0:
+                return revision
+    return None
+
+
+def revision_warehouse(
+    workspace: Workspace, revision: WindowRevision, others: Mapping[str, str] | None = None
+) -> Warehouse:
     """Return a session that runs the SQL that the revision pins, whatever the files of today say.
 
-    ``others`` names queries that make no published row; they run as they are today.
+    ``others`` has the text of queries that make no published row, by name.
     """
-    texts = {query: sql_text(query) for query in others}
-    return Warehouse(workspace.scratch, sql={**texts, **pinned_sql(workspace, revision.pins["sql"])})
+    return Warehouse(workspace.scratch, sql={**(others or {}), **pinned_sql(workspace, revision.pins["sql"])})
 
 
 def computed_events(
@@ -163,38 +190,31 @@ def _require_collected(workspace: Workspace, window: BillingWindow) -> None:
         )
 
 
-def _current_revision(
-    workspace: Workspace,
-    warehouse: Warehouse,
-    window: BillingWindow,
-    newest: WindowRevision | None,
-    pins: Pins,
-    include_late: bool,
-) -> WindowRevision:
-    """Return the newest revision if it stands, else the next one, which is not open yet."""
+def _next_revision(workspace: Workspace, window: BillingWindow, collected: CollectedEvents) -> WindowRevision:
+    """Return the revision that comes next, which is not open yet; its reason is what changed since the accepted one."""
+    newest = workspace.control_plane.latest_revision(window.window_id)
+    before = workspace.control_plane.accepted_revision(window.window_id) or newest
+    pins = current_pins(workspace, window, before, collected)
     policy_cutoff_at = window.cutoff_at(workspace.project.settings.window.grace_period)
-    if newest is None:
+    if newest is None or before is None:
         number, cutoff_at, reason = 1, policy_cutoff_at, "first computation of the window"
     else:
-        withdrawn = pinned_withdrawn_events(workspace, pins)
         number = newest.revision + 1
-        receipts = [one.winner_received_at + ONE_MICROSECOND for one in withdrawn]
-        cutoff_at = max([_cutoff_after_last_receipt(warehouse, window, policy_cutoff_at), *receipts])
-        if newest.inputs_hash != inputs_hash(pins):
-            reason = changed_inputs(newest.pins, pins)
-        else:
-            late_count = late_event_count(workspace, warehouse, newest) if include_late else 0
-            if late_count == 0:
-                return newest
-            reason = f"late events taken in: {late_count:,}"
+        with Warehouse(workspace.scratch) as warehouse:
+            cutoff_at = _cutoff_after_last_receipt(workspace, warehouse, window, pins, policy_cutoff_at)
+            late_count = late_event_count(workspace, warehouse, before)
+        reason = changed_inputs(before.pins, pins) or f"late events taken in: {late_count:,}"
     return WindowRevision(
         window.window_id, number, window.start, window.end, cutoff_at, inputs_hash(pins), pins, reason
     )
 
 
-def _cutoff_after_last_receipt(warehouse: Warehouse, window: BillingWindow, policy_cutoff_at: datetime) -> datetime:
-    receipts = warehouse.select("last_receipt", {"window_start": window.start, "window_end": window.end})
-    last_received_at: datetime | None = receipts[0]["last_received_at"]
-    if last_received_at is None:
-        return policy_cutoff_at
-    return max(policy_cutoff_at, last_received_at + ONE_MICROSECOND)
+def _cutoff_after_last_receipt(
+    workspace: Workspace, warehouse: Warehouse, window: BillingWindow, pins: Pins, policy_cutoff_at: datetime
+) -> datetime:
+    """Return a cutoff that takes in everything collected: the events of the window, and withdrawals of them."""
+    view_raw_events(warehouse, workspace, pins)
+    (last,) = warehouse.select("last_receipt", {"window_start": window.start, "window_end": window.end})
+    withdrawn_at = [withdrawn.winner_received_at for withdrawn in pinned_withdrawn_events(workspace, pins)]
+    receipts: list[datetime | None] = [last["last_received_at"], *withdrawn_at]
+    return max([policy_cutoff_at, *(received_at + ONE_MICROSECOND for received_at in receipts if received_at)])

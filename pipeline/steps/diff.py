@@ -102,8 +102,12 @@ def diff(workspace: Workspace, window_id: str, revision_from: int, revision_to: 
     """Return how each quantity changed between two revisions of a window, and what of it each cause changed.
 
     The parts add up to the change, and the last state is the later revision: otherwise ``PublicationError``. A revision
-    without usage raises ``NotReadyError``.
+    without usage raises ``NotReadyError``. From a later to an earlier revision the causes are those of the way there.
     """
+    if revision_from > revision_to:
+        there = diff(workspace, window_id, revision_to, revision_from)
+        back = tuple(change.backwards() for change in there.changes)
+        return WindowDiff(window_id, revision_from, revision_to, there.causes, back)
     if revision_from == revision_to:
         raise InputError("diff.same_revision", f"revision {revision_from} is compared with itself", ["name two"])
     before, after = (_computed_revision(workspace, window_id, number) for number in (revision_from, revision_to))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from datetime import timedelta
 
 from pipeline.adapters.warehouse import Warehouse
@@ -19,31 +20,45 @@ def late_windows(workspace: Workspace) -> list[BillingWindow]:
     Its inputs changed (raw event files, withdrawals, directory, meters, SQL, settings), or it left events out as late.
     A window is left alone when every period it reaches into is final.
     """
-    return _outdated(workspace, is_final=False)
+    final_periods = workspace.control_plane.final_periods()
+    return _outdated(
+        workspace,
+        [
+            revision
+            for revision in workspace.control_plane.accepted_revisions().values()
+            if not _is_final(workspace, revision, final_periods)
+        ],
+    )
 
 
-def late_windows_after_close(workspace: Workspace) -> list[BillingWindow]:
-    """Return the windows that ``late_windows`` leaves alone although more is known about them by now.
+def late_windows_by_state(workspace: Workspace) -> tuple[list[BillingWindow], list[BillingWindow]]:
+    """Return ``late_windows``, and those that it leaves alone although more is known about them by now.
 
     What came after the close is recorded like any event, and waits for an adjustment of the final period.
     """
-    return _outdated(workspace, is_final=True)
-
-
-def _outdated(workspace: Workspace, *, is_final: bool) -> list[BillingWindow]:
     final_periods = workspace.control_plane.final_periods()
     accepted = workspace.control_plane.accepted_revisions()
+    outdated = _outdated(workspace, accepted.values())
+    final = {revision.window_id for revision in accepted.values() if _is_final(workspace, revision, final_periods)}
+    return (
+        [window for window in outdated if window.window_id not in final],
+        [window for window in outdated if window.window_id in final],
+    )
+
+
+def _outdated(workspace: Workspace, revisions: Iterable[WindowRevision]) -> list[BillingWindow]:
     collected = CollectedEvents(workspace)
     with Warehouse(workspace.scratch) as warehouse:
         return [
             _window(revision)
-            for revision in accepted.values()
-            if (periods_touched(workspace, _window(revision)) <= final_periods) is is_final
-            and (
-                current_pins(workspace, _window(revision), revision, collected) != revision.pins
-                or late_event_count(workspace, warehouse, revision) > 0
-            )
+            for revision in revisions
+            if current_pins(workspace, _window(revision), revision, collected) != revision.pins
+            or late_event_count(workspace, warehouse, revision) > 0
         ]
+
+
+def _is_final(workspace: Workspace, revision: WindowRevision, final_periods: Set[str]) -> bool:
+    return periods_touched(workspace, _window(revision)) <= final_periods
 
 
 def periods_touched(workspace: Workspace, window: BillingWindow) -> set[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date, datetime, time
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +31,8 @@ from pipeline.core.withdrawal import (
 )
 from pipeline.steps.publish import pin_file, read_manifest
 from pipeline.steps.workspace import Workspace
+
+LINK_QUERIES = ("file_windows", "named_events", "neighbours", "withdrawal_events")
 
 NAMED_KEYS = (("source", "VARCHAR"), ("id", "VARCHAR"))
 
@@ -57,11 +60,72 @@ WITHDRAWN_EVENT_COLUMNS = (
 )
 
 
-class CollectedEvents:
-    """The raw event files and the withdrawals in them, as of when they are first asked for; make one for each run."""
+@dataclass(frozen=True, slots=True)
+class LinkInputs:
+    """All that links are derived from: every collection, by the hash of its manifest, and the settings that count."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    collections: tuple[str, ...]
+    window_length: timedelta
+    first_window_start: datetime
+    look_back: timedelta
+    future_tolerance: timedelta
+    withdrawal_types: tuple[tuple[Any, ...], ...]
+
+    @classmethod
+    def of_now(cls, workspace: Workspace) -> LinkInputs:
+        settings = workspace.project.settings.window
+        return cls(
+            tuple(workspace.control_plane.raw_event_manifests()),
+            settings.length,
+            settings.first_window_start,
+            settings.look_back,
+            settings.future_tolerance,
+            tuple(tuple(rule) for rule in withdrawal_rules(workspace)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "collections": list(self.collections),
+            "window_length_seconds": self.window_length // timedelta(seconds=1),
+            "first_window_start": self.first_window_start.isoformat(),
+            "look_back_seconds": self.look_back // timedelta(seconds=1),
+            "future_tolerance_seconds": self.future_tolerance // timedelta(seconds=1),
+            "withdrawal_types": [list(rule) for rule in self.withdrawal_types],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> LinkInputs:
+        return cls(
+            tuple(fields["collections"]),
+            timedelta(seconds=fields["window_length_seconds"]),
+            datetime.fromisoformat(fields["first_window_start"]),
+            timedelta(seconds=fields["look_back_seconds"]),
+            timedelta(seconds=fields["future_tolerance_seconds"]),
+            tuple(tuple(rule) for rule in fields["withdrawal_types"]),
+        )
+
+
+class CollectedEvents:
+    """The raw event files and the withdrawals in them, as of when they are first asked for; make one for each run.
+
+    With ``recorded`` inputs, and the SQL of then, it is what was collected then: everything is derived from the files,
+    and the control plane is neither asked for what was derived before nor written to.
+    """
+
+    def __init__(
+        self, workspace: Workspace, recorded: LinkInputs | None = None, sql: Mapping[str, str] | None = None
+    ) -> None:
         self._workspace = workspace
+        self._recorded = recorded
+        self._sql = sql
+
+    @cached_property
+    def inputs(self) -> LinkInputs:
+        return self._recorded or LinkInputs.of_now(self._workspace)
+
+    def rows(self, pin: str) -> list[dict[str, Any]]:
+        """Return the rows of a pin that was derived here."""
+        return read_pinned_rows(self._workspace, pin)
 
     def files_of(self, event_dates: Iterable[date]) -> list[str]:
         """Return the lake paths, which end in a hash, of every raw event file of the dates, sorted."""
@@ -73,7 +137,7 @@ class CollectedEvents:
         A file is left out only if it has no event of the window.
         """
         paths = self.files_of(window.event_dates())
-        length = self._workspace.project.settings.window.length
+        length = self.inputs.window_length
         if window.start.time() == window.end.time() == time.min or window.end - window.start != length:
             return paths
         self._number_windows(paths)
@@ -82,7 +146,7 @@ class CollectedEvents:
 
     def neighbours(self, window: BillingWindow) -> str:
         """Pin the first copies, outside the window and within the look-back, of keys of the window."""
-        settings = self._workspace.project.settings.window
+        settings = self.inputs
         if not settings.look_back:
             return self._pin([])
         start = min(window.start, max(window.start - settings.look_back, settings.first_window_start))
@@ -150,11 +214,12 @@ class CollectedEvents:
     def _files(self) -> dict[str, list[str]]:
         """The paths of every raw event file, by event date."""
         paths: dict[str, list[str]] = {}
-        for manifest_hash in self._manifests:
+        for manifest_hash in self.inputs.collections:
             for file in read_manifest(self._workspace, manifest_hash).files:
                 paths.setdefault(file.partition, []).append(file.path)
         return paths
 
+    @cached_property
     @cached_property
     def _window_numbers(self) -> dict[str, set[int]]:
         """The numbers of the windows that have an event in a file, by its path, as far as they were asked for."""
@@ -162,16 +227,16 @@ class CollectedEvents:
 
     def _number_windows(self, paths: Sequence[str]) -> None:
         """Find which windows have an event in each of the files; a file is read for it once."""
-        length = self._workspace.project.settings.window.length
+        length = self.inputs.window_length
         derivations = {
             path: self._derivation("file_windows", [str(length), path])
             for path in paths
             if path not in self._window_numbers
         }
-        pins = self._workspace.control_plane.derived_pins(derivations.values())
+        pins = self._known_pins(derivations.values())
         for path, derivation in derivations.items():
             if derivation not in pins:
-                with Warehouse(self._workspace.scratch) as warehouse:
+                with Warehouse(self._workspace.scratch, sql=self._sql) as warehouse:
                     self._view(warehouse, "raw_events", [path])
                     pins[derivation] = self._keep(
                         derivation, warehouse.select("file_windows", {"window_length": length})
@@ -180,24 +245,20 @@ class CollectedEvents:
             self._window_numbers[path] = {row["window_number"] for row in rows}
 
     @cached_property
-    def _manifests(self) -> list[str]:
-        return self._workspace.control_plane.raw_event_manifests()
-
-    @cached_property
     def _received(self) -> dict[str, list[Withdrawal]]:
         """Every event of a type that withdraws, by collection; each is searched once for each set of rules."""
-        rules = withdrawal_rules(self._workspace)
+        rules = [list(rule) for rule in self.inputs.withdrawal_types]
         if not rules:
             return {}
         derivations = {
             manifest_hash: self._derivation("withdrawal_events", [rules, manifest_hash])
-            for manifest_hash in self._manifests
+            for manifest_hash in self.inputs.collections
         }
-        pins = self._workspace.control_plane.derived_pins(derivations.values())
+        pins = self._known_pins(derivations.values())
         received: dict[str, list[Withdrawal]] = {}
         for manifest_hash, derivation in derivations.items():
             if derivation not in pins:
-                with Warehouse(self._workspace.scratch) as warehouse:
+                with Warehouse(self._workspace.scratch, sql=self._sql) as warehouse:
                     self._view(warehouse, "raw_events", self._paths_in([manifest_hash]))
                     warehouse.table_rows("withdrawal_types", WITHDRAWAL_TYPE_COLUMNS, rules)
                     rows = [Withdrawal(**row).to_json() for row in warehouse.select("withdrawal_events", {})]
@@ -213,9 +274,8 @@ class CollectedEvents:
 
     @cached_property
     def _standing(self) -> list[Withdrawal]:
-        settings = self._workspace.project.settings.window
         every_one = (one for received in self._received.values() for one in received)
-        return standing_withdrawals(every_one, settings.future_tolerance)
+        return standing_withdrawals(every_one, self.inputs.future_tolerance)
 
     def _own(self, window: BillingWindow) -> list[Withdrawal]:
         """Return the standing withdrawals of the window, by object and line."""
@@ -224,7 +284,7 @@ class CollectedEvents:
 
     @cached_property
     def _settled(self) -> SettledWithdrawals:
-        return settled_withdrawals(self._standing, self._workspace.project.settings.window.look_back)
+        return settled_withdrawals(self._standing, self.inputs.look_back)
 
     @cached_property
     def _acted_on(self) -> list[tuple[NamedEvent, Withdrawal]]:
@@ -239,11 +299,11 @@ class CollectedEvents:
         Collections only grow in number, so what the first n of them came to is kept, each time as what the collections
         that are new added: old files are asked for keys that were not named before, new files for all.
         """
+        rules = [list(rule) for rule in self.inputs.withdrawal_types]
         derivations = {
-            count: self._derivation("named_events", [withdrawal_rules(self._workspace), count])
-            for count in range(1, len(self._received) + 1)
+            count: self._derivation("named_events", [rules, count]) for count in range(1, len(self._received) + 1)
         }
-        known = self._workspace.control_plane.derived_pins(derivations.values())
+        known = self._known_pins(derivations.values())
         parts = {
             count: read_pinned_rows(self._workspace, known[derivation])
             for count, derivation in derivations.items()
@@ -272,7 +332,7 @@ class CollectedEvents:
         """Return the events of these keys in these files; nothing is opened where there can be none."""
         if not paths or not keys:
             return []
-        with Warehouse(self._workspace.scratch) as warehouse:
+        with Warehouse(self._workspace.scratch, sql=self._sql) as warehouse:
             self._view(warehouse, "raw_events", paths)
             warehouse.table_rows("named_keys", NAMED_KEYS, sorted(keys))
             return [NamedEvent(**row).to_json() for row in warehouse.select("named_events", {})]
@@ -281,10 +341,10 @@ class CollectedEvents:
         """Return the pin of a query's rows; the same inputs are read once and then known."""
         values = {name: str(value) for name, value in parameters.items()}
         derivation = self._derivation(query, [values, files])
-        known = self._workspace.control_plane.derived_pins([derivation])
+        known = self._known_pins([derivation])
         if derivation in known:
             return known[derivation]
-        with Warehouse(self._workspace.scratch) as warehouse:
+        with Warehouse(self._workspace.scratch, sql=self._sql) as warehouse:
             for name, paths in files.items():
                 self._view(warehouse, name, paths)
             return self._keep(derivation, warehouse.select(query, parameters))
@@ -295,9 +355,13 @@ class CollectedEvents:
     def _derivation(self, query: str, inputs: Any) -> str:
         return sha256_hex(canonical_json([query, Warehouse.sql_hash(query), inputs]))
 
+    def _known_pins(self, derivations: Iterable[str]) -> dict[str, str]:
+        return {} if self._recorded else self._workspace.control_plane.derived_pins(derivations)
+
     def _keep(self, derivation: str, rows: Sequence[Mapping[str, Any]]) -> str:
         pin = self._pin(rows)
-        self._workspace.control_plane.keep_derived_pin(derivation, pin)
+        if not self._recorded:
+            self._workspace.control_plane.keep_derived_pin(derivation, pin)
         return pin
 
     def _pin(self, rows: Sequence[Mapping[str, Any]]) -> str:

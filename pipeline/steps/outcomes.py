@@ -21,8 +21,8 @@ from pipeline.core.revision import WindowRevision
 from pipeline.core.window import EPOCH, BillingWindow
 from pipeline.steps.inputs import build_excluded_events, pinned_meters, view_event_quantities
 from pipeline.steps.links import CollectedEvents
-from pipeline.steps.pinned import pinned_sql
-from pipeline.steps.publish import publish_document, read_document
+from pipeline.steps.pinned import pin_sql, pinned_sql
+from pipeline.steps.publish import publish_document, read_document, read_manifest
 from pipeline.steps.workspace import Workspace
 
 EVENT_OUTCOMES = "event_outcomes"
@@ -42,6 +42,15 @@ def publish_outcomes(
     workspace: Workspace, warehouse: Warehouse, collected: CollectedEvents, revision: WindowRevision, at: datetime
 ) -> None:
     """Publish the outcomes of a revision, from the session that made its ``excluded_events``."""
+    outcomes = computed_outcomes(workspace, warehouse, collected, revision)
+    pins = {"inputs_hash": revision.inputs_hash, "sql": pin_sql(workspace, OUTCOME_QUERIES)}
+    publish_document(workspace, EVENT_OUTCOMES, revision.document_scope, outcomes.to_json(), pins, at)
+
+
+def computed_outcomes(
+    workspace: Workspace, warehouse: Warehouse, collected: CollectedEvents, revision: WindowRevision
+) -> EventOutcomes:
+    """Return the outcomes of a revision, from the session that made its ``excluded_events``."""
     window = BillingWindow(revision.window_start, revision.window_end)
     bounds = {"window_start": window.start, "window_end": window.end}
     window_event_count = warehouse.select("last_receipt", bounds)[0]["event_count"]
@@ -58,7 +67,7 @@ def publish_outcomes(
     late = warehouse.select("late_arrivals", {**bounds, "policy_cutoff_at": policy_cutoff_at})
     idle = collected.idle_withdrawals(window)
     unbilled = _unbilled_replacements(warehouse, collected, revision)
-    outcomes = EventOutcomes(
+    return EventOutcomes(
         window_event_count=window_event_count,
         billed_event_count=window_event_count - sum(excluded_counts.values()),
         fallbacks=tuple(fallbacks),
@@ -72,10 +81,8 @@ def publish_outcomes(
         idle_withdrawal_counts=dict(sorted(Counter(fault.value for _, fault in idle).items())),
         unbilled_replacements=tuple(unbilled[:WITHDRAWALS_SHOWN_MAX]),
         unbilled_replacement_counts=dict(sorted(Counter(one.reason for one in unbilled).items())),
-        look_back_seconds=workspace.project.settings.window.look_back // timedelta(seconds=1),
+        look_back_seconds=collected.inputs.look_back // timedelta(seconds=1),
     )
-    pins = {"inputs_hash": revision.inputs_hash}
-    publish_document(workspace, EVENT_OUTCOMES, revision.document_scope, outcomes.to_json(), pins, at)
 
 
 def _late_exclusions(workspace: Workspace, warehouse: Warehouse, revision: WindowRevision) -> list[tuple[str, int]]:
@@ -121,6 +128,14 @@ def published_outcomes(workspace: Workspace, revision: WindowRevision) -> EventO
     """Return the newest outcomes of a revision, if it was computed."""
     receipt = workspace.control_plane.publication(EVENT_OUTCOMES, revision.document_scope)
     return stored_outcomes(workspace, None if receipt is None else receipt.manifest_hash)
+
+
+def outcome_sql(workspace: Workspace, revision: WindowRevision) -> dict[str, str]:
+    """Return the SQL that the published outcomes of a revision were counted with; nothing if there are none."""
+    receipt = workspace.control_plane.publication(EVENT_OUTCOMES, revision.document_scope)
+    if receipt is None:
+        return {}
+    return pinned_sql(workspace, read_manifest(workspace, receipt.manifest_hash).pins["sql"])
 
 
 def stored_outcomes(workspace: Workspace, manifest_hash: str | None) -> EventOutcomes | None:

@@ -16,13 +16,17 @@ from pipeline.adapters.versions import engine_versions
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE, USAGE_VALUES
 from pipeline.core.errors import NotReadyError, PublicationError
-from pipeline.core.manifest import Manifest, Receipt
+from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reconciliation import window_controls
-from pipeline.core.revision import WindowRevision
+from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.control_totals import revision_totals
 from pipeline.steps.deduplicate import computed_events, revision_warehouse
+from pipeline.steps.derivation import Row, collected_then, derived_links
 from pipeline.steps.inputs import inputs_hash, pinned_meters, view_usage_events
+from pipeline.steps.links import CollectedEvents
+from pipeline.steps.outcomes import EVENT_OUTCOMES, computed_outcomes, outcome_sql, published_outcomes
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import pinned_lines, write_lines
 from pipeline.steps.reconcile import write_controls
@@ -61,6 +65,7 @@ class RerunResult:
 
     window_id: str
     revision: int
+    state: RevisionState
     is_identical: bool
     datasets: tuple[DatasetComparison, ...]
     verified_file_count: int
@@ -68,11 +73,13 @@ class RerunResult:
 
 
 def rerun(workspace: Workspace, window_id: str, revision: int | None = None) -> RerunResult:
-    """Compute a revision (by default the newest) again from its pins and compare it with what was published.
+    """Compute a revision again from its pins and compare it with what was published.
 
-    Compared are its datasets, the drafts of line items that were rated for it or that invoices rest on, and its
-    reconciliation. A file that is missing or damaged raises ``PublicationError`` with its name and expected hash;
-    a revision whose usage was never published raises ``NotReadyError``.
+    By default it is the newest accepted one; the newest of all where none is accepted. Compared are its datasets, what
+    became of its events, the drafts of line items that were rated for it or that invoices rest on, and its
+    reconciliation; and the links that it pins with those that the raw events of other dates make. A file that is
+    missing or damaged raises ``PublicationError`` with its name and expected hash; a revision whose usage was never
+    published raises ``NotReadyError``.
     """
     found = _revision(workspace, window_id, revision)
     if inputs_hash(found.pins) != found.inputs_hash:
@@ -91,23 +98,29 @@ def rerun(workspace: Workspace, window_id: str, revision: int | None = None) -> 
                 [f"it is {found.state.value}; there is nothing to compare with"],
             )
         manifests = {name: read_manifest(ws, receipt.manifest_hash) for name, receipt in published.items()}
-        computed = _computed(ws, found, manifests, folder)
-        compared = tuple(
+        then = collected_then(ws, found, folder / "derived")
+        links = [
+            _compare_rows(name, found, found.scope, *rows) for name, rows in derived_links(ws, found, then).items()
+        ]
+        computed, outcomes = _computed(ws, found, manifests, then, folder)
+        datasets = [
             _compare(ws, published[name], manifests[name], computed.get(name, [])) for name in sorted(published)
-        )
+        ]
+        compared = (*links, _compare_outcomes(ws, found, outcomes), *datasets)
         recorded = run_manifest(ws, found)
     now = engine_versions()
-    then = now if recorded is None else recorded["versions"]
+    versions = now if recorded is None else recorded["versions"]
     return RerunResult(
         window_id=found.window_id,
         revision=found.revision,
+        state=found.state,
         is_identical=all(one.is_identical for one in compared),
         datasets=compared,
         verified_file_count=sum(len(manifest.files) for manifest in manifests.values()),
         changed_versions={
-            name: (then.get(name, "none"), now.get(name, "none"))
-            for name in sorted({*then, *now})
-            if then.get(name) != now.get(name)
+            name: (versions.get(name, "none"), now.get(name, "none"))
+            for name in sorted({*versions, *now})
+            if versions.get(name) != now.get(name)
         },
     )
 
@@ -133,10 +146,16 @@ def require_identical(result: RerunResult) -> dict[str, str]:
 
 
 def _revision(ws: Workspace, window_id: str, revision: int | None) -> WindowRevision:
-    newest = ws.control_plane.latest_revision(window_id)
-    if revision is None and newest is not None:
-        return newest
-    return find_revision(ws, window_id, 1 if revision is None else revision)
+    if revision is not None:
+        return find_revision(ws, window_id, revision)
+    found = ws.control_plane.accepted_revision(window_id) or ws.control_plane.latest_revision(window_id)
+    if found is None:
+        raise NotReadyError(
+            "rerun.no_revision",
+            f"window {window_id} has no revision yet, so there is none to run again",
+            [f"run: billing run --window {window_id}"],
+        )
+    return found
 
 
 def _name(receipt: Receipt) -> tuple[str, str]:
@@ -162,12 +181,20 @@ def _published(ws: Workspace, revision: WindowRevision) -> list[Receipt]:
 
 
 def _computed(
-    ws: Workspace, revision: WindowRevision, manifests: Mapping[tuple[str, str], Manifest], folder: Path
-) -> dict[tuple[str, str], list[Path]]:
-    """Return the files of each dataset, computed from pins; drafts from this usage and the pinned one of others."""
+    ws: Workspace,
+    revision: WindowRevision,
+    manifests: Mapping[tuple[str, str], Manifest],
+    collected: CollectedEvents,
+    folder: Path,
+) -> tuple[dict[tuple[str, str], list[Path]], EventOutcomes]:
+    """Return the files of each dataset, computed from pins, and what became of the events.
+
+    Drafts are computed from this usage and the pinned one of other windows.
+    """
     computed: dict[tuple[str, str], list[Path]] = {}
-    with revision_warehouse(ws, revision) as warehouse:
+    with revision_warehouse(ws, revision, outcome_sql(ws, revision)) as warehouse:
         events = computed_events(ws, warehouse, revision, folder)
+        outcomes = computed_outcomes(ws, warehouse, collected, revision)
         excluded = [file for dataset, file in events if dataset is EXCLUDED_EVENTS]
         view_usage_events(warehouse, ws, revision, excluded, "metered_events")
         for dataset, file in (*events, *computed_usage(warehouse, pinned_meters(ws, revision), revision, folder)):
@@ -182,7 +209,7 @@ def _computed(
         elif dataset_name == RECONCILIATION.name:
             totals = revision_totals(ws, revision, manifest.pins)
             computed[dataset_name, name] = [write_controls(ws, window_controls(totals.totals), folder)]
-    return computed
+    return computed, outcomes
 
 
 def _files(ws: Workspace, manifest: Manifest) -> list[Path]:
@@ -208,4 +235,37 @@ def _compare(ws: Workspace, receipt: Receipt, manifest: Manifest, computed: Sequ
         content_hash_computed=content_hash,
         is_identical=is_identical,
         differences=tuple(RowDifference(published, again) for published, again in differing),
+    )
+
+
+def _compare_outcomes(ws: Workspace, revision: WindowRevision, computed: EventOutcomes) -> DatasetComparison:
+    outcomes = published_outcomes(ws, revision)
+    published = {} if outcomes is None else outcomes.to_json()
+    sides = [[{name: value} for name, value in sorted(fields.items())] for fields in (published, computed.to_json())]
+    return _compare_rows(EVENT_OUTCOMES, revision, revision.document_scope, *sides)
+
+
+def _compare_rows(
+    name: str, revision: WindowRevision, scope: str, published: Sequence[Row], computed: Sequence[Row]
+) -> DatasetComparison:
+    """Compare rows that are kept as JSON; one that is on both sides is no difference."""
+    sides = [{canonical_json(row): row for row in rows} for rows in (published, computed)]
+    only_published, only_computed = (
+        [row for key, row in one.items() if key not in other] for one, other in (sides, sides[::-1])
+    )
+    differences = [
+        *(RowDifference(row, None) for row in only_published),
+        *(RowDifference(None, row) for row in only_computed),
+    ]
+    hashes = [sha256_hex(canonical_json(list(rows))) for rows in (published, computed)]
+    return DatasetComparison(
+        dataset=name,
+        scope=scope,
+        revision=revision.revision,
+        row_count_published=len(published),
+        row_count_computed=len(computed),
+        content_hash_published=hashes[0],
+        content_hash_computed=hashes[1],
+        is_identical=hashes[0] == hashes[1],
+        differences=tuple(differences[:DIFFERENCES_MAX]),
     )

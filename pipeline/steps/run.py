@@ -18,7 +18,7 @@ from pipeline.core.outcome import LateArrivals
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import BillingWindow, is_collected, windows_between
 from pipeline.steps.accept import accept, reject
-from pipeline.steps.aggregate import aggregate
+from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.check import check
 from pipeline.steps.deduplicate import deduplicate, exclusion_counts
 from pipeline.steps.late import late_windows
@@ -121,6 +121,8 @@ def _rejected_when_refused(workspace: Workspace, revision: WindowRevision, at: d
     try:
         yield
     except BillingError as error:
+        if find_revision(workspace, revision.window_id, revision.revision).state is RevisionState.ACCEPTED:
+            raise  # by another run of the window at the same time; what this one was refused with is still its answer
         reject(workspace, revision.window_id, revision.revision, at, str(error))
         path = report(workspace, revision.window_id, revision.revision)
         say(f"{revision.window_id}: revision {revision.revision} rejected, see {path}")

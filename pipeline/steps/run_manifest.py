@@ -16,6 +16,7 @@ from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS
+from pipeline.steps.derivation import LINK_INPUTS
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.publish import pin_file, publish_document, read_document, read_manifest
 from pipeline.steps.workspace import Workspace
@@ -31,7 +32,8 @@ def publish_run_manifest(ws: Workspace, revision: WindowRevision, at: datetime) 
     outcomes = ws.control_plane.publication(EVENT_OUTCOMES, revision.document_scope)
     completeness = ws.control_plane.publication(COMPLETENESS, revision.document_scope)
     controls = {} if reconciled is None else read_manifest(ws, reconciled.manifest_hash).pins
-    documents = [document for document in (completeness, outcomes, checked) if document is not None]
+    links = ws.control_plane.publication(LINK_INPUTS, revision.document_scope)
+    documents = [document for document in (completeness, outcomes, links, checked) if document is not None]
     settings = ws.project.settings.window
     content: dict[str, Any] = {
         "window_id": revision.window_id,

@@ -11,7 +11,7 @@ from pipeline.core.reconciliation import failed_controls
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.completeness import source_status, unclaimed_status
 from pipeline.steps.deduplicate import late_event_count
-from pipeline.steps.late import late_windows, late_windows_after_close
+from pipeline.steps.late import late_windows_by_state
 from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace
@@ -28,7 +28,7 @@ def status(ws: Workspace) -> dict[str, Any]:
         sources = source_status(ws, warehouse)
         windows = [_window(ws, warehouse, revision) for revision in newest.values()]
     late, late_after_close = (
-        {window.window_id for window in find(ws)} for find in (late_windows, late_windows_after_close)
+        {window.window_id for window in windows_of_state} for windows_of_state in late_windows_by_state(ws)
     )
     final_periods = ws.control_plane.final_periods()
     period_ids = sorted({*final_periods, *(_month(revision.window_start) for revision in newest.values())})

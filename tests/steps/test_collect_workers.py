@@ -58,7 +58,7 @@ def test_a_worker_that_is_killed_is_a_refusal_that_may_succeed_later(
 
     def killed(worker: collect_workers._Worker) -> None:
         start(worker)
-        worker._process.send_signal(signal.SIGKILL)
+        os.kill(worker._process.pid, signal.SIGKILL)
 
     monkeypatch.setattr(collect_workers._Worker, "__init__", killed)
 

@@ -264,12 +264,28 @@ def test_parts_of_a_maximum_add_up_although_maxima_do_not(workspace: Workspace) 
     assert parts == {"acct-1": {"late_events": 5, "account_mapping": 10}}
 
 
-def test_a_diff_backwards_has_the_same_changes_with_the_other_sign(workspace: Workspace) -> None:
+def test_a_diff_backwards_has_the_same_causes_with_the_other_sign(workspace: Workspace) -> None:
     commit_raw_events(workspace, numbered([raw_event(), raw_event(data=tokens(30), received_at=CUTOFF_AT)]))
     compute(workspace)
-    compute(workspace, include_late=True)
+    new = [
+        raw_event(object_id="b@1", id="new", data=tokens(5), received_at=NOW),
+        raw_event(object_id="b@1", line_number=2, id="nobody", subject="nobody", data=tokens(7)),
+        raw_event(object_id="b@1", line_number=3, data=tokens(400), received_at=instant("2026-01-15T12:01:00Z")),
+    ]
+    commit_raw_events(workspace, [*new, raw_event(object_id="b@1", line_number=4, id="req-2", data=tokens(9))], LATER)
+    compute(changed(workspace, accounts=ACCOUNTS.replace(",customer-1\n", ",customer-1;nobody\n")))
+    forwards = diff(workspace, WINDOW.window_id, 1, 2)
 
-    assert parts_of(diff(workspace, WINDOW.window_id, 2, 1)) == {"acct-1": {"late_events": -30}}
+    backwards = diff(workspace, WINDOW.window_id, 2, 1)
+
+    assert "late_events" in forwards.causes
+    assert backwards.causes == forwards.causes
+    assert [(one.account_id, one.sku, one.quantity_from, one.quantity_to, one.change) for one in backwards.changes] == [
+        (one.account_id, one.sku, one.quantity_to, one.quantity_from, -one.change) for one in forwards.changes
+    ]
+    turned = {account: {cause: -part for cause, part in parts.items()} for account, parts in parts_of(forwards).items()}
+    assert turned
+    assert parts_of(backwards) == turned
 
 
 def test_revisions_that_cannot_be_compared_are_refused(workspace: Workspace) -> None:

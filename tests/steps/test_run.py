@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
+from pipeline.core.dataset import USAGE
 from pipeline.core.errors import PricingError
 from pipeline.core.revision import RevisionState
 from pipeline.steps.collect import collect
-from pipeline.steps.run import run_window
-from pipeline.steps.workspace import open_workspace
+from pipeline.steps.rerun import rerun
+from pipeline.steps.run import run_window, settle_window
+from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import PRICE_BOOK, put_events, usage_event, write_project
-from tests.steps.night import AT, START, WINDOW, put_night
+from tests.steps.night import AT, START, WINDOW, put_night, revision_of
 
 BOOK = "price_books/2025-01-01.toml"
 
@@ -60,3 +64,61 @@ def test_quantities_whose_sum_does_not_fit_reject_the_night_with_a_sentence(
     rejected = workspace.control_plane.latest_revision(WINDOW.window_id)
     assert rejected is not None
     assert rejected.state is RevisionState.REJECTED
+
+
+@pytest.mark.slow
+def test_the_same_window_run_twice_at_once_is_accepted_once(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+    put_night(raw_bucket)
+    workspace = open_workspace(folder)
+    collect(workspace, AT, lambda _: None)
+    command = [sys.executable, "-m", "pipeline", "run", "--window", WINDOW.window_id, "--project", str(folder)]
+
+    at_once = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in at_once]
+
+    assert [process.returncode for process in at_once] == [0, 0], said
+    revisions = workspace.control_plane.window_revisions()
+    assert [(one.revision, one.state) for one in revisions] == [(1, RevisionState.ACCEPTED)]
+    assert [one.action for one in workspace.control_plane.audit_log()].count("revision_accepted") == 1
+    assert rerun(workspace, WINDOW.window_id).is_identical
+    assert list(workspace.scratch.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_before_its_usage_was_published_is_gone_on_with(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+    put_night(raw_bucket)
+    workspace = open_workspace(folder)
+    collect(workspace, AT, lambda _: None)
+    command = [sys.executable, "-m", "pipeline", "run", "--window", WINDOW.window_id, "--project", str(folder)]
+    killed = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    opened = killed.stdout.readline()  # deduplicate is done, aggregate begins
+    killed.kill()
+    killed.wait()
+    assert "revision 1 opened" in opened
+    assert workspace.control_plane.publication(USAGE.name, f"window={WINDOW.window_id}") is None
+
+    result = run_window(workspace, WINDOW, AT, lambda _: None)
+
+    assert (result.revision, result.is_new) == (1, True)
+    assert rerun(workspace, WINDOW.window_id).is_identical
+    assert list(workspace.scratch.iterdir()) == []
+
+
+def test_a_refusal_of_a_run_whose_revision_another_run_accepted_meanwhile_is_told_as_it_is(
+    night: Workspace,
+) -> None:
+    candidate = revision_of(night)
+    run_window(night, WINDOW, AT, lambda _: None)
+    book = night.project.folder / BOOK
+    book.write_text(book.read_text().replace('currency = "EUR"', 'currency = "CHF"', 1))
+
+    with pytest.raises(PricingError) as refused:
+        settle_window(open_workspace(night.project.folder), candidate, AT, lambda _: None)
+
+    assert refused.value.code != "revision.already_accepted"
+    assert revision_of(night).state is RevisionState.ACCEPTED
