@@ -13,6 +13,7 @@
 SELECT
     from_usage_events.source,
     from_usage_events.id,
+    from_usage_events.key_hash,
     from_usage_events.account_id AS from_account_id,
     to_usage_events.account_id AS to_account_id,
     from_usage_events.type,

@@ -13,8 +13,9 @@
 -- whose event time was ahead of its receipt gives way to one that came when the time was right. Copies
 -- are dropped before anything else is asked, so a key is billed or excluded once, never both.
 -- Of the reasons that hold for an event, the first in this order is given.
--- Most keys occur once. Only keys whose 64-bit hash occurs twice are compared, and then exactly: two keys
--- of one hash cost a comparison and never an event. The events that are billed are not written again.
+-- Most keys occur once. Only keys whose hash occurs twice are compared, and then exactly: two keys of one
+-- hash cost a comparison and never an event. All events are looked at once, by what is quick to tell;
+-- only those that may be excluded are looked at closely. The events that are billed are not written again.
 
 WITH
 
@@ -30,6 +31,7 @@ window_events AS NOT MATERIALIZED (
         received_at,
         quantity,
         data,
+        key_hash,
         -- In whole numbers: adding to an instant goes through the calendar, which takes longer than the rest.
         EPOCH_US(event_at) - EPOCH_US(received_at)
         > EPOCH_US(CAST($future_tolerance AS INTERVAL)) AS is_in_the_future
@@ -40,25 +42,78 @@ window_events AS NOT MATERIALIZED (
 ),
 
 repeated_hashes AS (
-    SELECT HASH(source, id) AS key_hash
+    SELECT key_hash
     FROM window_events
     GROUP BY key_hash
     HAVING COUNT(*) > 1
 ),
 
+-- A type whose meter takes the quantity of every event needs no look at data; other meters are computed.
+metered_types AS (
+    SELECT
+        event_type,
+        BOOL_OR(LEN(filters) = 0) AS has_meter_of_every_event,
+        BOOL_OR(
+            LEN(filters) = 0
+            AND value_path = 'quantity'
+            AND aggregation NOT IN ('count', 'unique_count')
+        ) AS needs_quantity
+    FROM meters
+    GROUP BY event_type
+),
+
+computed_meters AS (
+    SELECT sku
+    FROM meters
+    WHERE
+        aggregation <> 'count'
+        AND (LEN(filters) > 0 OR value_path <> 'quantity' OR aggregation = 'unique_count')
+),
+
+lasting_references AS (
+    SELECT reference
+    FROM account_references
+    WHERE
+        valid_from <= $window_start
+        AND valid_to >= $window_end
+),
+
+doubtful_subjects AS (
+    SELECT DISTINCT window_events.subject
+    FROM window_events
+    ANTI JOIN lasting_references ON window_events.subject = lasting_references.reference
+),
+
+doubtful_events AS MATERIALIZED (
+    SELECT *
+    FROM window_events
+    WHERE
+        received_at >= $cutoff_at
+        OR is_in_the_future
+        OR key_hash IN (SELECT repeated_hashes.key_hash FROM repeated_hashes)
+        OR subject IS NULL
+        OR subject IN (SELECT doubtful_subjects.subject FROM doubtful_subjects WHERE doubtful_subjects.subject IS NOT NULL)
+        OR type NOT IN (SELECT metered_types.event_type FROM metered_types)
+        OR type IN (SELECT withdrawal_types.event_type FROM withdrawal_types)
+        OR (
+            quantity IS NULL
+            AND type IN (SELECT metered_types.event_type FROM metered_types WHERE metered_types.needs_quantity)
+        )
+),
+
 candidate_copies AS (
     SELECT
-        window_events.*,
+        doubtful_events.*,
         -- Compared as one value, in which null equals null.
         {
-            'type': window_events.type,
-            'event_at': window_events.event_at,
-            'subject': window_events.subject,
-            'quantity': window_events.quantity,
-            'data': window_events.data
+            'type': doubtful_events.type,
+            'event_at': doubtful_events.event_at,
+            'subject': doubtful_events.subject,
+            'quantity': doubtful_events.quantity,
+            'data': doubtful_events.data
         } AS event_content
-    FROM window_events
-    SEMI JOIN repeated_hashes ON HASH(window_events.source, window_events.id) = repeated_hashes.key_hash
+    FROM doubtful_events
+    SEMI JOIN repeated_hashes ON doubtful_events.key_hash = repeated_hashes.key_hash
 ),
 
 ranked_copies AS (
@@ -73,22 +128,13 @@ ranked_copies AS (
         by_receipt AS (PARTITION BY source, id ORDER BY is_in_the_future, received_at, object_id, line_number)
 ),
 
--- A type with a meter that has no filter needs no look at the single event.
-metered_types AS (
-    SELECT
-        event_type,
-        BOOL_OR(LEN(filters) = 0) AS has_meter_of_every_event
-    FROM meters
-    GROUP BY event_type
-),
-
 half_metered_types AS (
     SELECT event_type
     FROM metered_types
     WHERE NOT has_meter_of_every_event
 ),
 
--- Nothing is read for it where each type has a meter of every event.
+-- Nothing is read for it where each type has a meter of every event, and below where no value is computed.
 events_that_a_filter_takes AS (
     SELECT
         object_id,
@@ -108,32 +154,35 @@ unreadable_events AS (
         object_id,
         line_number
     FROM event_quantities
-    WHERE quantity IS NULL
+    WHERE
+        quantity IS NULL
+        AND EXISTS (SELECT computed_meters.sku FROM computed_meters)
 ),
 
 judged_events AS (
     SELECT
-        window_events.*,
+        doubtful_events.*,
         CASE
-            WHEN window_events.received_at >= $cutoff_at THEN 'late'
+            WHEN doubtful_events.received_at >= $cutoff_at THEN 'late'
             WHEN NOT withdrawal_types.replaces THEN 'withdrawal'
-            WHEN window_events.is_in_the_future THEN 'in_the_future'
+            WHEN doubtful_events.is_in_the_future THEN 'in_the_future'
             WHEN
                 account_references.account_id IS NULL
                 AND account_fallbacks.account_id IS NULL
                 AND (SELECT COUNT(*) FROM fallbacks_of_any_source) = 0
                 THEN 'orphaned_account'
             WHEN metered_types.event_type IS NULL THEN 'unknown_sku'
+            WHEN metered_types.needs_quantity AND doubtful_events.quantity IS NULL THEN 'unreadable_quantity'
         END AS reason
-    FROM window_events
-    LEFT JOIN withdrawal_types ON window_events.type = withdrawal_types.event_type
-    LEFT JOIN metered_types ON window_events.type = metered_types.event_type
-    LEFT JOIN account_fallbacks ON window_events.source = account_fallbacks.source
+    FROM doubtful_events
+    LEFT JOIN withdrawal_types ON doubtful_events.type = withdrawal_types.event_type
+    LEFT JOIN metered_types ON doubtful_events.type = metered_types.event_type
+    LEFT JOIN account_fallbacks ON doubtful_events.source = account_fallbacks.source
     LEFT JOIN account_references
         ON
-            window_events.subject = account_references.reference
-            AND window_events.event_at >= account_references.valid_from
-            AND window_events.event_at < account_references.valid_to
+            doubtful_events.subject = account_references.reference
+            AND doubtful_events.event_at >= account_references.valid_from
+            AND doubtful_events.event_at < account_references.valid_to
 ),
 
 found_reasons AS (

@@ -29,6 +29,7 @@ owned_events AS (
 SELECT
     owned_events.source,
     owned_events.id,
+    owned_events.key_hash,
     owned_events.account_id,
     owned_events.type,
     owned_events.subject,

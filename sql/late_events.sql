@@ -17,7 +17,8 @@ SELECT
     raw_events.event_at,
     raw_events.received_at,
     raw_events.quantity,
-    raw_events.data
+    raw_events.data,
+    raw_events.key_hash
 FROM raw_events
 INNER JOIN excluded_events USING (object_id, line_number)
 WHERE excluded_events.reason = 'late'

@@ -18,6 +18,7 @@ window_events AS NOT MATERIALIZED (
     SELECT
         source,
         id,
+        key_hash,
         object_id,
         line_number,
         received_at,
@@ -35,6 +36,7 @@ outside_events AS NOT MATERIALIZED (
     SELECT
         source,
         id,
+        key_hash,
         object_id,
         line_number,
         received_at,
@@ -48,30 +50,20 @@ outside_events AS NOT MATERIALIZED (
         AND (event_at < $window_start OR event_at >= $window_end)
 ),
 
-window_hashes AS (
-    SELECT HASH(source, id) AS key_hash
-    FROM window_events
-),
-
-outside_hashes AS (
-    SELECT HASH(source, id) AS key_hash
-    FROM outside_events
-),
-
 shared_hashes AS MATERIALIZED (
-    SELECT DISTINCT key_hash
-    FROM outside_hashes
-    SEMI JOIN window_hashes USING (key_hash)
+    SELECT DISTINCT outside_events.key_hash
+    FROM outside_events
+    SEMI JOIN window_events ON outside_events.key_hash = window_events.key_hash
 ),
 
 candidate_copies AS (
     SELECT window_events.*
     FROM window_events
-    SEMI JOIN shared_hashes ON HASH(window_events.source, window_events.id) = shared_hashes.key_hash
+    SEMI JOIN shared_hashes USING (key_hash)
     UNION ALL
     SELECT outside_events.*
     FROM outside_events
-    SEMI JOIN shared_hashes ON HASH(outside_events.source, outside_events.id) = shared_hashes.key_hash
+    SEMI JOIN shared_hashes USING (key_hash)
 ),
 
 first_copies AS (

@@ -9,9 +9,9 @@
 -- level belongs to a resource: a row ends where the resource changes hands, and keeps its first and latest
 -- instant, its latest value and the level times the microseconds between the two. Of events at one instant
 -- the one received last decides, then the higher source and id. The event set hash names the set of events
--- behind the row, whatever their order: it is the XOR of the first eight bytes, lowest first, of the MD5 of
--- their keys, so that hashes of disjoint sets merge. Most meters count or sum, and their rows need nothing
--- else: only events of the others are looked at again.
+-- behind the row, whatever their order: it is the XOR of the hashes of their keys, so that hashes of
+-- disjoint sets merge. Most meters count or sum, and their rows need nothing else: only events of the others
+-- are looked at again.
 
 WITH
 
@@ -25,7 +25,7 @@ summed_grains AS (
         unit,
         SUM(quantity) AS value_sum,
         COUNT(*) AS event_count,
-        BIT_XOR(MD5_NUMBER(CONCAT(STRLEN(source), ':', source, id))) AS key_digest
+        BIT_XOR(key_hash) AS event_set_hash
     FROM event_quantities
     WHERE aggregation IN ('sum', 'count')
     GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
@@ -43,7 +43,7 @@ other_totals AS (
         MAX(quantity) AS value_max,
         MIN(quantity) AS value_min,
         COUNT(*) AS event_count,
-        BIT_XOR(MD5_NUMBER(CONCAT(STRLEN(source), ':', source, id))) AS key_digest
+        BIT_XOR(key_hash) AS event_set_hash
     FROM event_quantities
     WHERE aggregation NOT IN ('sum', 'count', 'latest', 'time_weighted_sum')
     GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
@@ -62,6 +62,7 @@ level_events AS (
         received_at,
         source,
         id,
+        key_hash,
         quantity
     FROM event_quantities
     WHERE aggregation IN ('latest', 'time_weighted_sum')
@@ -119,7 +120,7 @@ grain_levels AS (
         unit,
         SUM(quantity) AS value_sum,
         COUNT(*) AS event_count,
-        BIT_XOR(MD5_NUMBER(CONCAT(STRLEN(source), ':', source, id))) AS key_digest,
+        BIT_XOR(key_hash) AS event_set_hash,
         MIN(event_at) AS first_event_at,
         MAX(event_at) AS latest_event_at,
         LAST(quantity ORDER BY event_at, received_at, source, id) AS latest_value,
@@ -183,7 +184,7 @@ usage_rows AS (
         whole_totals.value_sum,
         whole_totals.unit,
         whole_totals.event_count,
-        whole_totals.key_digest
+        whole_totals.event_set_hash
     FROM whole_totals
     LEFT JOIN grain_value_counts USING (account_id, sku, dimensions, grain_start)
     UNION ALL BY NAME
@@ -205,7 +206,7 @@ SELECT
     value_sum,
     unit,
     event_count,
-    CAST(key_digest & CAST(18446744073709551615 AS UHUGEINT) AS UBIGINT) AS event_set_hash,
+    event_set_hash,
     first_event_at,
     latest_event_at,
     latest_value,

@@ -13,6 +13,7 @@
 SELECT
     raw_events.source,
     raw_events.id,
+    raw_events.key_hash,
     COALESCE(
         account_references.account_id,
         account_fallbacks.account_id,

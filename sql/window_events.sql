@@ -11,6 +11,7 @@
 SELECT
     source,
     id,
+    key_hash,
     CAST(NULL AS VARCHAR) AS account_id,
     type,
     subject,

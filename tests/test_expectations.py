@@ -77,6 +77,7 @@ def event(**changed: Any) -> dict[str, Any]:
     good = {
         "source": "api",
         "id": "first",
+        "key_hash": 81985529216486895,
         "account_id": "acct-1",
         "type": "request",
         "subject": "customer-1",

@@ -58,7 +58,7 @@ def text_bytes(ends: bytes, specials: bytes = b"") -> np.ndarray[Any, np.dtype[n
     return kinds
 
 
-def _compiled(signature: str) -> Callable[[Function], Function]:
+def _compiled(signature: Any) -> Callable[[Function], Function]:
     def compile_function(function: Function) -> Function:
         try:
             compiled = numba.njit(signature, cache=True, nogil=True, error_model="numpy")(function)
@@ -530,3 +530,75 @@ def joined_texts(content: Any, starts: Any, ends: Any, constants: Any, constant_
             to = _copy(texts, to, content, starts[value, row], ends[value, row])
         to = _copy(texts, to, constants, constant_edges[value_count], constant_edges[value_count + 1])
     return edges, texts
+
+
+# Hashes --------------------------------------------------------------------------------------------------------------
+
+_PRIME_1, _PRIME_2, _PRIME_3, _PRIME_4, _PRIME_5 = (
+    np.uint64(0x9E3779B185EBCA87),
+    np.uint64(0xC2B2AE3D27D4EB4F),
+    np.uint64(0x165667B19E3779F9),
+    np.uint64(0x85EBCA77C2B2AE63),
+    np.uint64(0x27D4EB2F165667C5),
+)
+_STRIPE_BYTES = 32
+
+
+@_inlined
+def _rotated(word: Any, bits: Any) -> Any:
+    return (word << np.uint64(bits)) | (word >> np.uint64(64 - bits))
+
+
+@_inlined
+def _mixed(lane: Any, word: Any) -> Any:
+    return _rotated(lane + word * _PRIME_2, 31) * _PRIME_1
+
+
+@_inlined
+def _merged(digest: Any, lane: Any) -> Any:
+    return (digest ^ _mixed(np.uint64(0), lane)) * _PRIME_1 + _PRIME_4
+
+
+@_compiled(
+    types.uint64[::1](
+        types.Array(types.uint8, 1, "C", readonly=True),
+        types.Array(types.int32, 1, "C", readonly=True),
+        types.uint64[::1],
+    )
+)
+def text_hashes(content: Any, edges: Any, seeds: Any) -> Any:
+    """Return the XXH64 of each text, from its own seed; text *n* is the bytes from edge *n* to the one behind it."""
+    hashes = np.empty(len(seeds), np.uint64)
+    for row in range(len(seeds)):
+        place, end, seed = np.int64(edges[row]), np.int64(edges[row + 1]), seeds[row]
+        byte_count = end - place
+        if byte_count >= _STRIPE_BYTES:
+            one, two = seed + _PRIME_1 + _PRIME_2, seed + _PRIME_2
+            three, four = seed, seed - _PRIME_1
+            while place + _STRIPE_BYTES <= end:
+                one = _mixed(one, _word_at(content, place))
+                two = _mixed(two, _word_at(content, place + 8))
+                three = _mixed(three, _word_at(content, place + 16))
+                four = _mixed(four, _word_at(content, place + 24))
+                place += _STRIPE_BYTES
+            digest = _rotated(one, 1) + _rotated(two, 7) + _rotated(three, 12) + _rotated(four, 18)
+            digest = _merged(_merged(_merged(_merged(digest, one), two), three), four)
+        else:
+            digest = seed + _PRIME_5
+        digest += np.uint64(byte_count)
+        while place + 8 <= end:
+            digest = _rotated(digest ^ _mixed(np.uint64(0), _word_at(content, place)), 27) * _PRIME_1 + _PRIME_4
+            place += 8
+        if place + 4 <= end:
+            half = np.uint64(0)
+            for offset in range(4):
+                half |= np.uint64(content[place + offset]) << np.uint64(8 * offset)
+            digest = _rotated(digest ^ (half * _PRIME_1), 23) * _PRIME_2 + _PRIME_3
+            place += 4
+        while place < end:
+            digest = _rotated(digest ^ (np.uint64(content[place]) * _PRIME_5), 11) * _PRIME_1
+            place += 1
+        digest = (digest ^ (digest >> np.uint64(33))) * _PRIME_2
+        digest = (digest ^ (digest >> np.uint64(29))) * _PRIME_3
+        hashes[row] = digest ^ (digest >> np.uint64(32))
+    return hashes

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from pipeline.core.dataset import RAW_EVENTS
 from pipeline.core.manifest import canonical_json, sha256_hex
 
-_HASHED = [name for name in RAW_EVENTS.column_names if name != "object_id"]
+_HASHED = [name for name in RAW_EVENTS.column_names if name not in ("object_id", "key_hash")]
 
 
 class EventColumns:

@@ -24,6 +24,7 @@ with without("pandas"):
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "VARCHAR": pa.string(),
     "BIGINT": pa.int64(),
+    "UBIGINT": pa.uint64(),
     "BLOB": pa.binary(),
     INSTANT: pa.timestamp("us", tz="UTC"),
     QUANTITY: pa.decimal128(38, 9),

@@ -161,9 +161,9 @@ class Warehouse:
             return
         self.connection.execute(f"CREATE OR REPLACE TYPE {_identifier(name)} AS ENUM ({dictionary})")
         for table, column in columns:
-            self.connection.execute(
-                f"ALTER TABLE {_identifier(table)} ALTER {_identifier(column)} TYPE {_identifier(name)}"
-            )
+            encoded = f"SELECT * REPLACE (CAST({_identifier(column)} AS {name}) AS {column}) FROM {_identifier(table)}"  # noqa: S608
+            # Made again, because altering a column takes ten times as long.
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {_identifier(table)} AS {encoded}")
 
     def build(self, query: str, parameters: Parameters, name: str | None = None) -> None:
         """Make a table of the rows of the SQL file, named like it unless another name is given."""
@@ -305,6 +305,9 @@ def _canonical_text(name: str, sql_type: str) -> str:
     column = _identifier(name)
     if sql_type == "VARCHAR":
         return f"strlen({column}), ':', {column}"
+    if sql_type.startswith("DECIMAL") and sql_type.endswith(",9)"):
+        # The same text, but in 64 bits where the number fits: making a text of 128 bits takes four times as long.
+        return f"coalesce(cast(try_cast({column} AS DECIMAL(18,9)) AS VARCHAR), cast({column} AS VARCHAR)), ';'"
     if sql_type == "TIMESTAMP WITH TIME ZONE":
         return f"epoch_us({column}), ';'"
     if sql_type == "BLOB":

@@ -41,6 +41,7 @@ RAW_EVENTS = Dataset(
         ("received_at", INSTANT),
         ("quantity", QUANTITY),  # null when the contract maps none
         ("data", "VARCHAR"),  # JSON object, keys sorted, every number a string of its exact digits
+        ("key_hash", "UBIGINT"),  # of source and id: what is compared first; see adapters/key_hash.py
     ),
     ("object_id", "line_number"),
 )
@@ -86,6 +87,7 @@ USAGE_EVENTS = Dataset(
     (
         ("source", "VARCHAR"),
         ("id", "VARCHAR"),
+        ("key_hash", "UBIGINT"),
         ("account_id", "VARCHAR"),
         ("type", "VARCHAR"),
         ("subject", "VARCHAR"),

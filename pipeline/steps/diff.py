@@ -59,6 +59,7 @@ COMPARED_EVENTS = Dataset(
     (
         ("source", "VARCHAR"),
         ("id", "VARCHAR"),
+        ("key_hash", "UBIGINT"),
         ("from_account_id", "VARCHAR"),
         ("to_account_id", "VARCHAR"),
         ("type", "VARCHAR"),

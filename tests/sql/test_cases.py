@@ -49,6 +49,7 @@ from pipeline.steps.links import (
 from pipeline.steps.outcomes import PLACE_COLUMNS
 from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
 from tests.sql.header import parse_header
+from tests.steps.raw_events import key_hash
 
 CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
 
@@ -100,6 +101,7 @@ HELPER_TABLES = {
         ("line_number", "BIGINT"),
         ("source", "VARCHAR"),
         ("id", "VARCHAR"),
+        ("key_hash", "UBIGINT"),
         ("account_id", "VARCHAR"),
         ("subject", "VARCHAR"),
         ("event_at", INSTANT),
@@ -179,7 +181,10 @@ def cells(line: str) -> list[str]:
 
 
 def make_table(warehouse: Warehouse, name: str, columns: tuple[tuple[str, str], ...], table: str) -> None:
-    """Make a typed table of a text table: DuckDB casts each cell to the type of its column."""
+    """Make a typed table of a text table: DuckDB casts each cell to the type of its column.
+
+    The hash of a key is as collect stores it, unless the case has its own.
+    """
     lines = [line for line in table.splitlines() if line.strip()]
     given = cells(lines[0]) if lines else []
     unknown = set(given) - {column for column, _ in columns}
@@ -190,6 +195,10 @@ def make_table(warehouse: Warehouse, name: str, columns: tuple[tuple[str, str], 
         found = cells(line)
         assert len(found) == len(given), f"{name}: {len(given)} cells expected in {line!r}"
         rows.append([str(number), *(cell or None for cell in found)])
+    if ("key_hash", "UBIGINT") in columns and {"source", "id"} <= set(given) and "key_hash" not in given:
+        places = [1 + given.index(name) for name in ("source", "id")]
+        rows = [[*row, str(key_hash(*(row[place] or "" for place in places)))] for row in rows]
+        given, texts = [*given, "key_hash"], [*texts, ("key_hash", "VARCHAR")]
     warehouse.table_rows("cell_texts", texts, rows)
     selection = ", ".join(
         f"CAST({column if column in given else 'NULL'} AS {sql_type}) AS {column}" for column, sql_type in columns

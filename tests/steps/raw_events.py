@@ -8,6 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from pipeline.adapters.key_hash import key_hashes
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import RAW_EVENTS, Dataset
 from pipeline.core.manifest import sha256_hex
@@ -46,6 +49,11 @@ def raw_event(**changed: Any) -> dict[str, Any]:
     }
 
 
+def key_hash(source: str, event_id: str) -> int:
+    """Return the hash of a key as collect stores it."""
+    return int(key_hashes(pa.chunked_array([[source]]), pa.chunked_array([[event_id]]))[0])
+
+
 def numbered(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give each event its own line and, unless it has one, its own id."""
     return [
@@ -58,6 +66,7 @@ def commit_raw_events(
     workspace: Workspace, events: Sequence[dict[str, Any]], listed_at: datetime = COLLECTED_AT
 ) -> None:
     """Commit the events as one collection listed at that instant; no event at all moves the watermark only."""
+    events = [{"key_hash": key_hash(event["source"], event["id"]), **event} for event in events]
     folder = workspace.scratch / "committed"
     files = []
     for event_date in sorted({event["event_at"].date().isoformat() for event in events}):
