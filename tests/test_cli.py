@@ -124,7 +124,15 @@ def test_a_rerun_says_identical_and_a_diff_says_what_changed_and_why(tmp_path: P
     unknown = billing("diff", *window, "--from", "1", "--to", "3")
 
     assert (rerun.returncode, rerun.stdout.splitlines()[0]) == (0, "window 2026-01-15 revision 1: identical")
-    assert [line.split()[0] for line in rerun.stdout.splitlines()[1:]][:2] == ["excluded_events", "line_items"]
+    assert [line.split()[0] for line in rerun.stdout.splitlines()[1:]][:7] == [
+        "raw_event_files",
+        "neighbours",
+        "withdrawn_events",
+        "withdrawal_types",
+        "event_outcomes",
+        "excluded_events",
+        "line_items",
+    ]
     assert changed.stdout.splitlines() == [
         "window 2026-01-15, revision 1 to 2",
         "account  SKU           unit           from            to  change  late events",

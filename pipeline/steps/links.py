@@ -220,7 +220,6 @@ class CollectedEvents:
         return paths
 
     @cached_property
-    @cached_property
     def _window_numbers(self) -> dict[str, set[int]]:
         """The numbers of the windows that have an event in a file, by its path, as far as they were asked for."""
         return {}

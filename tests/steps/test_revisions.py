@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -9,20 +11,23 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
 
+from pipeline.adapters import warehouse as warehouse_module
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.cli import app
 from pipeline.core.errors import NotReadyError
 from pipeline.core.manifest import canonical_json
 from pipeline.core.revision import RevisionState, WindowRevision
-from pipeline.core.window import ONE_DAY
+from pipeline.core.window import ONE_DAY, BillingWindow
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import current_revision, deduplicate
-from pipeline.steps.links import read_pinned_rows
+from pipeline.steps.links import LINK_QUERIES, CollectedEvents, read_pinned_rows
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.publish import pin_file, publish_document, read_document, read_manifest
 from pipeline.steps.rerun import RerunResult, rerun
 from pipeline.steps.workspace import Workspace, open_workspace
-from tests.fixtures_project import write_project
+from tests.fixtures_project import BILLING, write_project
 from tests.steps.raw_events import CUTOFF_AT, WINDOW, billed_rows, commit_raw_events
 from tests.steps.test_windows import COLLECTED_AT, FILES, NOW, event, void
 
@@ -34,10 +39,10 @@ def project(tmp_path: Path) -> Workspace:
     return open_workspace(write_project(tmp_path / "project", None, FILES))
 
 
-def compute(ws: Workspace, **options: Any) -> WindowRevision:
-    revision = deduplicate(ws, WINDOW, NOW, **options)
+def compute(ws: Workspace, window: BillingWindow = WINDOW, **options: Any) -> WindowRevision:
+    revision = deduplicate(ws, window, NOW, **options)
     if revision.state is not RevisionState.ACCEPTED:
-        aggregate(ws, WINDOW.window_id, revision.revision, NOW)
+        aggregate(ws, window.window_id, revision.revision, NOW)
     return revision
 
 
@@ -182,6 +187,15 @@ def poison(ws: Workspace, pin: str, rows: list[dict[str, Any]]) -> None:
     database.dispose()
 
 
+def derived(ws: Workspace, column: str) -> list[str]:
+    """Return every derived pin whose rows have the column."""
+    database = create_engine(f"sqlite:///{ws.project.folder / 'control_plane.db'}")
+    with database.connect() as connection:
+        pins = connection.scalars(text("SELECT DISTINCT pin FROM derived_pins ORDER BY pin")).all()
+    database.dispose()
+    return [pin for pin in pins if any(column in row for row in read_pinned_rows(ws, pin))]
+
+
 def differing(result: RerunResult) -> dict[str, list[tuple[Any, Any]]]:
     return {
         one.dataset: [(row.published, row.computed) for row in one.differences]
@@ -215,6 +229,96 @@ def test_neighbours_that_are_not_what_the_raw_events_make_are_shown_row_by_row(p
     assert (first, second.revision) == (1, 2)
     assert not result.is_identical
     assert differing(result) == {"neighbours": [(None, row)]}
+
+
+@pytest.mark.parametrize("column", ["events", "target_id"], ids=["named events", "withdrawals"])
+def test_withdrawn_events_that_are_not_what_the_raw_events_make_are_shown_row_by_row(
+    project: Workspace, column: str
+) -> None:
+    conflict_in_another_window(project)
+    first = compute(project)
+    (pin,) = derived(project, column)
+    emptied = [{**row, "events": []} for row in read_pinned_rows(project, pin)] if column == "events" else []
+    poison(project, pin, emptied)
+
+    second = compute(project)
+    result = rerun(project, WINDOW.window_id, second.revision)
+
+    (row,) = read_pinned_rows(project, first.pins["withdrawn_events"])
+    assert (second.revision, read_pinned_rows(project, second.pins["withdrawn_events"])) == (2, [])
+    assert differing(result)["withdrawn_events"] == [(None, row)]
+
+
+def test_withdrawal_types_that_are_not_what_the_raw_events_make_are_shown_row_by_row(project: Workspace) -> None:
+    commit_raw_events(project, [event("a"), void("v", "elsewhere")], COLLECTED_AT)
+    compute(project)
+    (pin,) = derived(project, "target_id")
+    poison(project, pin, [])
+
+    second = compute(project)
+    result = rerun(project, WINDOW.window_id, second.revision)
+
+    assert (second.revision, second.pins["withdrawal_types"]) == (2, [])
+    assert differing(result)["withdrawal_types"] == [(None, {"event_type": "voided", "replaces": False})]
+
+
+def test_a_raw_event_file_of_the_window_that_is_not_pinned_is_shown(tmp_path: Path) -> None:
+    files = {**FILES, "billing.toml": BILLING.replace('length = "1d"', 'length = "1h"')}
+    ws = open_workspace(write_project(tmp_path / "project", None, files))
+    noon = WINDOW.start + timedelta(hours=12)
+    hour = BillingWindow(noon, noon + timedelta(hours=1))
+    commit_raw_events(ws, [event("a", noon)], COLLECTED_AT)
+    commit_raw_events(ws, [event("b", noon), event("c", hour.end)], LATER)
+    first = compute(ws, hour)
+    both_hours = next(pin for pin in derived(ws, "window_number") if len(read_pinned_rows(ws, pin)) == 2)
+    poison(ws, both_hours, read_pinned_rows(ws, both_hours)[1:])
+
+    second = compute(ws, hour)
+    results = [rerun(ws, hour.window_id, number) for number in (1, 2)]
+
+    (left_out,) = set(first.pins["raw_event_files"]) - set(second.pins["raw_event_files"])
+    assert [differing(result) for result in results] == [{}, {"raw_event_files": [(None, {"path": left_out})]}]
+
+
+def test_links_are_derived_again_with_the_sql_of_then(
+    project: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conflict_in_another_window(project)
+    decide(project)
+    sql = Path(shutil.copytree(warehouse_module._sql_folder(), tmp_path / "sql"))
+    monkeypatch.setattr(warehouse_module, "_sql_folder", lambda: sql)
+    for query in LINK_QUERIES:
+        text_of_then = (sql / f"{query}.sql").read_text()
+        (sql / f"{query}.sql").write_text(f"SELECT * FROM (\n{text_of_then}) AS found WHERE FALSE")
+
+    now = CollectedEvents(project)
+    derived_now = [now.rows(pin) for pin in (now.neighbours(WINDOW), now.withdrawn_events(WINDOW))]
+    result = rerun(project, WINDOW.window_id, 1)
+
+    assert derived_now == [[], []]
+    assert differing(result) == {}
+
+
+def test_a_rerun_from_a_shell_ends_with_1_and_the_rows_when_links_are_wrong(project: Workspace) -> None:
+    conflict_in_another_window(project)
+    first = compute(project)
+    poison(project, first.pins["neighbours"], [])
+    (named,) = derived(project, "events")
+    poison(project, named, [{**row, "events": []} for row in read_pinned_rows(project, named)])
+    compute(project)
+    command = ["rerun", "--window", WINDOW.window_id, "--project", str(project.project.folder), "--revision"]
+
+    right, wrong = (CliRunner().invoke(app, [*command, number]) for number in ("1", "2"))
+
+    assert (right.exit_code, wrong.exit_code) == (0, 1)
+    assert wrong.output.splitlines()[0] == f"window {WINDOW.window_id} revision 2, which is candidate: NOT identical"
+    for name in ("neighbours", "withdrawn_events"):
+        (row,) = read_pinned_rows(project, first.pins[name])
+        computed = [
+            line.removeprefix("  computed   ") for line in wrong.output.splitlines() if row["object_id"] in line
+        ]
+        assert row in [json.loads(line) for line in computed]
+    assert "  published  no such row" in wrong.output.splitlines()
 
 
 def test_what_became_of_the_events_is_compared_too(project: Workspace) -> None:
