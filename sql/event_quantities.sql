@@ -9,7 +9,7 @@
 -- event adds to the control totals of its SKU, whatever the aggregation: 1 where events or unique texts are
 -- counted, the value elsewhere. It is null when the value is missing or is not a plain decimal: it is never
 -- taken as zero, the event is excluded as a whole instead. A number in data is a string of its exact
--- digits, so no value passes through a float.
+-- digits, so no value passes through a float. A quantity that is not computed is the event's own, or 1.
 
 WITH
 
@@ -21,6 +21,8 @@ meter_paths AS (
         aggregation,
         value_path,
         unit,
+        aggregation <> 'count'
+        AND (LEN(filters) > 0 OR value_path <> 'quantity' OR aggregation = 'unique_count') AS is_computed,
         '$."' || REPLACE(REGEXP_REPLACE(value_path, '^data\.', ''), '.', '"."') || '"' AS value_json_path,
         LIST_TRANSFORM(
             filters,
@@ -47,6 +49,7 @@ counted_events AS (
         meter_paths.sku,
         meter_paths.unit,
         meter_paths.aggregation,
+        meter_paths.is_computed,
         LIST_TRANSFORM(
             meter_paths.json_dimensions,
             lambda d: d.label || COALESCE(TO_JSON(metered_events.data ->> d.json_path), 'null')
@@ -80,6 +83,7 @@ SELECT
     sku,
     unit,
     aggregation,
+    is_computed,
     '{' || ARRAY_TO_STRING(dimension_texts, ',') || '}' AS dimensions,
     value_text,
     CASE

@@ -62,14 +62,6 @@ metered_types AS (
     GROUP BY event_type
 ),
 
-computed_meters AS (
-    SELECT sku
-    FROM meters
-    WHERE
-        aggregation <> 'count'
-        AND (LEN(filters) > 0 OR value_path <> 'quantity' OR aggregation = 'unique_count')
-),
-
 lasting_references AS (
     SELECT reference
     FROM account_references
@@ -155,8 +147,8 @@ unreadable_events AS (
         line_number
     FROM event_quantities
     WHERE
-        quantity IS NULL
-        AND EXISTS (SELECT computed_meters.sku FROM computed_meters)
+        is_computed
+        AND quantity IS NULL
 ),
 
 judged_events AS (

@@ -109,6 +109,7 @@ HELPER_TABLES = {
         ("sku", "VARCHAR"),
         ("unit", "VARCHAR"),
         ("aggregation", "VARCHAR"),
+        ("is_computed", "BOOLEAN"),
         ("dimensions", "VARCHAR"),
         ("value_text", "VARCHAR"),
         ("quantity", QUANTITY),
