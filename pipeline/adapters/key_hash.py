@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pipeline.adapters.block_kernels import text_hashes
 
 
-def key_hashes(sources: pa.ChunkedArray, ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
+def key_hashes(sources: Any, ids: Any) -> npt.NDArray[np.uint64]:
     """Return the hash of each key."""
     seeds = np.zeros(len(sources), np.uint64)
     for column in (sources, ids):

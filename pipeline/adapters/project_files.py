@@ -7,12 +7,14 @@ accepted. TOML numbers are read as exact decimals. ``write_starter_project`` wri
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import re
 import shutil
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -20,7 +22,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems
@@ -36,9 +38,22 @@ from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone,
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
+_ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
 Model = TypeVar("Model", bound=StrictModel)
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Make many objects that all stay: looking for garbage among them again and again takes longer than making them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def load_project(folder: Path) -> Project:
@@ -51,7 +66,8 @@ def load_project(folder: Path) -> Project:
     settings = reader.toml("billing.toml", ProjectSettings)
     contracts = [reader.contract(name) for name in reader.names("sources")]
     meter_file = reader.toml("meters.toml", MeterFile)
-    rows = reader.accounts("accounts.csv")
+    with _without_garbage_collection():
+        rows = reader.accounts("accounts.csv")
     books = {name: reader.toml(name, PriceBook) for name in reader.names("price_books")}
 
     read_contracts = [contract for contract in contracts if contract is not None]
@@ -264,7 +280,7 @@ class _Reader:
         if text is None:
             return []
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows: list[AccountRow] = []
+        found: list[tuple[str, dict[str, Any]]] = []
         try:
             header = next(reader, [])
             if sorted(header) != sorted(ACCOUNT_COLUMNS):
@@ -275,21 +291,29 @@ class _Reader:
             line_number = reader.line_num + 1
             for cells in reader:
                 if cells:
-                    rows += self._account(f"{name} line {line_number}", header, cells)
+                    found += self._account(f"{name} line {line_number}", header, cells)
                 line_number = reader.line_num + 1
         except csv.Error as error:
             self.problems.append(f"{name} line {reader.line_num}: found text that is not CSV: {error}")
+        try:
+            rows = _ACCOUNT_ROWS.validate_python([values for _, values in found])
+        except ValidationError as error:
+            rows = []
+            for details in error.errors():
+                place, *path = details["loc"]
+                where = found[int(place)][0]
+                self.problems.append(f"{where}: {_sentence(AccountRow, {**details, 'loc': tuple(path)})}")
         if not rows and not self.problems:
             self.problems.append(f"{name}: found no account, accepted one or more rows below the header")
         return rows
 
-    def _account(self, where: str, header: Sequence[str], cells: Sequence[str]) -> list[AccountRow]:
+    def _account(self, where: str, header: Sequence[str], cells: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
         if len(cells) != len(header):
             self.problems.append(f"{where}: found {len(cells)} columns, accepted {len(header)}: {_ACCOUNT_HEADER}")
             return []
-        values: dict[str, Any] = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+        values: dict[str, Any] = dict(zip(header, map(str.strip, cells), strict=True))
         references = values["external_references"].split(";")
-        values["external_references"] = [text.strip() for text in references if text.strip()]
+        values["external_references"] = [text for text in map(str.strip, references) if text]
         if not values["valid_to"]:
             del values["valid_to"]
         # Digits alone would be read as seconds since 1970, so 20260101 would be a day in August of that year.
@@ -299,11 +323,7 @@ class _Reader:
         if undated:
             self.problems += [f"{where}: {column}: found {values[column]!r}, accepted {_INSTANT}" for column in undated]
             return []
-        try:
-            return [AccountRow.model_validate(values)]
-        except ValidationError as error:
-            self.problems += [f"{where}: {_sentence(AccountRow, details)}" for details in error.errors()]
-            return []
+        return [(where, values)]
 
     def _text(self, name: str) -> str | None:
         try:
@@ -460,14 +480,20 @@ def _plan_problems(rows: Sequence[AccountRow], books: Iterable[PriceBook]) -> It
     for book in books:
         for plan, priced in book.plans.items():
             currencies_of_plan.setdefault(plan, set()).update(charge.currency for charge in priced.charges)
-    for account_id, plan, currency in sorted({(row.account_id, row.plan, row.currency) for row in rows}):
+    unpriced = {
+        (plan, currency)
+        for plan, currency in {(row.plan, row.currency) for row in rows}
+        if currency not in currencies_of_plan.get(plan, ())
+    }
+    accounts = {(row.account_id, row.plan, row.currency) for row in rows if (row.plan, row.currency) in unpriced}
+    for account_id, plan, currency in sorted(accounts):
         currencies = currencies_of_plan.get(plan)
         if currencies is None:
             yield (
                 f"accounts.csv: plan of account {account_id}: found {plan!r}, "
                 f"accepted {', '.join(sorted(currencies_of_plan))} (price_books/)"
             )
-        elif currency not in currencies:
+        else:
             yield (
                 f"accounts.csv: currency of account {account_id}: found {currency}, "
                 f"accepted {', '.join(sorted(currencies))} (charges of plan {plan!r} in price_books/)"
@@ -536,6 +562,8 @@ def _meter_path_problems(meter_file: MeterFile, contracts: Sequence[SourceContra
 
 def _fallback_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) -> Iterable[str]:
     """Find fallback accounts that are not there the whole time: usage of nobody may come for any instant."""
+    if not settings.accounts.fallbacks:
+        return
     start = settings.window.first_window_start
     lasting = {row.account_id for row in rows if row.valid_from <= start and row.valid_to == VALID_FOR_EVER}
     for source, account_id in settings.accounts.fallbacks:

@@ -84,7 +84,7 @@ class Warehouse:
     def __init__(
         self,
         scratch: Path,
-        memory_limit: str = "2GB",
+        memory_limit: str = "1600MB",
         threads: int | None = None,
         sql: Mapping[str, str] | None = None,
     ) -> None:
@@ -153,7 +153,7 @@ class Warehouse:
     def encode(self, name: str, columns: Sequence[tuple[str, str]]) -> None:
         """Keep the texts of these columns (table, column) once, as the dictionary ``name``.
 
-        Nothing changes but speed: rows hold a number in the order of the texts, and are compared, grouped and sorted by it.
+        Nothing changes but speed: rows hold a number in the order of the texts, and are grouped and sorted by it.
         """
         texts = " UNION ".join(f"SELECT {_identifier(c)} FROM {_identifier(t)}" for t, c in columns)  # noqa: S608
         dictionary = f"SELECT * FROM ({texts}) AS texts (text) WHERE text IS NOT NULL ORDER BY text"  # noqa: S608

@@ -90,6 +90,8 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
     first_of: dict[str, AccountRow] = {}
     for row in rows:
         first = first_of.setdefault(row.account_id, row)
+        if first is row:
+            continue
         for column in ("name", "currency", "time_zone", "plan"):
             if getattr(row, column) != getattr(first, column):
                 problems.append(

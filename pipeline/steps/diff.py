@@ -23,6 +23,7 @@ from pipeline.steps.aggregate import computed_usage, find_revision
 from pipeline.steps.deduplicate import revision_warehouse
 from pipeline.steps.inputs import (
     account_references,
+    pinned_directory,
     pinned_meters,
     table_accounts,
     table_meters,
@@ -162,7 +163,7 @@ def _table_resource_owners(ws: Workspace, warehouse: Warehouse, before: WindowRe
         (reference, account_id)
         for one in (before, after)
         if has_levels
-        for reference, account_id, *_ in account_references(ws.lake.get_bytes(f"pins/{one.pins['accounts.csv']}"))
+        for reference, account_id, *_ in account_references(pinned_directory(ws, one.pins["accounts.csv"]))
     }
     warehouse.table_rows("resource_owners", RESOURCE_OWNERS, sorted(owners))
 

@@ -12,7 +12,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +94,11 @@ def pinned_account_rows(accounts_csv: bytes) -> list[dict[str, str]]:
     return [{name.strip(): (cell or "").strip() for name, cell in row.items()} for row in rows]
 
 
-def pinned_directory(accounts_csv: bytes) -> AccountDirectory:
-    """Return the account directory of an ``accounts.csv`` that was checked when it was loaded."""
+def pinned_directory(workspace: Workspace, pin: str) -> AccountDirectory:
+    """Return the account directory of a pinned ``accounts.csv``, which was checked when it was loaded."""
+    accounts_csv = workspace.lake.get_bytes(f"pins/{pin}")
+    if accounts_csv == workspace.project.files["accounts.csv"]:
+        return workspace.project.directory
     return AccountDirectory(
         tuple(
             AccountRow.model_validate(
@@ -107,18 +109,12 @@ def pinned_directory(accounts_csv: bytes) -> AccountDirectory:
     )
 
 
-def account_references(accounts_csv: bytes) -> list[tuple[str, str, datetime, datetime]]:
-    """Return the rows of ``account_references`` of an ``accounts.csv`` that was checked when it was loaded."""
-    instant = cache(datetime.fromisoformat)
+def account_references(directory: AccountDirectory) -> list[tuple[str, str, datetime, datetime]]:
+    """Return the rows of ``account_references``: who owned which subject, and when."""
     return [
-        (
-            name,
-            row["account_id"],
-            instant(row["valid_from"]),
-            instant(row["valid_to"]) if row["valid_to"] else VALID_FOR_EVER,
-        )
-        for row in pinned_account_rows(accounts_csv)
-        for name in _references(row)
+        (name, row.account_id, row.valid_from, row.valid_to)
+        for row in directory.rows
+        for name in row.external_references
     ]
 
 
@@ -284,8 +280,8 @@ def view_usage_events(
 
 def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
     """Make ``account_references`` and ``account_fallbacks`` of the directory and the rules that are pinned."""
-    content = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}")
-    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, account_references(content))
+    references = account_references(pinned_directory(workspace, pins["accounts.csv"]))
+    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
     warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins.get("account_fallbacks", []))
     warehouse.encode("account_ids", (("account_references", "account_id"), ("account_fallbacks", "account_id")))
 

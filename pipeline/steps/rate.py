@@ -184,8 +184,7 @@ def view_period(
     meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
     table_billed_meters(warehouse, [BilledMeter(**{**meter, "divisor": int(meter["divisor"])}) for meter in meters])
     has_levels = any(meter["aggregation"] in LEVELS for meter in meters)
-    directory = workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") if has_levels else None
-    references = [] if directory is None else account_references(directory)
+    references = account_references(pinned_directory(workspace, pins["accounts.csv"])) if has_levels else []
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
     changes = [(sku, datetime.fromisoformat(changed_at)) for sku, changed_at in pins["meter_changes"]]
     warehouse.table_rows("meter_changes", METER_CHANGES, changes)
@@ -217,7 +216,7 @@ def pinned_lines(
     time_zones = json.loads(workspace.lake.get_bytes(f"pins/{draft.pins['time_zones']}"))
     periods = {account_id: billing_period(period_id, time_zone) for account_id, time_zone in time_zones.items()}
     books = pinned_price_books(workspace, draft.pins["price_books"])
-    directory = pinned_directory(workspace.lake.get_bytes(f"pins/{draft.pins['accounts.csv']}"))
+    directory = pinned_directory(workspace, draft.pins["accounts.csv"])
     with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
         view_period(warehouse, workspace, draft.pins, periods, own_files)
         period_usage = [PeriodUsage(**row) for row in warehouse.select("period_usage", {})]

@@ -299,7 +299,10 @@ def test_a_view_reads_its_bounds_and_leaves_the_order_to_its_reader(tmp_path: Pa
     with Warehouse(tmp_path) as warehouse:
         events = [("s", str(hour), start + timedelta(hours=hour)) for hour in (-1, 0, 23, 24)]
         columns = (("source", "VARCHAR"), ("id", "VARCHAR"), ("event_at", "TIMESTAMP WITH TIME ZONE"))
-        missing = ", ".join(f"NULL AS {name}" for name in ("key_hash", "type", "subject", "received_at", "quantity", "data", "object_id"))
+        missing = ", ".join(
+            f"NULL AS {name}"
+            for name in ("key_hash", "type", "subject", "received_at", "quantity", "data", "object_id")
+        )
         warehouse.table_rows("rows", columns, events)
         warehouse.connection.execute(f"CREATE TEMP VIEW raw_events AS SELECT *, {missing}, 1 AS line_number FROM rows")
 
