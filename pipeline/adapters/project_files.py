@@ -56,6 +56,7 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+@_without_garbage_collection()
 def load_project(folder: Path) -> Project:
     """Return the checked project, or raise one ``InputError`` that lists every problem of every file."""
     if not folder.is_dir():
@@ -66,8 +67,7 @@ def load_project(folder: Path) -> Project:
     settings = reader.toml("billing.toml", ProjectSettings)
     contracts = [reader.contract(name) for name in reader.names("sources")]
     meter_file = reader.toml("meters.toml", MeterFile)
-    with _without_garbage_collection():
-        rows = reader.accounts("accounts.csv")
+    rows = reader.accounts("accounts.csv")
     books = {name: reader.toml(name, PriceBook) for name in reader.names("price_books")}
 
     read_contracts = [contract for contract in contracts if contract is not None]
