@@ -125,12 +125,14 @@ RESOURCE_SHARD = f"CASE WHEN aggregation IN ('latest', 'time_weighted_sum') THEN
 SHARDED = {
     "event_quantities": {"metered_events": KEY_SHARD},
     "excluded_events": {"raw_events": KEY_SHARD},
+    "late_events": {"raw_events": KEY_SHARD},
+    "named_events": {"raw_events": KEY_SHARD},
     "neighbours": {"raw_events": KEY_SHARD, "look_back_events": KEY_SHARD},
     "usage": {"event_quantities": RESOURCE_SHARD},
     "usage_events": {"raw_events": KEY_SHARD},
     "usage_values": {"event_quantities": RESOURCE_SHARD},
     "window_events": {"raw_events": KEY_SHARD},
-    "withdrawn_keys": {"raw_events": KEY_SHARD},
+    "withdrawal_events": {"raw_events": KEY_SHARD},
 }
 
 
@@ -167,6 +169,7 @@ def test_every_sql_file_has_at_least_four_cases_and_every_case_an_sql_file() -> 
     assert stems, "no SQL file was found"
     assert {stem: count for stem, count in counts.items() if count < 4} == {}
     assert {case.parent.name for case in CASES} <= stems
+    assert set(SHARDED) <= stems
 
 
 def columns_of(name: str) -> tuple[tuple[str, str], ...]:
