@@ -31,7 +31,8 @@ meter_paths AS (
         LIST_TRANSFORM(
             dimensions,
             lambda d: { 'json_path': '$."' || REPLACE(d, '.', '"."') || '"', 'label': TO_JSON(d) || ':' }
-        ) AS json_dimensions
+        ) AS json_dimensions,
+        json_dimensions[1] AS first_dimension
     FROM meters
 ),
 
@@ -50,10 +51,21 @@ counted_events AS (
         meter_paths.unit,
         meter_paths.aggregation,
         meter_paths.is_computed,
-        LIST_TRANSFORM(
-            meter_paths.json_dimensions,
-            lambda d: d.label || COALESCE(TO_JSON(metered_events.data ->> d.json_path), 'null')
-        ) AS dimension_texts,
+        -- Most meters have one dimension; going through a list takes twice as long.
+        CASE LEN(meter_paths.json_dimensions)
+            WHEN 1
+                THEN CONCAT(
+                    meter_paths.first_dimension.label,
+                    COALESCE(metered_events.data -> meter_paths.first_dimension.json_path, 'null')
+                )
+            ELSE ARRAY_TO_STRING(
+                LIST_TRANSFORM(
+                    meter_paths.json_dimensions,
+                    lambda d: d.label || COALESCE(metered_events.data -> d.json_path, 'null')
+                ),
+                ','
+            )
+        END AS dimension_texts,
         CASE WHEN meter_paths.value_path = 'quantity' THEN metered_events.quantity END AS typed_quantity,
         CASE
             WHEN meter_paths.value_path <> 'quantity' THEN metered_events.data ->> meter_paths.value_json_path
@@ -84,7 +96,7 @@ SELECT
     unit,
     aggregation,
     is_computed,
-    '{' || ARRAY_TO_STRING(dimension_texts, ',') || '}' AS dimensions,
+    '{' || dimension_texts || '}' AS dimensions,
     value_text,
     CASE
         WHEN aggregation = 'count' THEN CAST(1 AS DECIMAL(38, 9))
