@@ -17,7 +17,11 @@ SELECT
     COALESCE(
         account_references.account_id,
         account_fallbacks.account_id,
-        (SELECT any_source.account_id FROM account_fallbacks AS any_source WHERE any_source.source IS NULL)
+        (
+            SELECT any_source.account_id
+            FROM account_fallbacks AS any_source
+            WHERE any_source.source IS NULL
+        )
     ) AS account_id,
     raw_events.type,
     raw_events.subject,
@@ -30,7 +34,9 @@ SELECT
     account_references.account_id IS NULL AS has_fallback_account
 FROM raw_events
 ANTI JOIN excluded_events
-    ON raw_events.object_id = excluded_events.object_id AND raw_events.line_number = excluded_events.line_number
+    ON
+        raw_events.object_id = excluded_events.object_id
+        AND raw_events.line_number = excluded_events.line_number
 LEFT JOIN account_fallbacks ON raw_events.source = account_fallbacks.source
 LEFT JOIN account_references
     ON

@@ -21,14 +21,15 @@ from typing import Any, Self
 import duckdb
 import pyarrow as pa
 
+from pipeline.adapters.content_hash import RowContent
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.core.dataset import Dataset
 from pipeline.core.errors import PricingError
-from pipeline.core.manifest import canonical_json, sha256_hex
 
 Parameters = Mapping[str, Any]
 Columns = Sequence[tuple[str, str]]
 
+HASHED_ROWS = 1 << 17  # at once
 _LAST_ORDER_BY = re.compile(r"\nORDER BY[\w., \n]+\Z")
 _PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 _ALWAYS_EXACT = {str, int, Decimal, bytes, type(None)}
@@ -209,31 +210,17 @@ class Warehouse:
         return self._checked(to, dataset)
 
     def describe_file(self, dataset: Dataset, paths: Sequence[Path]) -> tuple[int, str]:
-        """Return the row count and the content hash of the rows in all the files together.
+        """Return the row count and the content hash of the rows in the files, which are in the dataset's total order.
 
-        The hash depends on the dataset's columns and on which rows there are (and how often), and on nothing
-        else: not on their order, the number of files, compression or the version of DuckDB. Per row: the MD5
-        of its columns' canonical texts as a number, first byte lowest; then the sums of both halves over all rows.
+        The hash depends on the dataset's columns and on its rows, and on nothing else: not on the number of files,
+        their compression or the version of DuckDB; see ``RowContent``.
         """
-        row_count, upper, lower = 0, 0, 0
-        if paths:
-            for path in paths:
-                self._require_columns(path, dataset)
-            # One call for the whole row: joining text by text costs more than the MD5.
-            row_text = ", ".join(_canonical_text(name, sql_type) for name, sql_type in dataset.columns)
-            totals = (
-                self._relation_of(paths)
-                .project(f"md5_number(concat({row_text})) AS digest")
-                .aggregate(
-                    "COUNT(*), "
-                    "COALESCE(SUM(CAST(digest >> 64 AS UBIGINT)), 0), "
-                    f"COALESCE(SUM(CAST(digest & {2**64 - 1} AS UBIGINT)), 0)"
-                )
-                .fetchall()
-            )
-            row_count, upper, lower = (int(total) for total in totals[0])
-        columns = [[name, sql_type] for name, sql_type in dataset.columns]
-        return row_count, sha256_hex(canonical_json([dataset.name, columns, row_count, str(upper), str(lower)]))
+        content = RowContent(dataset)
+        for path in paths:
+            self._require_columns(path, dataset)
+            for rows in self._relation_of([path]).to_arrow_reader(HASHED_ROWS):
+                content.add(rows)
+        return content.row_count, content.hexdigest()
 
     def differing_rows(
         self, dataset: Dataset, paths: Sequence[Path], other_paths: Sequence[Path], rows_max: int
@@ -294,25 +281,6 @@ class Warehouse:
         ).fetchall()
         for (table_type,) in found:
             self.connection.execute(f"DROP {'VIEW' if table_type == 'VIEW' else 'TABLE'} {_identifier(name)}")
-
-
-def _canonical_text(name: str, sql_type: str) -> str:
-    """Return what ``concat``, which takes NULL as no text, makes a column's text of; no two rows have one text.
-
-    A text is its byte length, a colon and itself; a number, an instant in microseconds or bytes in hexadecimal digits
-    end in a semicolon. Of NULL only the colon or the semicolon is there.
-    """
-    column = _identifier(name)
-    if sql_type == "VARCHAR":
-        return f"strlen({column}), ':', {column}"
-    if sql_type.startswith("DECIMAL") and sql_type.endswith(",9)"):
-        # The same text, but in 64 bits where the number fits: making a text of 128 bits takes four times as long.
-        return f"coalesce(cast(try_cast({column} AS DECIMAL(18,9)) AS VARCHAR), cast({column} AS VARCHAR)), ';'"
-    if sql_type == "TIMESTAMP WITH TIME ZONE":
-        return f"epoch_us({column}), ';'"
-    if sql_type == "BLOB":
-        return f"lower(hex({column})), ';'"
-    return f"{column}, ';'"
 
 
 def _bound(parameters: Parameters) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 
 from pipeline import settings
+from pipeline.adapters.content_hash import content_hash
 from pipeline.adapters.decompress import ObjectFault, read_chunks
-from pipeline.adapters.event_content import content_hash
 from pipeline.adapters.event_files import PartitionFile
 from pipeline.adapters.object_store import ListedObject
 from pipeline.adapters.scratch import scratch_folder

@@ -23,8 +23,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.adapters.block_parser import BlockParser, Column, Ints, ParsedLines
+from pipeline.adapters.content_hash import EventColumns, EventContent
 from pipeline.adapters.decompress import ObjectFault, read_chunks
-from pipeline.adapters.event_content import EventColumns, EventContent
 from pipeline.adapters.event_files import EventFiles, PartitionFile, arrow_schema
 from pipeline.adapters.key_hash import key_hashes
 from pipeline.adapters.object_store import ListedObject, ObjectStore

@@ -172,33 +172,54 @@ def test_a_decimal_with_a_digit_too_many_is_refused_not_rounded(warehouse: Wareh
 
 
 def test_the_content_hash_is_the_documented_one(warehouse: Warehouse, tmp_path: Path) -> None:
-    def text(value: object) -> str:
-        if isinstance(value, str):
-            return f"{len(value.encode())}:{value}"
+    def streams(values: list[Any]) -> tuple[bytes, bytes, bytes]:
+        found = [value for value in values if value is not None]
+        texts = [value.encode() if isinstance(value, str) else value for value in found]
+        has_value = bytes(value is not None for value in values)
+        if found and isinstance(texts[0], bytes):
+            return has_value, b"".join(len(text).to_bytes(4, "little") for text in texts), b"".join(texts)
+        return has_value, b"", b"".join(fixed(value) for value in found)
+
+    def fixed(value: Any) -> bytes:
+        if isinstance(value, Decimal):
+            return int(value.scaleb(9)).to_bytes(16, "little", signed=True)
         if isinstance(value, datetime):
             value = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-        if isinstance(value, Decimal):
-            value = f"{value:.9f}"
-        if isinstance(value, bytes):
-            value = value.hex()
-        return f"{'' if value is None else value};"
+        return int(value).to_bytes(8, "little", signed=True)
 
-    digests = [hashlib.md5("".join(map(text, row)).encode()).digest() for row in ROWS]
-    numbers = [int.from_bytes(digest, "little") for digest in digests]
-    upper, lower = sum(number >> 64 for number in numbers), sum(number % 2**64 for number in numbers)
     columns = [list(column) for column in THINGS.columns]
-    expected = hashlib.sha256(canonical_json(["things", columns, 3, str(upper), str(lower)])).hexdigest()
-
     path = written(warehouse, ROWS, tmp_path / "things.parquet")
+    rows = sorted(ROWS, key=lambda row: row[:2])
+    digests = [hashlib.sha256(part).hexdigest() for values in zip(*rows, strict=True) for part in streams(list(values))]
+    expected = hashlib.sha256(canonical_json(["things", columns, 3, digests])).hexdigest()
 
     assert warehouse.describe_file(THINGS, [path]) == (3, expected)
 
 
-def test_the_content_hash_does_not_depend_on_files_or_order(warehouse: Warehouse, tmp_path: Path) -> None:
+def test_the_content_hash_does_not_depend_on_where_files_end_but_on_the_order_of_rows(
+    warehouse: Warehouse, tmp_path: Path
+) -> None:
     together = written(warehouse, ROWS, tmp_path / "together.parquet")
-    apart = [written(warehouse, [row], tmp_path / f"{number}.parquet") for number, row in enumerate(ROWS)]
+    ordered = sorted(ROWS, key=lambda row: row[:2])
+    apart = [written(warehouse, [row], tmp_path / f"{number}.parquet") for number, row in enumerate(ordered)]
 
-    assert warehouse.describe_file(THINGS, apart[::-1]) == warehouse.describe_file(THINGS, [together])
+    assert warehouse.describe_file(THINGS, apart) == warehouse.describe_file(THINGS, [together])
+    assert warehouse.describe_file(THINGS, apart[::-1]) != warehouse.describe_file(THINGS, [together])
+
+
+def test_the_rows_of_a_large_file_are_hashed_in_their_order_on_any_number_of_threads(tmp_path: Path) -> None:
+    numbers = Dataset("numbers", (("number", "BIGINT"), ("text", "VARCHAR")), ("number",))
+    path = tmp_path / "numbers.parquet"
+    found = set()
+    for threads in (1, 2, 8):
+        with Warehouse(tmp_path, threads=threads) as warehouse:
+            if not path.exists():
+                rows = "SELECT i AS number, repeat(CAST(i AS VARCHAR), 3) AS text FROM range(1_000_000) AS r (i)"
+                warehouse.connection.execute(f"COPY ({rows}) TO '{path}' (FORMAT parquet, ROW_GROUP_SIZE 10_000)")
+            found |= {warehouse.describe_file(numbers, [path]) for _ in range(3)}
+
+    assert len(found) == 1
+    assert {count for count, _ in found} == {1_000_000}
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,15 @@ def usage_file(workspace: Workspace, *quantities: str, compression: str = "zstd"
             "acct-1",
             "requests",
             "{}",
+            "",
             AT + timedelta(hours=hour),
+            None,
             "sum",
             number,
             number,
             "requests",
             1,
-            "hash",
+            81985529216486895,
             *no_level,
         )
         for hour, number in enumerate(Decimal(quantity) for quantity in quantities)

@@ -1,8 +1,9 @@
-"""The content hash of raw events: over what the rows say, not over the bytes of a file, so it outlives a library (P1).
+"""Content hashes: over what the rows of a dataset say, not over the bytes of a file, so they outlive a library (P1).
 
-The rows of one object and one event date are hashed in order of their lines. Each column is one stream of bytes (texts:
-their lengths in one and their UTF-8 in another), so whole columns are hashed at once, and where a block of rows ended
-leaves no trace. A collection's content is the list of these hashes.
+Rows are hashed in the total order of their dataset. Each column is some streams of bytes (which rows have a value, the
+lengths of texts, the values), so whole columns are hashed at once, and where a file, a row group or a block of rows
+ended leaves no trace. Raw events are hashed by object and event date, in order of their lines; a collection's content
+is the list of these hashes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.core.dataset import RAW_EVENTS
+from pipeline.core.dataset import RAW_EVENTS, Dataset
 from pipeline.core.manifest import canonical_json, sha256_hex
 
 _HASHED = [name for name in RAW_EVENTS.column_names if name not in ("object_id", "key_hash")]
@@ -78,3 +79,41 @@ def content_hash(contents: Sequence[tuple[str, str, int, str]]) -> str:
     """Return the hash of a collection's raw events, from object id, event date, rows and hash of each content."""
     columns = [[name, sql_type] for name, sql_type in RAW_EVENTS.columns]
     return sha256_hex(canonical_json([RAW_EVENTS.name, columns, sorted(contents)]))
+
+
+class RowContent:
+    """The running hash of the rows of a dataset, added in its total order. Of a column there are hashed
+
+    - a byte for each row: 1, or 0 for NULL;
+    - of texts and bytes: their lengths as 32-bit integers, and in another stream the texts in UTF-8;
+    - of anything else: the values with their bytes lowest first, decimals as 128-bit integers of their last digit,
+      instants as microseconds since 1970, truth values as a byte.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._streams = [[hashlib.sha256() for _ in range(3)] for _ in dataset.columns]
+        self.row_count = 0
+
+    def add(self, rows: pa.RecordBatch) -> None:
+        for (has_value, lengths, values), column in zip(self._streams, rows.columns, strict=True):
+            has_value.update(np.asarray(column.is_valid(), np.uint8).data)
+            found: Any = column.drop_null() if column.null_count else column
+            if pa.types.is_boolean(found.type):
+                found = found.cast(pa.uint8())
+            count, buffers = len(found), found.buffers()
+            if not count:
+                continue
+            if pa.types.is_string(found.type) or pa.types.is_binary(found.type):
+                edges = np.frombuffer(buffers[1], np.int32)[found.offset : found.offset + count + 1]
+                lengths.update(np.diff(edges).astype("<i4").data.cast("B"))
+                values.update(memoryview(buffers[2] or b"").cast("B")[edges[0] : edges[-1]])
+            else:
+                width = found.type.bit_width // 8
+                values.update(memoryview(buffers[1]).cast("B")[found.offset * width : (found.offset + count) * width])
+        self.row_count += rows.num_rows
+
+    def hexdigest(self) -> str:
+        columns = [[name, sql_type] for name, sql_type in self._dataset.columns]
+        digests = [stream.hexdigest() for streams in self._streams for stream in streams]
+        return sha256_hex(canonical_json([self._dataset.name, columns, self.row_count, digests]))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.adapters.event_content import EventColumns, EventContent
+from pipeline.adapters.content_hash import EventColumns, EventContent
 from pipeline.adapters.event_files import arrow_schema
 from pipeline.core.dataset import RAW_EVENTS
 
