@@ -29,7 +29,7 @@ from pipeline.steps.rerun import RerunResult, rerun
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, write_project
 from tests.steps.raw_events import CUTOFF_AT, WINDOW, billed_rows, commit_raw_events
-from tests.steps.test_windows import COLLECTED_AT, FILES, NOW, event, void
+from tests.steps.test_windows import COLLECTED_AT, FILES, NOW, WITHDRAWALS, event, void
 
 LATER = COLLECTED_AT + timedelta(hours=1)
 
@@ -297,6 +297,27 @@ def test_links_are_derived_again_with_the_sql_of_then(
 
     assert derived_now == [[], []]
     assert differing(result) == {}
+
+
+def test_links_are_derived_again_with_the_settings_and_rules_of_then(project: Workspace) -> None:
+    overtaking = void("v", "b", WINDOW.start + timedelta(hours=11))
+    ahead = void("w", "c", received_at=WINDOW.start + timedelta(hours=12, minutes=55))
+    commit_raw_events(
+        project,
+        [event("first", WINDOW.start - ONE_DAY, id="a"), event("a"), event("b"), event("c"), overtaking, ahead],
+        COLLECTED_AT,
+    )
+    commit_raw_events(project, [void("w again", "nothing", id="w")], LATER)
+    decide(project)
+    billing = project.project.folder / "billing.toml"
+    moved_on = billing.read_text().replace('grain = "1h"', 'grain = "1h"\nlook_back = "0d"\nfuture_tolerance = "0m"')
+    billing.write_text(moved_on)
+    results = [rerun(open_workspace(project.project.folder), WINDOW.window_id)]
+    (project.project.folder / "sources/usage.toml").write_text(WITHDRAWALS.split("[[withdrawals]]")[0])
+    results += [rerun(open_workspace(project.project.folder), WINDOW.window_id)]
+
+    assert [differing(result) for result in results] == [{}, {}]
+    assert [one.row_count_computed for one in results[0].datasets if one.dataset == "withdrawn_events"] == [2]
 
 
 def test_a_rerun_from_a_shell_ends_with_1_and_the_rows_when_links_are_wrong(project: Workspace) -> None:
