@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFECT = 3
-# Objects between two looks for cycles. A command imports and makes many that live to its end, and few cycles.
-GARBAGE_THRESHOLD = 50_000
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
 WINDOWS_SHOWN_MAX = 30
@@ -71,7 +69,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON documen
 
 def main() -> None:
     """Run the console script; a refusal becomes its sentence and its exit code, never a traceback."""
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    gc.set_threshold(settings.GARBAGE_THRESHOLD)
     as_json = "--json" in sys.argv
     try:
         exit_code = app(standalone_mode=False)

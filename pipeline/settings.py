@@ -20,6 +20,8 @@ from pipeline.core.project import ProjectSettings
 
 PROJECT_VARIABLE = "BILLING_PROJECT"
 DATABASE_URL_VARIABLE = "BILLING_DATABASE_URL"
+# Objects between two looks for cycles. A command imports and makes many that live to its end, and few cycles.
+GARBAGE_THRESHOLD = 50_000
 ENDPOINT_URL_VARIABLE = "BILLING_S3_ENDPOINT_URL"
 WORKERS_VARIABLE = "BILLING_WORKERS"
 

@@ -1,10 +1,11 @@
 """What a data engineer would write in DuckDB: one statement from collected events to hourly usage, in one Parquet file.
 
 The copy received first is taken. No exclusion is kept, no late, future or orphaned event is told from another, nothing
-is pinned or hashed, and rows come in no order.
+is pinned or hashed, and rows come in no order. With ``ordered`` the result is the same on every run: of copies received
+at one instant the first in the files is taken, and rows are written in total order.
 
-Run as ``python -m benchmarks.window.duckdb_statement EVENTS.parquet ACCOUNTS.csv DAY OUTPUT.parquet THREADS``, where
-the events may be a pattern.
+Run as ``python -m benchmarks.window.duckdb_statement EVENTS.parquet ACCOUNTS.csv DAY OUTPUT.parquet THREADS
+[ordered]``, where the events may be a pattern.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sys
 import duckdb
 
 
-def main(events: str, accounts: str, day: str, output: str, threads: str) -> None:
+def main(events: str, accounts: str, day: str, output: str, threads: str, order: str = "") -> None:
     """Write the usage of a day."""
+    ties, rows = (", object_id, line_number", "ORDER BY ALL") if order else ("", "")
     with duckdb.connect() as connection:
         connection.execute(f"SET threads = {int(threads)}")
         connection.execute("SET TimeZone = 'UTC'")
@@ -27,7 +29,7 @@ def main(events: str, accounts: str, day: str, output: str, threads: str) -> Non
                     SELECT type, subject, event_at, quantity, data ->> '$.region' AS region
                     FROM read_parquet('{events}', hive_partitioning = false)
                     WHERE event_at >= TIMESTAMPTZ '{day}' AND event_at < TIMESTAMPTZ '{day}' + INTERVAL 1 DAY
-                    QUALIFY ROW_NUMBER() OVER (PARTITION BY source, id ORDER BY received_at) = 1
+                    QUALIFY ROW_NUMBER() OVER (PARTITION BY source, id ORDER BY received_at{ties}) = 1
                 )
                 SELECT
                     account_id,
@@ -43,6 +45,7 @@ def main(events: str, accounts: str, day: str, output: str, threads: str) -> Non
                         AND event_at >= CAST(valid_from AS TIMESTAMPTZ)
                         AND (valid_to IS NULL OR event_at < CAST(valid_to AS TIMESTAMPTZ))
                 GROUP BY ALL
+                {rows}
             ) TO '{output}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)
             """  # noqa: S608
         )

@@ -48,6 +48,7 @@ class Entry:
     steps: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
     look_back: str = "0d"
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ SCENARIOS: Mapping[str, Scenario] = {
             (
                 Entry("ours", "ours", "day", BOTH),
                 Entry("duckdb", "duckdb_statement", "day"),
+                Entry("ordered", "duckdb_statement", "day", arguments=("ordered",)),
                 Entry("polars", "polars_stream", "day"),
                 Entry("chdb", "chdb_statement", "day"),
             ),
@@ -83,6 +85,20 @@ SCENARIOS: Mapping[str, Scenario] = {
                 Entry("ours", "ours", "days", ("deduplicate",), look_back=f"{LOOK_BACK_DAYS}d"),
                 Entry("plain", "ours", "days", ("deduplicate",)),
             ),
+        ),
+        Scenario(
+            "large",
+            (
+                Entry("ours", "ours", "large", BOTH),
+                Entry("duckdb", "duckdb_statement", "large"),
+                Entry("ordered", "duckdb_statement", "large", arguments=("ordered",)),
+            ),
+            is_paired=False,
+        ),
+        Scenario(
+            "dedupe_large",
+            (Entry("ours", "ours", "large", ("deduplicate",)), Entry("rewrite", REWRITE, "large")),
+            is_paired=False,
         ),
         Scenario(
             "memory", (Entry("ours", "ours", "large", BOTH), Entry("fewer", "ours", "day", BOTH)), is_paired=False
@@ -140,7 +156,8 @@ class Harness:
                 return self._run_ours(entry, lake, folder)
             output, day = folder / "output.parquet", str(lake.billed_day)
             accounts = [] if entry.contestant == REWRITE else [str(lake.project / "accounts.csv")]
-            cost = self._measure([entry.contestant, lake.events, *accounts, day, str(output), str(self.cores)], folder)
+            program = [entry.contestant, lake.events, *accounts, day, str(output), str(self.cores), *entry.arguments]
+            cost = self._measure(program, folder)
             answer = row_count([output]) if entry.contestant == REWRITE else read_usage([output], USAGE_COLUMNS)
             return cost, answer
 

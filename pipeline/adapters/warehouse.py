@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -216,10 +217,14 @@ class Warehouse:
         their compression or the version of DuckDB; see ``RowContent``.
         """
         content = RowContent(dataset)
-        for path in paths:
-            self._require_columns(path, dataset)
-            for rows in self._relation_of([path]).to_arrow_reader(HASHED_ROWS):
-                content.add(rows)
+        with ThreadPoolExecutor(1) as hashing:
+            last = hashing.submit(lambda: None)
+            for path in paths:
+                self._require_columns(path, dataset)
+                for rows in self._relation_of([path]).to_arrow_reader(HASHED_ROWS):
+                    last.result()
+                    last = hashing.submit(content.add, rows)
+            last.result()
         return content.row_count, content.hexdigest()
 
     def differing_rows(

@@ -111,8 +111,14 @@ def pinned_directory(workspace: Workspace, pin: str) -> AccountDirectory:
 
 def account_references(directory: AccountDirectory) -> list[tuple[str, str, datetime, datetime]]:
     """Return the rows of ``account_references``: who owned which subject, and when."""
+    instants: dict[datetime, datetime] = {}  # few, so that each is looked at once
     return [
-        (name, row.account_id, row.valid_from, row.valid_to)
+        (
+            name,
+            row.account_id,
+            instants.setdefault(row.valid_from, row.valid_from),
+            instants.setdefault(row.valid_to, row.valid_to),
+        )
         for row in directory.rows
         for name in row.external_references
     ]
