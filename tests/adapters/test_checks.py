@@ -145,7 +145,7 @@ def test_results_are_plain_values_in_the_order_of_the_suite(tmp_path: Path) -> N
         CheckResult(
             "usage", "window=2026-01-15", "sku_is_there", "sku", Severity.CRITICAL, "a SKU on each row",
             "Usage without a SKU has no price.", False, "1 wrong row", 1,
-            ("account_id=acct-2 sku=NULL dimensions={} grain_start=2026-01-15 00:00:00+00",),
+            ("account_id=acct-2 sku=NULL dimensions={} grain_start=2026-01-15 00:00:00+00 resource= owned_from=NULL",),
         ),
         CheckResult(
             "usage", "window=2026-01-15", "query", "", Severity.CRITICAL, "a SKU on each row",
@@ -235,7 +235,8 @@ with Warehouse(Path(sys.argv[1]), memory_limit="200MB", threads=2) as warehouse:
     warehouse.connection.execute('''
         COPY (
             SELECT 'acct-' || (1 + n % 2) AS account_id, 'tokens' AS sku, '{"n":"' || n || '"}' AS dimensions,
-                TIMESTAMPTZ '2026-01-15 00:00:00Z' AS grain_start, 'sum' AS aggregation,
+                '' AS resource, TIMESTAMPTZ '2026-01-15 00:00:00Z' AS grain_start,
+                CAST(NULL AS TIMESTAMPTZ) AS owned_from, 'sum' AS aggregation,
                 CAST(n AS DECIMAL(38, 9)) AS quantity, CAST(n AS DECIMAL(38, 9)) AS value_sum,
                 'tokens' AS unit, CAST(1 AS BIGINT) AS event_count, CAST(n AS UBIGINT) AS event_set_hash,
                 CAST(NULL AS TIMESTAMPTZ) AS first_event_at, CAST(NULL AS TIMESTAMPTZ) AS latest_event_at,
