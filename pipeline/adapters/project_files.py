@@ -565,9 +565,12 @@ def _fallback_problems(settings: ProjectSettings, rows: Sequence[AccountRow]) ->
     if not settings.accounts.fallbacks:
         return
     start = settings.window.first_window_start
-    lasting = {row.account_id for row in rows if row.valid_from <= start and row.valid_to == VALID_FOR_EVER}
     for source, account_id in settings.accounts.fallbacks:
-        if account_id not in lasting:
+        covered_until = start
+        for row in sorted((row for row in rows if row.account_id == account_id), key=lambda row: row.valid_from):
+            if row.valid_from <= covered_until:
+                covered_until = max(covered_until, row.valid_to)
+        if covered_until < VALID_FOR_EVER:
             key = "fallback" if source is None else f"fallback_by_source.{source}"
             yield (
                 f"billing.toml: accounts.{key}: found {account_id!r}, accepted an account of accounts.csv "

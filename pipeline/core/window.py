@@ -109,6 +109,8 @@ def parse_window(text: str, length: timedelta) -> BillingWindow:
         window = window_containing(instant, length)
     except (ValueError, OverflowError):
         raise ValueError(f"there is no such day or time: {text}") from None
+    if "T" not in text and length < ONE_DAY:
+        raise ValueError(f"windows are shorter than a day; the first one of {text} is named {window.window_id}")
     if window.start != instant:
         raise ValueError(f"no window starts at {text}; the one that it is in is named {window.window_id}")
     return window

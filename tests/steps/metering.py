@@ -19,6 +19,7 @@ from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
 from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from tests.steps.raw_events import key_hash
 
 MICROSECOND = timedelta(microseconds=1)
 
@@ -43,7 +44,16 @@ class Event:
     def row(self) -> tuple[Any, ...]:
         data = f'{{"region":"{self.region}","user":"{self.user}"}}'
         subject = self.resource or self.account_id
-        key = (self.source, self.id, self.account_id, "used", subject, self.event_at, self.received_at)
+        key = (
+            self.source,
+            self.id,
+            key_hash(self.source, self.id),
+            self.account_id,
+            "used",
+            subject,
+            self.event_at,
+            self.received_at,
+        )
         return (*key, self.value, data, "usage/a@1", 1, False)
 
 
