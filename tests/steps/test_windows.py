@@ -536,7 +536,7 @@ def test_usage_that_nobody_owns_goes_to_the_fallback_account_and_is_counted(tmp_
     assert usage == [("acct-1",), ("acct-2",)]
 
 
-@pytest.mark.parametrize("account_id", ["acct-9", "acct-late"])
+@pytest.mark.parametrize("account_id", ["acct-9", "acct-late", "acct-gap"])
 def test_a_fallback_account_that_is_not_there_from_the_first_window_on_is_refused(
     tmp_path: Path, account_id: str
 ) -> None:
@@ -544,11 +544,25 @@ def test_a_fallback_account_that_is_not_there_from_the_first_window_on_is_refuse
         "account_id,name,currency,time_zone,plan,valid_from,valid_to,external_references\n"
         "acct-1,First,USD,UTC,standard,2026-01-01T00:00:00Z,,customer-1\n"
         "acct-late,Late,USD,UTC,standard,2026-01-01T00:00:00.000001Z,,customer-2\n"
+        "acct-gap,Gap,USD,UTC,standard,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,customer-3\n"
+        "acct-gap,Gap,USD,UTC,standard,2026-02-01T00:00:00.000001Z,,customer-4\n"
     )
     billing = BILLING.replace("[raw]", f'[accounts]\nfallback = "{account_id}"\n\n[raw]')
 
     with pytest.raises(InputError, match=f"accounts.fallback: found '{account_id}'"):
         open_workspace(write_project(tmp_path / "project", None, {"billing.toml": billing, "accounts.csv": accounts}))
+
+
+def test_a_fallback_account_may_have_several_rows_that_touch(tmp_path: Path) -> None:
+    accounts = (
+        "account_id,name,currency,time_zone,plan,valid_from,valid_to,external_references\n"
+        "acct-1,First,USD,UTC,standard,2026-02-01T00:00:00Z,,customer-1\n"
+        "acct-1,First,USD,UTC,standard,2026-01-01T00:00:00Z,2026-02-01T00:00:00Z,customer-1;customer-2\n"
+    )
+    billing = BILLING.replace("[raw]", '[accounts]\nfallback = "acct-1"\n\n[raw]')
+    folder = write_project(tmp_path / "project", None, {"billing.toml": billing, "accounts.csv": accounts})
+
+    assert list(open_workspace(folder).project.settings.accounts.fallbacks) == [(None, "acct-1")]
 
 
 # ---- every reason ----
