@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.core.account import VALID_FOR_EVER
-from pipeline.steps.inputs import account_references, changed_inputs
+from pipeline.steps.inputs import account_references, changed_inputs, pinned_directory
+from pipeline.steps.publish import pin_file
+from pipeline.steps.workspace import open_workspace
+from tests.fixtures_project import write_project
 
 HEADER = "account_id,name,currency,time_zone,plan,valid_from,valid_to,external_references"
 
 
-def test_each_subject_of_an_account_has_a_row_with_its_validity() -> None:
+@pytest.mark.parametrize("is_of_today", [True, False])
+def test_each_subject_of_an_account_has_a_row_with_its_validity(tmp_path: Path, is_of_today: bool) -> None:
     rows = [
-        "acct-1,One,EUR,UTC,standard,2026-01-01T00:00:00+01:00,2026-01-15T10:30:00Z,vm-1; vm-2",
-        "acct-2,Two,EUR,UTC,standard,2026-01-15T10:30:00Z,,vm-1",
+        "acct-1,One,USD,UTC,standard,2026-01-01T00:00:00+01:00,2026-01-15T10:30:00Z,vm-1; vm-2",
+        "acct-2,Two,USD,UTC,standard,2026-01-15T10:30:00Z,,vm-1",
     ]
 
-    found = account_references("\n".join([HEADER, *rows, ""]).encode())
+    pinned = "\n".join([HEADER, *rows, ""])
+    workspace = open_workspace(write_project(tmp_path, None, {"accounts.csv": pinned} if is_of_today else {}))
+
+    found = account_references(pinned_directory(workspace, pin_file(workspace, pinned.encode())))
 
     start, moved_at = datetime(2025, 12, 31, 23, tzinfo=UTC), datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
     assert found == [
