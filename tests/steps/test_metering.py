@@ -100,7 +100,7 @@ def test_any_order_and_number_of_shards_makes_the_same_rows(
 
 
 @pytest.mark.parametrize("aggregation", ["latest", "time_weighted_sum"])
-@settings(PROPERTY, max_examples=15)
+@settings(PROPERTY)
 @given(
     events=EVENTS,
     moves=st.lists(st.integers(0, 6 * 24 * 4).map(lambda quarter: FIRST + timedelta(minutes=15 * quarter)), max_size=5),
