@@ -32,7 +32,7 @@ window_events AS NOT MATERIALIZED (
         received_at,
         quantity,
         data,
-        key_hash,
+        CAST(key_hash & 4294967295 AS UINTEGER) AS short_hash,
         -- In whole numbers: adding to an instant goes through the calendar, which takes longer than the rest.
         EPOCH_US(event_at) - EPOCH_US(received_at)
         > EPOCH_US(CAST($future_tolerance AS INTERVAL)) AS is_in_the_future
@@ -43,7 +43,7 @@ window_events AS NOT MATERIALIZED (
 ),
 
 repeated_hashes AS (
-    SELECT CAST(key_hash & 4294967295 AS UINTEGER) AS short_hash
+    SELECT short_hash
     FROM window_events
     GROUP BY short_hash
     HAVING COUNT(*) > 1
@@ -83,7 +83,7 @@ doubtful_events AS MATERIALIZED (
     WHERE
         received_at >= $cutoff_at
         OR is_in_the_future
-        OR CAST(key_hash & 4294967295 AS UINTEGER) IN (SELECT repeated_hashes.short_hash FROM repeated_hashes)
+        OR short_hash IN (SELECT repeated_hashes.short_hash FROM repeated_hashes)
         OR subject IS NULL
         OR subject IN (
             SELECT doubtful_subjects.subject FROM doubtful_subjects
@@ -112,9 +112,7 @@ candidate_copies AS (
             'data': doubtful_events.data
         } AS event_content
     FROM doubtful_events
-    SEMI JOIN
-        repeated_hashes
-        ON CAST(doubtful_events.key_hash & 4294967295 AS UINTEGER) = repeated_hashes.short_hash
+    SEMI JOIN repeated_hashes ON doubtful_events.short_hash = repeated_hashes.short_hash
 ),
 
 ranked_copies AS (

@@ -31,7 +31,6 @@ from benchmarks.window.lake import Lake, lake_of
 
 LARGE_FACTOR = 5
 LOOK_BACK_DAYS = 2
-STATEMENTS = ("duckdb_statement", "polars_stream", "chdb_statement")
 REWRITE = "duckdb_rewrite"
 
 Say = Callable[[str], None]

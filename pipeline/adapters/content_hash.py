@@ -23,6 +23,23 @@ from pipeline.core.manifest import canonical_json, sha256_hex
 _HASHED = [name for name in RAW_EVENTS.column_names if name not in ("object_id", "key_hash")]
 
 
+def text_buffers(column: Any) -> tuple[npt.NDArray[np.int32], memoryview]:
+    """Return where each text begins, and behind them where the last one ends, in the bytes that come with it."""
+    _, edges, content = column.buffers()
+    return (
+        np.frombuffer(edges, np.int32)[column.offset : column.offset + len(column) + 1],
+        memoryview(content or b"").cast("B"),
+    )
+
+
+def _lengths(edges: npt.NDArray[np.int32]) -> memoryview:
+    return np.diff(edges).astype("<i4").data.cast("B")
+
+
+def _values(column: Any, width: int) -> memoryview:
+    return memoryview(column.buffers()[1]).cast("B")[column.offset * width : (column.offset + len(column)) * width]
+
+
 class EventColumns:
     """The columns of a table of raw events as streams of bytes."""
 
@@ -32,12 +49,10 @@ class EventColumns:
             self._add(table.column(name).combine_chunks())
 
     def _add(self, column: Any) -> None:
-        count = len(column)
         if pa.types.is_string(column.type):
-            _, offsets, content = column.buffers()
-            edges = np.frombuffer(offsets, np.int32)[column.offset : column.offset + count + 1].astype(np.int64)
-            self._streams.append((4, np.diff(edges).astype("<i4").data.cast("B")))
-            self._streams.append((edges, memoryview(content or b"").cast("B")))
+            edges, content = text_buffers(column)
+            self._streams.append((4, _lengths(edges)))
+            self._streams.append((edges.astype(np.int64), content))
             return
         if pa.types.is_decimal(column.type):
             self._streams.append((1, np.asarray(column.is_valid(), np.uint8).data))
@@ -45,8 +60,7 @@ class EventColumns:
             width = 16
         else:
             width = 8
-        buffer = memoryview(column.buffers()[1]).cast("B")
-        self._streams.append((width, buffer[column.offset * width : (column.offset + count) * width]))
+        self._streams.append((width, _values(column, width)))
 
     def parts(self, first: int, end: int) -> Sequence[memoryview]:
         """Return the bytes of some rows, one part for each stream."""
@@ -101,16 +115,14 @@ class RowContent:
             found: Any = column.drop_null() if column.null_count else column
             if pa.types.is_boolean(found.type):
                 found = found.cast(pa.uint8())
-            count, buffers = len(found), found.buffers()
-            if not count:
+            if not len(found):
                 continue
             if pa.types.is_string(found.type) or pa.types.is_binary(found.type):
-                edges = np.frombuffer(buffers[1], np.int32)[found.offset : found.offset + count + 1]
-                lengths.update(np.diff(edges).astype("<i4").data.cast("B"))
-                values.update(memoryview(buffers[2] or b"").cast("B")[edges[0] : edges[-1]])
+                edges, content = text_buffers(found)
+                lengths.update(_lengths(edges))
+                values.update(content[edges[0] : edges[-1]])
             else:
-                width = found.type.bit_width // 8
-                values.update(memoryview(buffers[1]).cast("B")[found.offset * width : (found.offset + count) * width])
+                values.update(_values(found, found.type.bit_width // 8))
         self.row_count += rows.num_rows
 
     def hexdigest(self) -> str:

@@ -12,18 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.adapters.block_kernels import text_hashes
+from pipeline.adapters.content_hash import text_buffers
 
 
 def key_hashes(sources: Any, ids: Any) -> npt.NDArray[np.uint64]:
     """Return the hash of each key."""
     seeds = np.zeros(len(sources), np.uint64)
     for column in (sources, ids):
-        seeds = _text_hashes(column.combine_chunks(), seeds)
+        edges, content = text_buffers(column.combine_chunks())
+        seeds = text_hashes(np.frombuffer(content, np.uint8), edges, seeds)
     return seeds
-
-
-def _text_hashes(texts: Any, seeds: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    _, edges, content = texts.buffers()
-    found = np.frombuffer(edges, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    hashes: npt.NDArray[np.uint64] = text_hashes(np.frombuffer(content or b"", np.uint8), found, seeds)
-    return hashes

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 from pipeline.core.reason import ExclusionReason
 
@@ -45,7 +45,21 @@ WITHDRAWAL_FAULT_SENTENCES: dict[WithdrawalFault, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Withdrawal:
+class _Stored:
+    """What is kept as JSON; its instants end in ``_at``."""
+
+    def to_json(self) -> dict[str, Any]:
+        fields = asdict(self)
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Self:
+        instants = {name: datetime.fromisoformat(value) for name, value in fields.items() if name.endswith("_at")}
+        return cls(**{**fields, **instants})
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal(_Stored):
     """One event that withdraws another one, as it was received."""
 
     object_id: str
@@ -74,16 +88,9 @@ class Withdrawal:
         """
         return received_at < self.received_at + max(look_back, ONE_MICROSECOND)
 
-    def to_json(self) -> dict[str, Any]:
-        return _with_texts(asdict(self))
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Withdrawal:
-        return cls(**_with_instants(fields))
-
 
 @dataclass(frozen=True, slots=True)
-class NamedEvent:
+class NamedEvent(_Stored):
     """A raw event whose key a withdrawal names."""
 
     object_id: str
@@ -97,16 +104,9 @@ class NamedEvent:
     def key(self) -> Key:
         return self.source, self.id
 
-    def to_json(self) -> dict[str, Any]:
-        return _with_texts(asdict(self))
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> NamedEvent:
-        return cls(**_with_instants(fields))
-
 
 @dataclass(frozen=True, slots=True)
-class WithdrawnEvent:
+class WithdrawnEvent(_Stored):
     """A raw event that is not billed because of a withdrawal, and the event that stands or acts instead of it.
 
     ``reason`` is ``voided``, or ``conflicting_duplicate`` for a replacement of what another one replaced before.
@@ -131,13 +131,6 @@ class WithdrawnEvent:
             winner.event_at,
             winner.received_at,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        return _with_texts(asdict(self))
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> WithdrawnEvent:
-        return cls(**_with_instants(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,14 +241,3 @@ def _winners(replacements: Mapping[Key, Withdrawal], look_back: timedelta) -> di
         for after, key in pairwise(reversed(path)):
             stands[key] = stands[after] or (after if key in before else None)
     return {key: replacements[winner] for key, winner in stands.items() if winner is not None}
-
-
-def _with_texts(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in fields.items()}
-
-
-def _with_instants(fields: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: datetime.fromisoformat(value) if name.endswith("_at") and isinstance(value, str) else value
-        for name, value in fields.items()
-    }

@@ -20,7 +20,7 @@ from pipeline.core.window import BillingWindow, windows_between
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.deduplicate import current_revision
 from pipeline.steps.links import CollectedEvents
-from pipeline.steps.run import LeftOutWindow, Say, WindowResult, compute_window, settle_window
+from pipeline.steps.run import LeftOutWindow, Say, WindowResult, compute_window, left_out_window, settle_window
 from pipeline.steps.workspace import Workspace, open_workspace
 
 
@@ -67,7 +67,7 @@ def backfill(
     try:
         for _ in range(at_most):
             start_next()
-        computed: dict[BillingWindow, WindowRevision | BillingError] = {}
+        computed: dict[BillingWindow, WindowRevision | LeftOutWindow | BillingError] = {}
         for window in windows:
             revision, process = current_of(window), processes.get(window)
             try:
@@ -77,27 +77,23 @@ def backfill(
                     revision = compute_window(workspace, window, now(), say, include_late=include_late)
                 computed[window] = revision
             except BillingError as error:
-                computed[window] = error
-                if not _is_left_out(error):
+                computed[window] = left_out_window(window, error) or error
+                if computed[window] is error:
                     break  # what was computed before is still settled
             if processes.pop(window, None) is not None:
                 start_next()
         # Each window is rated with all that were computed: a meter that changed is the same in all of them.
         beside = [revision for revision in computed.values() if isinstance(revision, WindowRevision)]
-        for window, outcome in computed.items():
-            if isinstance(outcome, WindowRevision):
-                yield settle_window(workspace, outcome, now(), say, beside)
-            elif _is_left_out(outcome):
-                yield LeftOutWindow(window.window_id, outcome.code, outcome.summary, outcome.details)
-            else:
+        for outcome in computed.values():
+            if isinstance(outcome, BillingError):
                 raise outcome
+            if isinstance(outcome, LeftOutWindow):
+                yield outcome
+            else:
+                yield settle_window(workspace, outcome, now(), say, beside)
     finally:
         for process in processes.values():
             process.end()
-
-
-def _is_left_out(refusal: BillingError) -> bool:
-    return isinstance(refusal, NotReadyError) and refusal.code == "window.incomplete"
 
 
 def _accepted_and_current(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
@@ -118,6 +119,7 @@ class CollectedEvents:
         self._workspace = workspace
         self._recorded = recorded
         self._sql = sql
+        self._window_numbers: dict[str, set[int]] = {}  # of the windows that have an event in a file, by its path
 
     @cached_property
     def inputs(self) -> LinkInputs:
@@ -219,11 +221,6 @@ class CollectedEvents:
                 paths.setdefault(file.partition, []).append(file.path)
         return paths
 
-    @cached_property
-    def _window_numbers(self) -> dict[str, set[int]]:
-        """The numbers of the windows that have an event in a file, by its path, as far as they were asked for."""
-        return {}
-
     def _number_windows(self, paths: Sequence[str]) -> None:
         """Find which windows have an event in each of the files; a file is read for it once."""
         length = self.inputs.window_length
@@ -268,13 +265,12 @@ class CollectedEvents:
 
     def _received_in(self, window: BillingWindow) -> list[Withdrawal]:
         """Return every copy of every withdrawal of the window."""
-        every_one = (one for received in self._received.values() for one in received)
+        every_one = chain.from_iterable(self._received.values())
         return [one for one in every_one if window.start <= one.event_at < window.end]
 
     @cached_property
     def _standing(self) -> list[Withdrawal]:
-        every_one = (one for received in self._received.values() for one in received)
-        return standing_withdrawals(every_one, self.inputs.future_tolerance)
+        return standing_withdrawals(chain.from_iterable(self._received.values()), self.inputs.future_tolerance)
 
     def _own(self, window: BillingWindow) -> list[Withdrawal]:
         """Return the standing withdrawals of the window, by object and line."""

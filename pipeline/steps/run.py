@@ -141,9 +141,17 @@ def run_due_windows(
         try:
             yield run_window(workspace, window, now(), say, include_late=True)
         except NotReadyError as error:
-            if error.code != "window.incomplete":
+            left_out = left_out_window(window, error)
+            if left_out is None:
                 raise
-            yield LeftOutWindow(window.window_id, error.code, error.summary, error.details)
+            yield left_out
+
+
+def left_out_window(window: BillingWindow, refusal: BillingError) -> LeftOutWindow | None:
+    """Return the window as one that is left out, if it was refused because it is not shown to be complete."""
+    if not isinstance(refusal, NotReadyError) or refusal.code != "window.incomplete":
+        return None
+    return LeftOutWindow(window.window_id, refusal.code, refusal.summary, refusal.details)
 
 
 def due_windows(workspace: Workspace) -> list[BillingWindow]:
