@@ -1,14 +1,15 @@
-"""What the content hash of raw events tells apart, and what it does not."""
+"""What content hashes tell apart, and what they do not."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.adapters.content_hash import EventColumns, EventContent
+from pipeline.adapters.content_hash import EventColumns, EventContent, RowContent
 from pipeline.adapters.event_files import arrow_schema
-from pipeline.core.dataset import RAW_EVENTS
+from pipeline.core.dataset import QUANTITY, RAW_EVENTS, Dataset
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 EVENT: dict[str, Any] = {
@@ -49,3 +50,23 @@ def test_where_a_block_of_rows_ended_leaves_no_trace() -> None:
     other = {**EVENT, "line_number": 2, "id": "2", "quantity": None}
 
     assert content_of([EVENT, other]) == content_of([EVENT], [other])
+
+
+def test_where_a_block_of_rows_ends_leaves_no_trace() -> None:
+    dataset = Dataset("things", (("name", "VARCHAR"), ("number", "BIGINT"), ("quantity", QUANTITY)), ("name",))
+    rows = pa.record_batch(
+        {
+            "name": pa.array(["a", None, "ü", "dd"]),
+            "number": pa.array([1, 2, None, 4]),
+            "quantity": pa.array([Decimal("1.5"), None, Decimal(-2), Decimal(0)], pa.decimal128(38, 9)),
+        }
+    )
+
+    def content(*ends: int) -> str:
+        running = RowContent(dataset)
+        for first, end in pairwise((0, *ends)):
+            running.add(rows.slice(first, end - first))
+        return running.hexdigest()
+
+    assert len({content(4), content(1, 4), content(1, 2, 3, 4), content(3, 4)}) == 1
+    assert content(3) != content(4)
