@@ -1,44 +1,117 @@
-"""Price books: plans, charges and tiers, as finance writes them in TOML.
+"""Price books: plans, charges, discounts, commitments and overrides, as finance writes them in TOML.
 
 A book is read with exact decimals and named by the SHA-256 of its bytes. ``effective_from`` is a calendar date, and a
 date begins in each account's own time zone: the book "from 1 January" prices the whole January of every account,
-in Tokyo as in New York. A period is priced by the newest book that is effective on the period's first day.
+in Tokyo as in New York. What every model comes to is in docs/pricing.md; this module says what a book may hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Annotated, Literal, Self
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
 
 from pipeline.core.contract import StrictModel
-from pipeline.core.decimals import Quantity, UnitPrice, fits
+from pipeline.core.decimals import Factor, FlatAmount, Percent, Quantity, UnitPrice, fits
 from pipeline.core.money import UNIT_PRICE_SCALE, RoundingMode, exact, minor_unit_digits
 from pipeline.core.window import calendar_date
+
+PLAN_SKU = "plan:"  # what is charged for a plan as a whole has this and the plan's name as its SKU
+
+
+def _iso_currency(currency: str) -> str:
+    minor_unit_digits(currency)
+    return currency
+
+
+class Change(StrEnum):
+    """What a new book, another plan or an override does that begins inside a billing period.
+
+    ``next_period``: nothing yet; the terms of the period's first day price all of it. ``split_counting_on``: each part
+    of the period has its own prices, and tiers, included units and packages go on counting. ``split_starting_again``:
+    each part is priced by itself, as if it were a period.
+    """
+
+    NEXT_PERIOD = "next_period"
+    SPLIT_COUNTING_ON = "split_counting_on"
+    SPLIT_STARTING_AGAIN = "split_starting_again"
 
 
 class Tier(StrictModel):
     """One price step up to and including ``up_to`` units (absent in the last); ``flat_fee`` is due on entering it."""
 
-    up_to: Quantity | None = None
+    up_to: Annotated[Quantity, Field(gt=0)] | None = None
+    unit_price: Annotated[UnitPrice, Field(ge=0)] = Decimal(0)
+    flat_fee: Annotated[FlatAmount, Field(ge=0)] = Decimal(0)
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Self:
+        if not {"unit_price", "flat_fee"} & self.model_fields_set:
+            raise ValueError("a tier needs a unit_price, a flat_fee or both; unit_price = 0 makes units free")
+        return self
+
+
+class PercentTier(StrictModel):
+    """One step of a percentage: of the amount above the bound before, up to and including ``up_to``."""
+
+    up_to: Annotated[Quantity, Field(gt=0)] | None = None
+    percent: Annotated[Percent, Field(ge=0)]
+    flat_fee: Annotated[FlatAmount, Field(ge=0)] = Decimal(0)
+
+
+class Cell(StrictModel):
+    """The price of the usage whose dimensions have these values."""
+
+    match: Annotated[dict[str, str], Field(min_length=1)]
     unit_price: UnitPrice
-    flat_fee: UnitPrice = Decimal(0)
+
+
+class Discount(StrictModel):
+    """Exactly one of ``percent`` and ``amount`` off; never more than there is to pay."""
+
+    description: Annotated[str, Field(min_length=1)] = "Discount"
+    percent: Annotated[Percent, Field(gt=0, le=100)] | None = None
+    amount: Annotated[FlatAmount, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.percent is None) == (self.amount is None):
+            raise ValueError("a discount has exactly one of percent and amount")
+        return self
 
 
 class _Charge(StrictModel):
+    """What every charge has.
+
+    ``discounts`` are taken off in the order written, then ``maximum_amount`` caps and ``minimum_amount`` tops up.
+    """
+
     sku: Annotated[str, Field(min_length=1)]
     description: Annotated[str, Field(min_length=1)]
-    currency: str
-    per_units: Annotated[Quantity, Field(gt=0)] = Decimal(1)
+    currency: Annotated[str, BeforeValidator(_iso_currency)]
+    tax_category: Annotated[str, Field(min_length=1)] = "standard"
+    discounts: tuple[Discount, ...] = ()
+    minimum_amount: Annotated[FlatAmount, Field(gt=0)] | None = None
+    maximum_amount: Annotated[FlatAmount, Field(gt=0)] | None = None
 
-    @field_validator("currency")
-    @classmethod
-    def _iso_currency(cls, currency: str) -> str:
-        minor_unit_digits(currency)
-        return currency
+    @model_validator(mode="after")
+    def _minimum_below_maximum(self) -> Self:
+        if self.minimum_amount and self.maximum_amount and self.minimum_amount > self.maximum_amount:
+            raise ValueError(
+                f"minimum_amount {self.minimum_amount:f} is greater than maximum_amount {self.maximum_amount:f}"
+            )
+        return self
+
+
+class _UnitCharge(_Charge):
+    """A charge whose units may be sold by the ``per_units``; ``included_units`` of a period are free."""
+
+    included_units: Annotated[Quantity, Field(ge=0)] = Decimal(0)
+    per_units: Annotated[Quantity, Field(gt=0)] = Decimal(1)
 
     def _refuse_inexact_price(self, unit_prices: Iterable[Decimal]) -> None:
         for unit_price in unit_prices:
@@ -54,7 +127,7 @@ class _Charge(StrictModel):
                 )
 
 
-class PerUnitCharge(_Charge):
+class PerUnitCharge(_UnitCharge):
     """Every unit costs ``unit_price`` for ``per_units`` units."""
 
     model: Literal["per_unit"]
@@ -66,49 +139,250 @@ class PerUnitCharge(_Charge):
         return self
 
 
-class GraduatedCharge(_Charge):
-    """Each tier prices the units that fall into it; ``up_to`` is inclusive."""
+class _TieredCharge(_UnitCharge):
+    """Tiers rise; whether the last one is open is asked of a book, not of a charge that is tried alone."""
 
-    model: Literal["graduated"]
     tiers: Annotated[tuple[Tier, ...], Field(min_length=1)]
+    zero_usage_flat_fee: Literal["charge", "skip"] = "charge"
 
     @model_validator(mode="after")
-    def _tiers_rise_to_an_open_end(self) -> Self:
-        bounds = [tier.up_to for tier in self.tiers]
-        if bounds[-1] is not None:
-            raise ValueError("the last tier is open: it has no up_to")
-        lower = Decimal(0)
-        for number, bound in enumerate(bounds[:-1], start=1):
-            if bound is None:
-                raise ValueError(f"tier {number} is not the last one and needs an up_to")
-            if bound <= lower:
-                raise ValueError(f"tier {number}: up_to {bound:f} must be greater than {lower:f}, where it begins")
-            lower = bound
+    def _tiers_rise(self) -> Self:
+        _require_rising([tier.up_to for tier in self.tiers])
         self._refuse_inexact_price(tier.unit_price for tier in self.tiers)
         return self
 
 
-Charge = Annotated[PerUnitCharge | GraduatedCharge, Field(discriminator="model")]
+class GraduatedCharge(_TieredCharge):
+    """Each tier prices the units that fall into it; ``up_to`` is inclusive."""
+
+    model: Literal["graduated"]
+
+
+class VolumeCharge(_TieredCharge):
+    """The tier that the whole quantity falls into prices every unit."""
+
+    model: Literal["volume"]
+
+
+class StairstepCharge(_TieredCharge):
+    """The tier that the whole quantity falls into has one price for all: its flat fee."""
+
+    model: Literal["stairstep"]
+
+    @model_validator(mode="after")
+    def _flat(self) -> Self:
+        for number, tier in enumerate(self.tiers, start=1):
+            if tier.unit_price:
+                raise ValueError(f"tier {number}: unit_price is {tier.unit_price:f}; a step costs its flat_fee only")
+        return self
+
+
+class PackageCharge(_Charge):
+    """Units are sold in packages; a package that is not full is charged whole (``up``) or not at all (``down``)."""
+
+    model: Literal["package"]
+    package_size: Annotated[Quantity, Field(gt=0)]
+    package_price: FlatAmount
+    package_rounding: Literal["up", "down"] = "up"
+    included_units: Annotated[Quantity, Field(ge=0)] = Decimal(0)
+
+
+class PercentageCharge(_Charge):
+    """A share of the amount that the SKU sums up, and a fixed fee for each event.
+
+    The meter's quantity is an amount of the charge's currency. ``free_events`` or ``free_amount`` of a period cost
+    nothing; ``minimum_per_event`` and ``maximum_per_event`` bound what one event costs. These four need each event's
+    value: a meter with ``keep_values = true``.
+    """
+
+    model: Literal["percentage"]
+    percent: Annotated[Percent, Field(ge=0)]
+    fixed_fee_per_event: Annotated[FlatAmount, Field(ge=0)] = Decimal(0)
+    minimum_per_event: Annotated[FlatAmount, Field(ge=0)] | None = None
+    maximum_per_event: Annotated[FlatAmount, Field(ge=0)] | None = None
+    free_events: Annotated[int, Field(ge=0)] = 0
+    free_amount: Annotated[Quantity, Field(ge=0)] = Decimal(0)
+
+    @property
+    def needs_values(self) -> bool:
+        """Tell whether the price depends on each event, not only on their sum and number."""
+        bounds = (self.minimum_per_event, self.maximum_per_event)
+        return any(bound is not None for bound in bounds) or self.free_events > 0 or self.free_amount > 0
+
+    @model_validator(mode="after")
+    def _sound_limits(self) -> Self:
+        low, high = self.minimum_per_event, self.maximum_per_event
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"minimum_per_event {low:f} is greater than maximum_per_event {high:f}")
+        if self.free_events and self.free_amount:
+            raise ValueError("free_events and free_amount: write one of them, an allowance is by events or by amount")
+        return self
+
+
+class GraduatedPercentageCharge(_Charge):
+    """Each tier takes its percentage of the part of the summed amount that falls into it."""
+
+    model: Literal["graduated_percentage"]
+    tiers: Annotated[tuple[PercentTier, ...], Field(min_length=1)]
+    included_units: Annotated[Quantity, Field(ge=0)] = Decimal(0)
+    zero_usage_flat_fee: Literal["charge", "skip"] = "charge"
+
+    @model_validator(mode="after")
+    def _tiers_rise(self) -> Self:
+        _require_rising([tier.up_to for tier in self.tiers])
+        return self
+
+
+class MatrixCharge(_Charge):
+    """A price for each combination of dimension values; the default prices the rest, without one it is refused."""
+
+    model: Literal["matrix"]
+    cells: Annotated[tuple[Cell, ...], Field(min_length=1)]
+    default_unit_price: UnitPrice | None = None
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Return the names of the dimensions that decide, in order."""
+        return tuple(sorted(self.cells[0].match))
+
+    @model_validator(mode="after")
+    def _cells_are_apart(self) -> Self:
+        seen: dict[tuple[tuple[str, str], ...], int] = {}
+        for number, cell in enumerate(self.cells, start=1):
+            if tuple(sorted(cell.match)) != self.dimensions:
+                raise ValueError(
+                    f"cell {number}: match has {', '.join(sorted(cell.match))}, "
+                    f"expected {', '.join(self.dimensions)} as in cell 1"
+                )
+            first = seen.setdefault(tuple(sorted(cell.match.items())), number)
+            if first != number:
+                raise ValueError(f"cell {number}: has the same match as cell {first}")
+        return self
+
+
+class DynamicCharge(_Charge):
+    """The events carry their price: the quantity of the SKU *is* the amount, its unit the charge's currency."""
+
+    model: Literal["dynamic"]
+
+
+class FlatFeeCharge(_Charge):
+    """An amount for each period, whatever is used; ``sku`` names the fee and no meter counts it.
+
+    In ``arrears`` it is for the period of the invoice, in ``advance`` for the one after it. ``prorated`` by the days
+    of the period on which the account was there.
+    """
+
+    model: Literal["flat_fee"]
+    amount: FlatAmount
+    timing: Literal["arrears", "advance"] = "arrears"
+    prorated: bool = True
+
+    @model_validator(mode="after")
+    def _no_bounds(self) -> Self:
+        if self.minimum_amount is not None or self.maximum_amount is not None:
+            raise ValueError("a flat fee has no minimum_amount and no maximum_amount: write the amount")
+        return self
+
+
+UsageCharge = (
+    PerUnitCharge
+    | GraduatedCharge
+    | VolumeCharge
+    | StairstepCharge
+    | PackageCharge
+    | PercentageCharge
+    | GraduatedPercentageCharge
+    | MatrixCharge
+    | DynamicCharge
+)
+AnyCharge = UsageCharge | FlatFeeCharge
+Charge = Annotated[AnyCharge, Field(discriminator="model")]
+CHARGE: TypeAdapter[AnyCharge] = TypeAdapter(Charge)
+
+
+class Commitment(StrictModel):
+    """What an account pays for a period at least; what it uses beyond costs ``overage_factor`` times as much."""
+
+    currency: Annotated[str, BeforeValidator(_iso_currency)]
+    amount: Annotated[FlatAmount, Field(gt=0)]
+    description: Annotated[str, Field(min_length=1)] = "Minimum commitment"
+    overage_factor: Annotated[Factor, Field(ge=1)] = Decimal(1)
+    prorated: bool = True
+    tax_category: Annotated[str, Field(min_length=1)] = "standard"
+
+
+class PlanDiscount(Discount):
+    """A discount on everything that a plan charges in one currency; ``currency`` absent takes a percentage of any."""
+
+    currency: Annotated[str, BeforeValidator(_iso_currency)] | None = None
+
+    @model_validator(mode="after")
+    def _an_amount_has_a_currency(self) -> Self:
+        if self.amount is not None and self.currency is None:
+            raise ValueError("a discount of an amount names its currency")
+        return self
+
+
+def _one_sku_each(charges: Any) -> Any:
+    """Write a charge of several ``skus`` as one charge for each of them, at the same price."""
+    if not isinstance(charges, Sequence) or isinstance(charges, str):
+        return charges
+    apart: list[Any] = []
+    for charge in charges:
+        if not isinstance(charge, Mapping) or "skus" not in charge:
+            apart.append(charge)
+            continue
+        skus = charge["skus"]
+        if "sku" in charge or not isinstance(skus, list | tuple) or not skus:
+            raise ValueError("a charge has either sku or skus, a list of at least one")
+        apart += [{**{key: value for key, value in charge.items() if key != "skus"}, "sku": sku} for sku in skus]
+    return apart
 
 
 class Plan(StrictModel):
     """A named set of charges; one charge per SKU and currency."""
 
     description: str = ""
-    charges: Annotated[tuple[Charge, ...], Field(min_length=1)]
+    charges: Annotated[tuple[Charge, ...], Field(min_length=1), BeforeValidator(_one_sku_each)]
+    discounts: tuple[PlanDiscount, ...] = ()
+    commitments: tuple[Commitment, ...] = ()
 
     @model_validator(mode="after")
-    def _one_charge_per_sku_and_currency(self) -> Self:
+    def _one_of_each(self) -> Self:
         seen: set[tuple[str, str]] = set()
         for charge in self.charges:
             if (charge.sku, charge.currency) in seen:
                 raise ValueError(f"SKU {charge.sku!r} has two charges in {charge.currency}")
             seen.add((charge.sku, charge.currency))
+        committed = [commitment.currency for commitment in self.commitments]
+        for currency in sorted({currency for currency in committed if committed.count(currency) > 1}):
+            raise ValueError(f"the plan has two commitments in {currency}")
         return self
 
-    def charge(self, sku: str, currency: str) -> PerUnitCharge | GraduatedCharge | None:
+    def charge(self, sku: str, currency: str) -> AnyCharge | None:
         """Return the charge that prices a SKU in a currency, if the plan has one."""
         return next((c for c in self.charges if (c.sku, c.currency) == (sku, currency)), None)
+
+
+class Override(StrictModel):
+    """A charge that one account has instead of its plan's, from a date on and until before another."""
+
+    account_id: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, Field(min_length=1)]
+    valid_from: Annotated[date, BeforeValidator(calendar_date)]
+    valid_to: Annotated[date, BeforeValidator(calendar_date)] | None = None
+    charge: Charge
+
+    @model_validator(mode="after")
+    def _half_open(self) -> Self:
+        if self.valid_to is not None and self.valid_to <= self.valid_from:
+            raise ValueError("valid_to (exclusive) must be after valid_from")
+        return self
+
+    def holds_on(self, day: date) -> bool:
+        """Tell whether the override is valid on a calendar day of the account."""
+        return self.valid_from <= day and (self.valid_to is None or day < self.valid_to)
 
 
 class PriceBook(StrictModel):
@@ -119,4 +393,43 @@ class PriceBook(StrictModel):
     author: Annotated[str, Field(min_length=1)]
     effective_from: Annotated[date, BeforeValidator(calendar_date)]
     rounding: RoundingMode = RoundingMode.HALF_UP
+    on_change: Change = Change.NEXT_PERIOD
     plans: Annotated[dict[str, Plan], Field(min_length=1)]
+    overrides: tuple[Override, ...] = ()
+
+    @model_validator(mode="after")
+    def _open_ended(self) -> Self:
+        for where, charge in self.charges():
+            tiers = getattr(charge, "tiers", None)
+            if tiers and tiers[-1].up_to is not None:
+                raise ValueError(f"{where}: the last tier is open: it has no up_to")
+        return self
+
+    def charges(self) -> Iterator[tuple[str, AnyCharge]]:
+        """Yield every charge of the book with where it stands, such as ``plans.standard.charges, SKU tokens, USD``."""
+        for name, plan in self.plans.items():
+            for charge in plan.charges:
+                yield f"plans.{name}.charges, SKU {charge.sku}, {charge.currency}", charge
+        for number, override in enumerate(self.overrides, start=1):
+            yield f"overrides.#{number}, SKU {override.charge.sku}, {override.charge.currency}", override.charge
+
+    def charge(self, plan: str, account_id: str, sku: str, currency: str, day: date) -> AnyCharge | None:
+        """Return the charge of an account's plan for a SKU on a day: the account's override, else the plan's own."""
+        for override in self.overrides:
+            same = (override.account_id, override.charge.sku, override.charge.currency) == (account_id, sku, currency)
+            if same and override.holds_on(day):
+                return override.charge
+        return self.plans[plan].charge(sku, currency) if plan in self.plans else None
+
+
+def _require_rising(bounds: Sequence[Decimal | None]) -> None:
+    """Refuse bounds that overlap or leave a gap: each tier begins where the one before ends."""
+    lower = Decimal(0)
+    for number, bound in enumerate(bounds, start=1):
+        if bound is None:
+            if number < len(bounds):
+                raise ValueError(f"tier {number} is not the last one and needs an up_to")
+        elif bound <= lower:
+            raise ValueError(f"tier {number}: up_to {bound:f} must be greater than {lower:f}, where it begins")
+        else:
+            lower = bound
