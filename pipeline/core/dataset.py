@@ -25,6 +25,7 @@ class Dataset:
 QUANTITY = "DECIMAL(38,9)"
 UNIT_PRICE = "DECIMAL(18,12)"
 AMOUNT = "DECIMAL(28,4)"
+SUMMED_AMOUNT = "DECIMAL(38,4)"
 AMOUNT_EXACT = "DECIMAL(38,21)"
 INSTANT = "TIMESTAMP WITH TIME ZONE"
 
@@ -162,6 +163,21 @@ LINE_ITEMS = Dataset(
         ("price_book_version", "VARCHAR"),
     ),
     ("line_item_id",),
+)
+
+PRICE_CHANGES = Dataset(
+    "price_changes",
+    (
+        ("period_id", "VARCHAR"),
+        ("account_id", "VARCHAR"),
+        ("currency", "VARCHAR"),
+        ("plan", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("amount_now", SUMMED_AMOUNT),
+        ("amount_then", SUMMED_AMOUNT),
+        ("amount_change", SUMMED_AMOUNT),  # amount_then - amount_now
+    ),
+    ("period_id", "account_id", "currency", "plan", "sku"),
 )
 
 RECONCILIATION = Dataset(

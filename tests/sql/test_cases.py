@@ -23,6 +23,8 @@ from pipeline.core.dataset import (
     DATASETS,
     EXCLUDED_EVENTS,
     INSTANT,
+    LINE_ITEMS,
+    PRICE_CHANGES,
     QUANTITY,
     RAW_EVENTS,
     USAGE,
@@ -71,6 +73,8 @@ HELPER_TABLES = {
     "resource_owners": RESOURCE_OWNERS,
     "earlier_usage": USAGE.columns,
     "metered_events": USAGE_EVENTS.columns,
+    "other_line_items": LINE_ITEMS.columns,
+    "price_changes": PRICE_CHANGES.columns,
     "period_usage": (
         ("account_id", "VARCHAR"),
         ("sku", "VARCHAR"),
