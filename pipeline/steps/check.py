@@ -35,9 +35,9 @@ from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.late import periods_touched
+from pipeline.steps.period_usage import account_periods
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, publish_document, read_document, read_manifest
-from pipeline.steps.rate import account_periods
 from pipeline.steps.workspace import Workspace
 
 CHECK_RESULTS = "check_results"

@@ -29,9 +29,9 @@ from pipeline.steps.inputs import (
     table_meters,
     view_raw_event_files,
 )
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
-from pipeline.steps.rate import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
 from pipeline.steps.workspace import Workspace
 
 OWN_QUERIES = ("hybrid_events", "period_usage")  # of today: they look at revisions, they do not make them

@@ -47,7 +47,7 @@ from pipeline.steps.links import (
     WITHDRAWN_EVENT_COLUMNS,
 )
 from pipeline.steps.outcomes import PLACE_COLUMNS
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
 from tests.sql.header import parse_header
 from tests.steps.raw_events import key_hash
 

@@ -18,7 +18,7 @@ from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_VALUES
 from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
 from tests.steps.raw_events import key_hash
 
 MICROSECOND = timedelta(microseconds=1)
