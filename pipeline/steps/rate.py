@@ -23,7 +23,7 @@ from pipeline.core.errors import NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.meter import LEVELS, Aggregation, BilledMeter, Meter, billed_meters, meter_changes
 from pipeline.core.project import PricedBook, book_on
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
+from pipeline.core.rate_usage import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
