@@ -20,7 +20,7 @@ from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Manifest, Receipt
 from pipeline.core.project import book_on
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
+from pipeline.core.rate_usage import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_directory
