@@ -15,11 +15,12 @@ from typing import Any
 
 from pipeline.core.dataset import INSTANT, QUANTITY, UNIT_PRICE
 from pipeline.core.line_item import LineKind
-from pipeline.core.money import exact, minor_unit_digits
+from pipeline.core.money import RoundingMode, exact, minor_unit_digits
 from pipeline.core.price_book import (
     PLAN_SKU,
     AnyCharge,
     Change,
+    Discount,
     DynamicCharge,
     FlatFeeCharge,
     GraduatedCharge,
@@ -36,6 +37,7 @@ from pipeline.core.project import PricedBook
 from pipeline.core.terms import AccountTerms, AdvanceFees, Segment
 
 FLAT_AMOUNT = "DECIMAL(26,12)"
+MINOR_UNIT = "DECIMAL(5,4)"
 Columns = tuple[tuple[str, str], ...]
 Row = tuple[Any, ...]
 
@@ -59,17 +61,25 @@ PRICE_LISTS: Columns = (
     ("price_list", "INTEGER"),
     ("plan", "VARCHAR"),
     ("currency", "VARCHAR"),
-    ("minor_unit", "DECIMAL(5,4)"),
+    ("minor_unit", MINOR_UNIT),
     ("rounds_half_even", "BOOLEAN"),
     ("price_book_version", "VARCHAR"),
+    ("no_text", "VARCHAR"),  # empty: the unit and the model of a line that has none
 )
-PRICE_LIST_CHARGES: Columns = (("price_list", "INTEGER"), ("sku", "VARCHAR"), ("charge", "INTEGER"))
+PRICE_LIST_CHARGES: Columns = (
+    ("price_list", "INTEGER"),
+    ("sku", "VARCHAR"),
+    ("charge", "INTEGER"),
+    ("has_cells", "BOOLEAN"),  # usage is priced by its dimensions
+)
 CHARGES: Columns = (
     ("charge", "INTEGER"),
     ("sku", "VARCHAR"),
     ("description", "VARCHAR"),
     ("model", "VARCHAR"),
     ("tax_category", "VARCHAR"),
+    ("minor_unit", MINOR_UNIT),
+    ("rounds_half_even", "BOOLEAN"),
     ("per_units", QUANTITY),
     ("included_units", QUANTITY),
     ("charges_zero_usage", "BOOLEAN"),  # the flat fee of tier 1 is due on a usage of zero
@@ -89,6 +99,8 @@ CHARGES: Columns = (
 CHARGE_BANDS: Columns = (
     ("charge", "INTEGER"),
     ("kind", "VARCHAR"),
+    ("id_suffix", "VARCHAR"),
+    ("is_included", "BOOLEAN"),  # of all units; other bands are of those that are left
     ("tier", "INTEGER"),
     ("above", QUANTITY),  # null is without bound
     ("up_to", QUANTITY),
@@ -106,6 +118,7 @@ CHARGE_DIMENSIONS: Columns = (("charge", "INTEGER"), ("position", "INTEGER"), ("
 CHARGE_FEES: Columns = (
     ("charge", "INTEGER"),
     ("kind", "VARCHAR"),
+    ("id_suffix", "VARCHAR"),
     ("timing", "VARCHAR"),
     ("amount", FLAT_AMOUNT),
     ("is_prorated", "BOOLEAN"),
@@ -114,12 +127,18 @@ DISCOUNT: Columns = (
     ("position", "INTEGER"),  # in which order they are taken off
     ("tier", "INTEGER"),  # the number that the line says
     ("kind", "VARCHAR"),
+    ("id_suffix", "VARCHAR"),
     ("description", "VARCHAR"),
     ("factor", UNIT_PRICE),  # the percentage of 1; null for an amount
     ("amount", FLAT_AMOUNT),
 )
 CHARGE_DISCOUNTS: Columns = (("charge", "INTEGER"), *DISCOUNT)
-CHARGE_BOUNDS: Columns = (("charge", "INTEGER"), ("kind", "VARCHAR"), ("amount", FLAT_AMOUNT))
+CHARGE_BOUNDS: Columns = (
+    ("charge", "INTEGER"),
+    ("kind", "VARCHAR"),
+    ("id_suffix", "VARCHAR"),
+    ("amount", FLAT_AMOUNT),
+)
 PLAN_DISCOUNTS: Columns = (("price_list", "INTEGER"), *DISCOUNT)
 COMMITMENTS: Columns = (
     ("price_list", "INTEGER"),
@@ -131,7 +150,6 @@ COMMITMENTS: Columns = (
     ("overage_factor", "DECIMAL(8,4)"),
     ("commitment_kind", "VARCHAR"),
     ("overage_kind", "VARCHAR"),
-    ("model", "VARCHAR"),  # empty
 )
 COLUMNS: Mapping[str, Columns] = {
     "priced_segments": PRICED_SEGMENTS,
@@ -166,12 +184,12 @@ class _Writer:
     mappings: dict[tuple[int, int, int, str], int] = field(default_factory=dict)
     price_lists: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
-    def charge(self, charge: AnyCharge) -> int:
-        """Return the number of a charge."""
+    def charge(self, charge: AnyCharge, priced: PricedBook) -> int:
+        """Return the number of a charge of a book."""
         found = self.charges.get(id(charge))
         if found is None:
             found = self.charges[id(charge)] = len(self.charges) + 1
-            _write_charge(self.rows, found, charge)
+            _write_charge(self.rows, found, charge, priced)
         return found
 
     def price_list(self, terms: Segment | AdvanceFees, currency: str) -> int:
@@ -179,12 +197,14 @@ class _Writer:
         shortcut = (id(terms.plan), id(terms.priced), id(terms.charges), currency)
         found = self.mappings.get(shortcut)
         if found is None:
-            charges = tuple(sorted((sku, self.charge(charge)) for sku, charge in terms.charges.items()))
+            charges = tuple(sorted((sku, self.charge(charge, terms.priced)) for sku, charge in terms.charges.items()))
             key = (terms.plan_name, id(terms.plan), terms.priced.version, currency, charges)
             found = self.price_lists.get(key)
             if found is None:
                 found = self.price_lists[key] = len(self.price_lists) + 1
-                self.rows["price_list_charges"] += [(found, sku, charge) for sku, charge in charges]
+                self.rows["price_list_charges"] += [
+                    (found, sku, charge, isinstance(terms.charges[sku], MatrixCharge)) for sku, charge in charges
+                ]
                 _write_price_list(self.rows, found, terms.plan_name, terms.plan, terms.priced, currency)
             self.mappings[shortcut] = found
         return found
@@ -245,15 +265,15 @@ def _write_price_list(
     rows: dict[str, list[Row]], number: int, plan_name: str, plan: Plan, priced: PricedBook, currency: str
 ) -> None:
     minor_unit = Decimal(1).scaleb(-minor_unit_digits(currency))
-    half_even = priced.book.rounding == "half_even"
-    rows["price_lists"].append((number, plan_name, currency, minor_unit, half_even, priced.version))
+    half_even = priced.book.rounding is RoundingMode.HALF_EVEN
+    rows["price_lists"].append((number, plan_name, currency, minor_unit, half_even, priced.version, ""))
     in_currency = [
         (tier, discount)
         for tier, discount in enumerate(plan.discounts, start=1)
         if discount.currency in (None, currency)
     ]
     rows["plan_discounts"] += [
-        (number, position, tier, LineKind.PLAN_DISCOUNT.value, one.description, _of_hundred(one.percent), one.amount)
+        (number, position, tier, *_discount(LineKind.PLAN_DISCOUNT, tier, one))
         for position, (tier, one) in enumerate(in_currency, start=1)
     ]
     rows["commitments"] += [
@@ -267,14 +287,13 @@ def _write_price_list(
             one.overage_factor,
             LineKind.COMMITMENT.value,
             LineKind.OVERAGE.value,
-            "",
         )
         for one in plan.commitments
         if one.currency == currency
     ]
 
 
-def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge) -> None:
+def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge, priced: PricedBook) -> None:
     included = getattr(charge, "included_units", Decimal(0))
     tiers: Sequence[Any] = getattr(charge, "tiers", ())
     charges_zero = getattr(charge, "zero_usage_flat_fee", "skip") == "charge"
@@ -287,6 +306,8 @@ def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge) ->
             charge.description,
             charge.model,
             charge.tax_category,
+            Decimal(1).scaleb(-minor_unit_digits(charge.currency)),
+            priced.book.rounding is RoundingMode.HALF_EVEN,
             package.package_size if package else getattr(charge, "per_units", Decimal(1)),
             included,
             charges_zero,
@@ -306,9 +327,12 @@ def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge) ->
     )
     nothing = Decimal(0)
     if included:
-        band = (number, LineKind.INCLUDED.value, 0, nothing, included, False, nothing, nothing, nothing)
-        rows["charge_bands"].append(band)
-    rows["charge_bands"] += [(number, LineKind.USAGE.value, *band) for band in _bands(charge)]
+        kind = LineKind.INCLUDED.value
+        rows["charge_bands"].append((number, kind, kind, True, 0, nothing, included, False, nothing, nothing, nothing))
+    rows["charge_bands"] += [
+        (number, LineKind.USAGE.value, f"{charge.model}/{tier or 'default'}", False, tier, *band)
+        for tier, *band in _bands(charge)
+    ]
     if isinstance(charge, MatrixCharge):
         rows["charge_dimensions"] += [
             (number, position, f"$.{json.dumps(name, ensure_ascii=False)}")
@@ -321,20 +345,21 @@ def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge) ->
         if charge.default_unit_price is not None:
             rows["charge_cells"].append((number, 0, None))
     if isinstance(charge, FlatFeeCharge):
-        fee = (number, LineKind.FLAT_FEE.value, charge.timing, charge.amount, charge.prorated)
-        rows["charge_fees"].append(fee)
+        kind = LineKind.FLAT_FEE.value
+        rows["charge_fees"].append((number, kind, kind, charge.timing, charge.amount, charge.prorated))
     rows["charge_discounts"] += [
-        (number, tier, tier, LineKind.DISCOUNT.value, one.description, _of_hundred(one.percent), one.amount)
+        (number, tier, tier, *_discount(LineKind.DISCOUNT, tier, one))
         for tier, one in enumerate(charge.discounts, start=1)
     ]
-    for kind, amount in ((LineKind.MAXIMUM, charge.maximum_amount), (LineKind.MINIMUM, charge.minimum_amount)):
+    for bound, amount in ((LineKind.MAXIMUM, charge.maximum_amount), (LineKind.MINIMUM, charge.minimum_amount)):
         if amount is not None:
-            rows["charge_bounds"].append((number, kind.value, amount))
+            rows["charge_bounds"].append((number, bound.value, bound.value, amount))
 
 
 def _bands(charge: AnyCharge) -> list[Row]:
     """Return the rows of ``charge_bands`` from ``tier`` on: tiers, cells, or one for everything."""
     nothing = Decimal(0)
+    prices: list[tuple[Decimal | None, bool, Decimal, Decimal, Decimal]]
     match charge:
         case GraduatedCharge() | VolumeCharge() | StairstepCharge():
             takes_all = not isinstance(charge, GraduatedCharge)
@@ -366,10 +391,16 @@ def _bands(charge: AnyCharge) -> list[Row]:
     return [(tier, bounds[tier - 1], *price) for tier, price in enumerate(prices, start=1)]
 
 
+def _discount(kind: LineKind, tier: int, discount: Discount) -> Row:
+    """Return the columns of ``DISCOUNT`` from ``kind`` on."""
+    factor = None if discount.percent is None else _of_hundred(discount.percent)
+    return kind.value, f"{kind.value}/{tier}", discount.description, factor, discount.amount
+
+
 def _of_one(unit_price: Decimal, per_units: Decimal) -> Decimal:
     with exact():
         return unit_price / per_units
 
 
-def _of_hundred(percent: Decimal | None) -> Decimal | None:
-    return None if percent is None else percent.scaleb(-2)
+def _of_hundred(percent: Decimal) -> Decimal:
+    return percent.scaleb(-2)
