@@ -58,6 +58,7 @@ from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.core.price_book_version import Canary, PriceBookVersion, is_same_person
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
 from pipeline.core.window import require_utc
 
@@ -71,6 +72,8 @@ Item = TypeVar("Item")
 _EXCEPTION_COLUMNS = [t.completeness_exceptions.c[column.name] for column in fields(SourceException)]
 _LEDGER_COLUMNS = [t.object_ledger.c[column.name] for column in fields(LedgerObject)]
 _INVOICE_COLUMNS = [t.invoices.c[column.name] for column in fields(IssuedInvoice)]
+_PRICE_BOOK_COLUMNS = [t.price_book_versions.c[column.name] for column in fields(PriceBookVersion)]
+_CANARY_COLUMNS = [t.canaries.c[column.name] for column in fields(Canary)]
 _RECEIPT_COLUMNS = [t.publications.c[column.name] for column in fields(Receipt)]
 _REVISION_COLUMNS = [t.window_revisions.c[column.name] for column in fields(WindowRevision)]
 
@@ -337,6 +340,13 @@ class ControlPlane:
         with self._read() as connection:
             return _publication(connection, dataset, scope, revision)
 
+    def published_scopes(self, dataset: str) -> list[str]:
+        """Return the scopes of which a dataset has a revision, in order."""
+        published = t.publications.c
+        query = select(published.scope).where(published.dataset == dataset).distinct().order_by(published.scope)
+        with self._read() as connection:
+            return list(connection.scalars(query))
+
     def publications(self, scope: str) -> list[Receipt]:
         """Return every published revision of every dataset of a scope, in order of dataset and revision."""
         published = t.publications.c
@@ -538,6 +548,94 @@ class ControlPlane:
         """Return the invoices of one period, or all, in order of series and number."""
         with self._read() as connection:
             return _invoices(connection, period_id)
+
+    # ---- price books ----
+
+    def publish_price_book(
+        self, book: PriceBookVersion, at: datetime, refuse: Callable[[set[str]], None]
+    ) -> PriceBookVersion:
+        """Keep a version for ever and return it; the same content again returns what was published first.
+
+        ``refuse`` raises when the book would change one of the final periods it is given.
+        """
+        with self._write() as connection:
+            existing = _price_book(connection, book.version)
+            if existing is not None and existing.sha256 == book.sha256:
+                return existing
+            if existing is not None:
+                raise PublicationError(
+                    "price.version_exists",
+                    f"another price book is published as {book.version}",
+                    [f"expected SHA-256 {existing.sha256}, got {book.sha256}", "change any byte of the new one"],
+                )
+            refuse(set(connection.scalars(select(t.final_periods.c.period_id))))
+            row = {**asdict(book), "published_at": at, "approved_at": None, "approved_by": None}
+            connection.execute(insert(t.price_book_versions).values(**row, approval_number=None))
+            details = {
+                "sha256": book.sha256,
+                "effective_from": book.effective_from.isoformat(),
+                "author": book.author,
+                "by": book.published_by,
+                "reason": book.reason,
+            }
+            audit_log.append(connection, at, Change("price_book_published", f"price_book={book.version}", details))
+            return _require_price_book(connection, book.version)
+
+    def approve_price_book(
+        self, version: str, by: str, at: datetime, refuse: Callable[[set[str]], None]
+    ) -> PriceBookVersion:
+        """Put a published version into force and return it; one that is approved stays as it is.
+
+        Refused: approval by its author or its publisher, and what ``refuse`` raises as in publish_price_book.
+        """
+        with self._write() as connection:
+            book = _require_price_book(connection, version)
+            if book.approval_number is not None:
+                return book
+            for role, name in (("author", book.author), ("publisher", book.published_by)):
+                if is_same_person(by, name):
+                    raise PublicationError(
+                        "price.same_person",
+                        f"{by} is the {role} of {version} and cannot approve it",
+                        [f"author {book.author}, published by {book.published_by}; a third person looks at the prices"],
+                    )
+            refuse(set(connection.scalars(select(t.final_periods.c.period_id))))
+            columns = t.price_book_versions.c
+            number = (connection.scalar(select(func.max(columns.approval_number))) or 0) + 1
+            connection.execute(
+                update(t.price_book_versions)
+                .where(columns.version == version)
+                .values(approved_at=at, approved_by=by, approval_number=number)
+            )
+            details = {"by": by, "effective_from": book.effective_from.isoformat()}
+            audit_log.append(connection, at, Change("price_book_approved", f"price_book={version}", details))
+            return _require_price_book(connection, version)
+
+    def price_book_versions(self) -> list[PriceBookVersion]:
+        """Return every published version, by effective date and when it was published."""
+        columns = t.price_book_versions.c
+        query = select(*_PRICE_BOOK_COLUMNS).order_by(columns.effective_from, columns.published_at, columns.version)
+        with self._read() as connection:
+            return [PriceBookVersion(*row) for row in connection.execute(query)]
+
+    def set_canary(self, version: str | None, sha256: str | None, by: str, at: datetime) -> Canary:
+        """Make a book the canary, or none; the same again changes nothing."""
+        with self._write() as connection:
+            newest = _canary(connection)
+            if newest is not None and newest.sha256 == sha256:
+                return newest
+            number = 1 if newest is None else newest.canary_number + 1
+            canary = Canary(number, version, sha256, require_utc(at, "at"), by)
+            connection.execute(insert(t.canaries).values(**asdict(canary)))
+            details = {"by": by, "sha256": sha256}
+            audit_log.append(connection, at, Change("canary_set", f"price_book={version or 'none'}", details))
+            return canary
+
+    def canary(self) -> Canary | None:
+        """Return the canary that was set last and not taken off."""
+        with self._read() as connection:
+            newest = _canary(connection)
+            return newest if newest is not None and newest.version is not None else None
 
     # ---- audit log ----
 
@@ -822,6 +920,26 @@ def _newest_revision(connection: Connection, *conditions: ColumnElement[bool]) -
 def _find_revision(connection: Connection, window_id: str, revision: int) -> WindowRevision | None:
     revisions = t.window_revisions.c
     return _newest_revision(connection, revisions.window_id == window_id, revisions.revision == revision)
+
+
+def _price_book(connection: Connection, version: str) -> PriceBookVersion | None:
+    query = select(*_PRICE_BOOK_COLUMNS).where(t.price_book_versions.c.version == version)
+    row = connection.execute(query).first()
+    return None if row is None else PriceBookVersion(*row)
+
+
+def _require_price_book(connection: Connection, version: str) -> PriceBookVersion:
+    found = _price_book(connection, version)
+    if found is None:
+        raise InputError(
+            "price.unknown_version", f"no price book is published as {version}", ["see: billing price list"]
+        )
+    return found
+
+
+def _canary(connection: Connection) -> Canary | None:
+    row = connection.execute(select(*_CANARY_COLUMNS).order_by(t.canaries.c.canary_number.desc()).limit(1)).first()
+    return None if row is None else Canary(*row)
 
 
 def _draft_order(draft: InvoiceDraft) -> tuple[str, str]:

@@ -871,7 +871,15 @@ def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     control_plane.commit_collection(found, manifests_of(found), AT)
     control_plane.open_revision(revision(), AT)
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
-        for table in ("derived_pins", "evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
+        for table in (
+            "price_book_versions",
+            "canaries",
+            "derived_pins",
+            "evidence",
+            "completeness_exceptions",
+            "pending_objects",
+            "unclaimed_objects",
+        ):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX ix_object_ledger_contract")
         database.execute("ALTER TABLE object_ledger DROP COLUMN fault")
