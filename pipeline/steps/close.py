@@ -25,7 +25,8 @@ from pipeline.core.revision import RevisionState
 from pipeline.core.window import BillingWindow, billing_period, is_collected, windows_between
 from pipeline.steps.check import check_period
 from pipeline.steps.late import late_windows
-from pipeline.steps.rate import RatedPeriod, account_periods, publish_draft, rated_period
+from pipeline.steps.period_usage import account_periods
+from pipeline.steps.rate import RatedPeriod, publish_draft, rated_period
 from pipeline.steps.reconcile import reconcile_period
 from pipeline.steps.workspace import Workspace
 
