@@ -58,8 +58,11 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 @_without_garbage_collection()
-def load_project(folder: Path) -> Project:
-    """Return the checked project, or raise one ``InputError`` that lists every problem of every file."""
+def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
+    """Return the checked project, or raise one ``InputError`` that lists every problem of every file.
+
+    Price books are read where ``price_books.approval`` is "files", and wanted.
+    """
     if not folder.is_dir():
         raise InputError(
             "project.not_found", f"there is no folder {folder}", ["`billing init PATH` writes a project to begin with"]
@@ -70,7 +73,8 @@ def load_project(folder: Path) -> Project:
     meter_file = reader.toml("meters.toml", MeterFile)
     rows = reader.accounts("accounts.csv")
     has_drafts = settings is not None and settings.price_books.approval == "four_eyes"
-    books = {} if has_drafts else {name: reader.price_book(name) for name in reader.names("price_books")}
+    is_unread = has_drafts or not with_price_books
+    books = {} if is_unread else {name: reader.price_book(name) for name in reader.names("price_books")}
 
     read_contracts = [contract for contract in contracts if contract is not None]
     read_books = {name: file.book for name, file in books.items() if file is not None and file.book is not None}
@@ -114,7 +118,19 @@ def live_book_problems(
 ) -> list[str]:
     """Return which accounts the books that rate leave without a price, and whether the first month has a book."""
     problems = [*_plan_problems(rows, books.values())]
-    return problems if settings is None else [*problems, *_first_book_problems(settings, rows, books)]
+    return problems if settings is None else [*problems, *first_book_problems(settings, rows, books)]
+
+
+def account_lines(content: bytes) -> list[int]:
+    """Return the line of each row of ``accounts.csv``, in order; of a file that was read before."""
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    next(reader)
+    lines, line_number = [], reader.line_num + 1
+    for cells in reader:
+        if cells:
+            lines.append(line_number)
+        line_number = reader.line_num + 1
+    return lines
 
 
 def load_settings(folder: Path) -> ProjectSettings:
@@ -431,16 +447,16 @@ def _plan_problems(rows: Sequence[AccountRow], books: Iterable[PriceBook]) -> It
         if currencies is None:
             yield (
                 f"accounts.csv: plan of account {account_id}: found {plan!r}, "
-                f"accepted {', '.join(sorted(currencies_of_plan))} (price_books/)"
+                f"accepted {', '.join(sorted(currencies_of_plan))} (plans of the price books)"
             )
         else:
             yield (
                 f"accounts.csv: currency of account {account_id}: found {currency}, "
-                f"accepted {', '.join(sorted(currencies))} (charges of plan {plan!r} in price_books/)"
+                f"accepted {', '.join(sorted(currencies))} (charges of plan {plan!r} in the price books)"
             )
 
 
-def _first_book_problems(
+def first_book_problems(
     settings: ProjectSettings, rows: Sequence[AccountRow], books: Mapping[str, PriceBook]
 ) -> Iterable[str]:
     """Find a first period that no book prices: the month in which the first window begins, where the account is."""

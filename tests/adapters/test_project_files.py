@@ -322,7 +322,7 @@ def test_a_spreadsheet_may_add_a_byte_order_mark_and_carriage_returns(load: Load
     [
         (
             {"accounts.csv": replaced(ACCOUNTS, "UTC,standard", "UTC,gold")},
-            "accounts.csv: plan of account acct-1: found 'gold', accepted standard (price_books/)",
+            "accounts.csv: plan of account acct-1: found 'gold', accepted standard (plans of the price books)",
         ),
         (
             {BOOK: replaced(PRICE_BOOK, 'sku = "requests"', 'sku = "request"')},
@@ -359,7 +359,7 @@ def test_a_spreadsheet_may_add_a_byte_order_mark_and_carriage_returns(load: Load
         (
             {"accounts.csv": replaced(ACCOUNTS, "Dritte Kundin,EUR", "Dritte Kundin,GBP")},
             "accounts.csv: currency of account acct-3: found GBP, "
-            "accepted EUR, USD (charges of plan 'standard' in price_books/)",
+            "accepted EUR, USD (charges of plan 'standard' in the price books)",
         ),
         (
             {BOOK: replaced(PRICE_BOOK, "2025-01-01", "2026-01-01")},
