@@ -33,8 +33,9 @@ def check(
         print_json(checked)
         return
     for book in checked:
-        counts = f"{book.plan_count:,} plans, {book.charge_count:,} charges, {book.override_count:,} overrides"
-        typer.echo(f"{book.file}: no problem; {book.version}, effective from {book.effective_from}: {counts}")
+        named = (("plans", book.plan_count), ("charges", book.charge_count), ("overrides", book.override_count))
+        counts = ", ".join(f"{name}: {count:,}" for name, count in named)
+        typer.echo(f"{book.file}: no problem; {book.version}, effective from {book.effective_from}; {counts}")
 
 
 @price_app.command(epilog='Example: billing price publish price_books/2026-07.toml --by ana --reason "summer prices"')

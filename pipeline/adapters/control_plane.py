@@ -574,8 +574,9 @@ class ControlPlane:
                     [f"expected SHA-256 {existing.sha256}, got {book.sha256}", "change any byte of the new one"],
                 )
             refuse(set(connection.scalars(select(t.final_periods.c.period_id))))
-            row = {**asdict(book), "published_at": at, "approved_at": None, "approved_by": None}
-            connection.execute(insert(t.price_book_versions).values(**row, approval_number=None))
+            unapproved = dict.fromkeys(("approved_at", "approved_by", "approval_number"))
+            row = {**asdict(book), "published_at": at, **unapproved}
+            connection.execute(insert(t.price_book_versions).values(**row))
             details = {
                 "sha256": book.sha256,
                 "effective_from": book.effective_from.isoformat(),
