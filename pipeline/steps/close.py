@@ -20,7 +20,7 @@ from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.invoice import InvoiceDraft, InvoiceEvidence, IssuedInvoice, draft_invoices, invoice_document
 from pipeline.core.manifest import Receipt, canonical_json
 from pipeline.core.money import Money
-from pipeline.core.rating import LineItem
+from pipeline.core.rate_usage import LineItem
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import BillingWindow, billing_period, is_collected, windows_between
 from pipeline.steps.check import check_period

@@ -21,7 +21,7 @@ from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Manifest, Receipt, sha256_hex
 from pipeline.core.project import PricedBook, book_on
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
+from pipeline.core.rate_usage import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import WindowRevision
 from pipeline.core.window import billing_period
 from pipeline.steps.aggregate import find_revision
