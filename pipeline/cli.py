@@ -124,6 +124,9 @@ def init(
     for file in files:
         typer.echo(f"  {file}")
     typer.echo(f"next: edit {path / 'billing.toml'}, then: billing status --project {path}")
+    typer.echo("prices rate once two people have looked at them:")
+    typer.echo(f"  billing price publish price_books/standard.toml --by YOU --reason TEXT --project {path}")
+    typer.echo(f"  billing price approve standard --by SOMEBODY_ELSE --project {path}")
 
 
 @app.command(epilog="Example: billing demo")

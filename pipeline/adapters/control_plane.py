@@ -603,7 +603,7 @@ class ControlPlane:
                     raise PublicationError(
                         "price.same_person",
                         f"{by} is the {role} of {version} and cannot approve it",
-                        [f"author {book.author}, published by {book.published_by}; a third person looks at the prices"],
+                        [f"author {book.author}, published by {book.published_by}; somebody else looks at the prices"],
                     )
             refuse(set(connection.scalars(select(t.final_periods.c.period_id))))
             columns = t.price_book_versions.c
