@@ -40,6 +40,7 @@ from pipeline.core.completeness import (
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
 from pipeline.core.manifest import DataFile, Manifest, sha256_hex
+from pipeline.core.price_book_version import PriceBookVersion
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
 
 T = TypeVar("T")
@@ -933,6 +934,55 @@ def test_evidence_and_exceptions_cannot_be_changed_by_any_client(
 
 
 # ---- the schema ----
+
+
+@pytest.mark.parametrize(
+    ("statement", "is_refused"),
+    [
+        ("UPDATE price_book_versions SET sha256 = 'x'", True),
+        ("UPDATE price_book_versions SET effective_from = '2020-01-01'", True),
+        ("UPDATE price_book_versions SET approved_by = 'me', approved_at = 'x', approval_number = 1", False),
+        ("DELETE FROM price_book_versions", True),
+        ("UPDATE canaries SET version = 'x'", True),
+        ("DELETE FROM canaries", True),
+    ],
+)
+def test_a_published_price_book_is_approved_once_and_else_never_changed(
+    tmp_path: Path, control_plane: ControlPlane, statement: str, is_refused: bool
+) -> None:
+    book = PriceBookVersion("b@0", "0" * 64, "b", date(2026, 1, 1), "ana", AT, "ana", "first")
+    control_plane.publish_price_book(book, AT, lambda _: None)
+    control_plane.set_canary("b@0", "0" * 64, "ana", AT)
+    with sqlite3.connect(tmp_path / "control_plane.db") as database:
+        if is_refused:
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                database.execute(statement)
+            return
+        database.execute(statement)
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            database.execute("UPDATE price_book_versions SET approved_by = 'somebody else'")
+
+
+def test_another_book_of_the_same_version_is_refused(control_plane: ControlPlane) -> None:
+    book = PriceBookVersion("b@0", "0" * 64, "b", date(2026, 1, 1), "ana", AT, "ana", "first")
+    control_plane.publish_price_book(book, AT, lambda _: None)
+
+    with pytest.raises(PublicationError, match=r"price\.version_exists"):
+        control_plane.publish_price_book(replace(book, sha256="1" * 64), AT, lambda _: None)
+
+
+def test_the_canary_is_the_one_that_was_set_last_until_it_is_taken_off(control_plane: ControlPlane) -> None:
+    assert control_plane.canary() is None
+    for version, sha256 in (("a@0", "a" * 64), ("b@0", "b" * 64), ("b@0", "b" * 64)):
+        control_plane.set_canary(version, sha256, "ana", AT)
+    canary = control_plane.canary()
+    assert canary is not None
+    assert (canary.canary_number, canary.version) == (2, "b@0")
+
+    control_plane.set_canary(None, None, "ana", AT)
+
+    assert control_plane.canary() is None
+    assert [entry.action for entry in control_plane.audit_log()] == ["canary_set"] * 3
 
 
 def test_a_database_of_the_first_release_is_migrated_with_its_rows(
