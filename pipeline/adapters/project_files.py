@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline.adapters.model_errors import INSTANT, sentence
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
-from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems
+from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems, plan_change_problems
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
@@ -86,6 +86,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         problems += _settings_problems(settings)
         problems += _control_file_problems(settings, read_contracts)
         problems += _grain_problems(settings, rows)
+        problems += [f"accounts.csv: {problem}" for problem in plan_change_problems(rows, settings.window.grain)]
         problems += _fallback_problems(settings, rows)
     problems += _withdrawal_problems(read_contracts, meter_file)
     if books and len(read_books) == len(books):

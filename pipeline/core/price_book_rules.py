@@ -119,7 +119,7 @@ def _charge_problems(at: At, charge: AnyCharge, meters: Mapping[str, Meter]) -> 
         yield (*at, "currency"), _unit_found(charge, meter)
     if isinstance(charge, PercentageCharge | GraduatedPercentageCharge) and _is_other_currency(charge, meter):
         yield (*at, "currency"), _unit_found(charge, meter)
-    if isinstance(charge, PercentageCharge) and charge.needs_values and not getattr(meter, "keep_values", False):
+    if isinstance(charge, PercentageCharge) and charge.needs_values and not meter.keep_values:
         key = next(key for key in _NEEDS_VALUES if key in charge.model_fields_set and getattr(charge, key) is not None)
         yield (
             (*at, key),

@@ -687,9 +687,7 @@ def _why_without_price(row: PeriodUsage, segment: Segment, currency: str) -> str
     if isinstance(charge, DynamicCharge) and row.unit != currency:
         return f"the price of a dynamic charge is the amount that was summed up; expected its unit to be {currency}"
     if isinstance(charge, MatrixCharge) and charge.default_unit_price is None and not _cell(charge, row):
-        return (
-            f"the matrix of its charge has no cell for {row.dimensions or 'no dimensions'}, and no default_unit_price"
-        )
+        return f"its charge has no cell for {row.dimensions or 'no dimensions'}, and no default_unit_price"
     return None
 
 

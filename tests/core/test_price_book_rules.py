@@ -20,7 +20,12 @@ def meter(sku: str, unit: str = "calls", **changes: Any) -> Meter:
     return Meter.model_validate(values)
 
 
-METERS = (meter("calls", dimensions=["region"]), meter("sales", "EUR"), meter("fees", "USD"))
+METERS = (
+    meter("calls", dimensions=["region"]),
+    meter("sales", "EUR"),
+    meter("fees", "USD"),
+    meter("kept", "USD", keep_values=True),
+)
 
 
 def row(account_id: str = "acct-1", **changes: Any) -> AccountRow:
@@ -57,7 +62,7 @@ MATRIX = {"model": "matrix", "unit_price": None}
 @pytest.mark.parametrize(
     ("changes", "key", "sentence"),
     [
-        ({"sku": "call"}, "sku", "found 'call', accepted calls, fees, sales (meters.toml)"),
+        ({"sku": "call"}, "sku", "found 'call', accepted calls, fees, kept, sales (meters.toml)"),
         (
             {"model": "flat_fee", "amount": "10", "unit_price": None},
             "sku",
@@ -100,6 +105,7 @@ def test_a_charge_that_does_not_fit_its_meter_is_refused(changes: dict[str, Any]
         {"model": "dynamic", "sku": "fees", "unit_price": None},
         {"model": "percentage", "sku": "fees", "percent": "3", "fixed_fee_per_event": "0.1", "unit_price": None},
         {"model": "percentage", "sku": "calls", "percent": "3", "unit_price": None},
+        {"model": "percentage", "sku": "kept", "percent": "3", "free_events": 5, "unit_price": None},
     ],
 )
 def test_a_charge_that_fits_its_meter_is_taken(changes: dict[str, Any]) -> None:
