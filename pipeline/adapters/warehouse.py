@@ -162,17 +162,35 @@ class Warehouse:
         if not self.connection.execute(f"{dictionary} LIMIT 1").fetchall():
             return
         self.connection.execute(f"CREATE OR REPLACE TYPE {_identifier(name)} AS ENUM ({dictionary})")
-        for table, column in columns:
-            encoded = f"SELECT * REPLACE (CAST({_identifier(column)} AS {name}) AS {column}) FROM {_identifier(table)}"  # noqa: S608
+        for table in dict.fromkeys(table for table, _ in columns):
+            casts = ", ".join(f"CAST({c} AS {name}) AS {c}" for t, c in columns if t == table)
             # Made again, because altering a column takes ten times as long.
+            encoded = f"SELECT * REPLACE ({casts}) FROM {_identifier(table)}"  # noqa: S608
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {_identifier(table)} AS {encoded}")
 
-    def build(self, query: str, parameters: Parameters, name: str | None = None) -> None:
-        """Make a table of the rows of the SQL file, named like it unless another name is given."""
+    def is_empty(self, table: str) -> bool:
+        """Tell whether a relation has no row."""
+        return not self.connection.execute(f"SELECT 1 FROM {_identifier(table)} LIMIT 1").fetchall()  # noqa: S608
+
+    def is_ordered(self, table: str, key: Sequence[str]) -> bool:
+        """Tell whether the rows of a table come in strictly ascending order of these columns."""
+        columns = ", ".join(_identifier(column) for column in key)
+        before = ", ".join(f"LAG({column}) OVER ()" for column in key)
+        rows = f"SELECT ({columns}) > ({before}) AS rises, ROW_NUMBER() OVER () AS place FROM {_identifier(table)}"  # noqa: S608
+        unordered = f"SELECT 1 FROM ({rows}) WHERE place > 1 AND NOT COALESCE(rises, FALSE) LIMIT 1"  # noqa: S608
+        return not self.connection.execute(unordered).fetchall()
+
+    def build(
+        self, query: str, parameters: Parameters, name: str | None = None, *, keeps_order: bool = False
+    ) -> None:
+        """Make a table of the rows of the SQL file, named like it unless another name is given.
+
+        With ``keeps_order`` rows are not sorted: they are left in the order in which the query finds them.
+        """
         table = name or query
         self._drop(table)
         with _numbers_fit(query):
-            text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._sql(query)}"
+            text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._ordered(query, keeps_order)}"
             self.connection.execute(text, _bound(parameters))
 
     def view(self, query: str, parameters: Parameters, name: str | None = None) -> None:
@@ -180,7 +198,7 @@ class Warehouse:
 
         A view has no parameters, so they are written into it: instants and durations only.
         """
-        text = _LAST_ORDER_BY.sub("\n", self._sql(query))
+        text = self._ordered(query, keeps_order=True)
         literals = {f"${parameter}": _literal(value) for parameter, value in _bound(parameters).items()}
         text = re.sub(r"\$[a-z_]+\b", lambda match: literals[match[0]], text)
         self._drop(name or query)
@@ -191,15 +209,17 @@ class Warehouse:
         with _numbers_fit(query):
             return _rows(self.connection.sql(self._sql(query), params=_bound(parameters)))
 
-    def write(self, query: str, parameters: Parameters, to: Path, dataset: Dataset) -> Path:
+    def write(
+        self, query: str, parameters: Parameters, to: Path, dataset: Dataset, *, keeps_order: bool = False
+    ) -> Path:
         """Write the rows of the SQL file, in its order, as Parquet: the same rows make the same bytes.
 
-        Rows whose columns or types are not the dataset's raise ``TypeError`` and leave no file.
+        With ``keeps_order`` they are not sorted; the relation that the query reads has them in that order. Rows whose columns or types are not the dataset's raise ``TypeError`` and leave no file.
         """
         bound = {**_bound(parameters), "output_path": str(to)}
         to.parent.mkdir(parents=True, exist_ok=True)
         with _numbers_fit(query):
-            self.connection.execute(f"COPY ({self._sql(query)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+            self.connection.execute(f"COPY ({self._ordered(query, keeps_order)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
         return self._checked(to, dataset)
 
     def write_table(self, name: str, to: Path, dataset: Dataset) -> Path:
@@ -261,6 +281,9 @@ class Warehouse:
         if query not in self._sql_texts:
             raise LookupError(f"the query {query} is not among those given: {', '.join(sorted(self._sql_texts))}")
         return self._sql_texts[query]
+
+    def _ordered(self, query: str, keeps_order: bool) -> str:
+        return _LAST_ORDER_BY.sub("\n", self._sql(query)) if keeps_order else self._sql(query)
 
     def _relation_of(self, paths: Sequence[Path]) -> duckdb.DuckDBPyRelation:
         # A folder named event_date=... is our layout; it must not become a column.

@@ -154,27 +154,31 @@ USAGE_LEVELS = Dataset(
 LINE_ITEMS = Dataset(
     "line_items",
     (
-        ("line_item_id", "VARCHAR"),  # account/sku/period/model/tier
+        ("line_item_id", "VARCHAR"),  # account/sku/period/..., see core/line_item.py
         ("account_id", "VARCHAR"),
         ("period_id", "VARCHAR"),
+        ("segment", "INTEGER"),
         ("service_period_start", INSTANT),
         ("service_period_end", INSTANT),
         ("plan", "VARCHAR"),
         ("sku", "VARCHAR"),
         ("description", "VARCHAR"),
-        ("model", "VARCHAR"),
+        ("kind", "VARCHAR"),  # a LineKind
+        ("model", "VARCHAR"),  # empty for a line of the plan
         ("tier", "INTEGER"),
         ("quantity", QUANTITY),
         ("unit", "VARCHAR"),
         ("unit_price", UNIT_PRICE),  # for `per_units` units
         ("per_units", QUANTITY),
+        ("flat_fee", AMOUNT_EXACT),  # the part of amount_exact that does not depend on the quantity
         ("currency", "VARCHAR"),
         ("amount_exact", AMOUNT_EXACT),
         ("amount", AMOUNT),
         ("residual", AMOUNT_EXACT),  # amount_exact - amount
+        ("tax_category", "VARCHAR"),
         ("price_book_version", "VARCHAR"),
     ),
-    ("line_item_id",),
+    ("account_id", "sku", "segment", "kind", "tier", "service_period_start"),
 )
 
 RECONCILIATION = Dataset(
