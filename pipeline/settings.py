@@ -2,7 +2,8 @@
 
 ``BILLING_PROJECT`` names the project folder; ``BILLING_DATABASE_URL`` and ``BILLING_S3_ENDPOINT_URL`` replace what
 ``billing.toml`` says, so that one project runs on a laptop and on a server and holds no password. ``BILLING_WORKERS``
-is how many processes collect at once, by default one for each processor. The
+is how many processes collect at once, by default one for each processor. ``BILLING_USER`` is who does what the audit
+log records, where ``--by`` does not say it. The
 credentials and the region of the bucket are boto3's own variables (``AWS_*``).
 """
 
@@ -24,6 +25,7 @@ DATABASE_URL_VARIABLE = "BILLING_DATABASE_URL"
 GARBAGE_THRESHOLD = 50_000
 ENDPOINT_URL_VARIABLE = "BILLING_S3_ENDPOINT_URL"
 WORKERS_VARIABLE = "BILLING_WORKERS"
+USER_VARIABLE = "BILLING_USER"
 
 
 def project_folder(named: Path | None = None) -> Path:
@@ -61,6 +63,18 @@ def database_url(settings: ProjectSettings, folder: Path) -> str:
     if not url.database or url.database == ":memory:":
         raise _refused(origin, "an SQLite database in memory")
     return url.set(database=str(folder / url.database)).render_as_string(hide_password=False)
+
+
+def user(named: str | None = None) -> str:
+    """Return who is named, else who ``BILLING_USER`` names; that nobody is named is refused."""
+    name = (named or os.environ.get(USER_VARIABLE) or "").strip()
+    if not name:
+        raise InputError(
+            "settings.user",
+            "the audit log records who does this, and nobody is named",
+            [f"--by: found nothing, accepted a name such as ana@example.com; {USER_VARIABLE} may hold it"],
+        )
+    return name
 
 
 def worker_count() -> int:

@@ -35,6 +35,9 @@ endpoint_url = "{endpoint_url}"
 legal_entity = "Test Ltd"
 address = "1 Test Street"
 number_series = "TEST"
+
+[price_books]
+approval = "files"
 """
 
 CONTRACT = """

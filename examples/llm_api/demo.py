@@ -45,6 +45,7 @@ MARKER = ".made-by-the-billing-demo"
 FIRST_WINDOW = BillingWindow(datetime(2026, 1, 30, tzinfo=UTC), datetime(2026, 1, 31, tzinfo=UTC))
 NIGHTS = tuple(BillingWindow(FIRST_WINDOW.start + n * ONE_DAY, FIRST_WINDOW.end + n * ONE_DAY) for n in range(3))
 GRACE_PERIOD = timedelta(hours=6)
+PUBLISHER, APPROVER = "priya.pricing@nimbus.example", "omar.finance@nimbus.example"
 PERIOD = "2026-01"
 SMALL_EVENTS_PER_HOUR = 12
 OF_NO_WINDOW_SENTENCES = {
@@ -131,6 +132,8 @@ def _bill(project: Path, files: list[SampleFile], airflow: OneProcessAirflow, sa
     with airflow.quiet():
         workspace = open_workspace(project)
         workspace.raw.create_bucket()
+        for sentence in _approve_prices(workspace):
+            say(sentence)
     result = DemoResult()
     delivered_until = datetime.min.replace(tzinfo=UTC)
     for night in NIGHTS:
@@ -150,6 +153,19 @@ def _bill(project: Path, files: list[SampleFile], airflow: OneProcessAirflow, sa
     with airflow.quiet():
         _gather(workspace, closed.returned["close"], result)
     return result
+
+
+def _approve_prices(workspace: Workspace) -> list[str]:
+    """Publish the drafts of price_books/ and approve them as somebody else, as finance does before the first night."""
+    from pipeline.steps.price_books import approve_book, publish_book
+
+    sentences = []
+    before_the_nights = FIRST_WINDOW.start - ONE_DAY
+    for draft in sorted((workspace.project.folder / "price_books").glob("*.toml")):
+        published = publish_book(workspace, draft, PUBLISHER, "launch prices", before_the_nights).version
+        approve_book(workspace, published.version, APPROVER, before_the_nights + timedelta(hours=1))
+        sentences.append(f"price book {published.version}: published by {PUBLISHER}, approved by {APPROVER}")
+    return sentences
 
 
 def _deliver(bucket: ObjectStore, files: Iterable[SampleFile]) -> None:

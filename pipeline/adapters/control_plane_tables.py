@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 
 from pipeline.core.window import require_utc
 
-SCHEMA_REVISION = "0003"  # the newest migration
+SCHEMA_REVISION = "0005"  # the newest migration
 
 
 class Instant(TypeDecorator[datetime]):
@@ -187,6 +187,22 @@ invoices = Table(
     UniqueConstraint("period_id", "account_id", "currency"),
 )
 
+# Why an account gets no document of a period; a row changes once, when the hold is released.
+holds = Table(
+    "holds",
+    metadata,
+    Column("hold_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("period_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("held_at", Instant, nullable=False),
+    Column("held_by", Text, nullable=False),
+    Column("released_at", Instant, nullable=True),
+    Column("released_by", Text, nullable=True),
+    Column("release_reason", Text, nullable=True),
+    Index(None, "period_id", "account_id"),
+)
+
 # What an object of evidence says: a control file, a heartbeat, a manifest; committed with the object's ledger row.
 evidence = Table(
     "evidence",
@@ -231,6 +247,40 @@ unclaimed_objects = Table(
     Column("byte_count", BigInteger, nullable=False),
     Column("contract", Text, nullable=False),
     Column("first_seen_at", Instant, nullable=False),
+)
+
+# A price book that was published; its bytes are in the lake by hash. It is approved once, and else never changed.
+price_book_versions = Table(
+    "price_book_versions",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("effective_from", Date, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("published_at", Instant, nullable=False),
+    Column("published_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("approved_at", Instant, nullable=True),
+    Column("approved_by", Text, nullable=True),
+    Column("approval_number", Integer, nullable=True),
+    UniqueConstraint("sha256"),
+    UniqueConstraint("approval_number"),
+    CheckConstraint(
+        "(approved_at IS NULL) = (approved_by IS NULL) AND (approved_at IS NULL) = (approval_number IS NULL)",
+        name="approved_whole",
+    ),
+)
+
+# Which book is rated in the shadow beside the live one; the highest number holds, one without a version is none.
+canaries = Table(
+    "canaries",
+    metadata,
+    Column("canary_number", Integer, primary_key=True, autoincrement=False),
+    Column("version", Text, nullable=True),
+    Column("sha256", String(64), nullable=True),
+    Column("set_at", Instant, nullable=False),
+    Column("set_by", Text, nullable=False),
 )
 
 # Append-only; each entry's hash covers the entry before it. `at` is text so that a changed byte is a changed hash.

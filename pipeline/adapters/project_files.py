@@ -16,23 +16,24 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import TypeAdapter, ValidationError
 
+from pipeline.adapters.model_errors import INSTANT, sentence
+from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems, plan_change_problems
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
-from pipeline.core.manifest import sha256_hex
 from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
-from pipeline.core.project import PricedBook, Project, ProjectSettings
+from pipeline.core.price_book_rules import book_problems
+from pipeline.core.project import Project, ProjectSettings
 from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone, period_containing
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
@@ -57,8 +58,11 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 @_without_garbage_collection()
-def load_project(folder: Path) -> Project:
-    """Return the checked project, or raise one ``InputError`` that lists every problem of every file."""
+def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
+    """Return the checked project, or raise one ``InputError`` that lists every problem of every file.
+
+    Price books are read where ``price_books.approval`` is "files", and wanted.
+    """
     if not folder.is_dir():
         raise InputError(
             "project.not_found", f"there is no folder {folder}", ["`billing init PATH` writes a project to begin with"]
@@ -68,10 +72,12 @@ def load_project(folder: Path) -> Project:
     contracts = [reader.contract(name) for name in reader.names("sources")]
     meter_file = reader.toml("meters.toml", MeterFile)
     rows = reader.accounts("accounts.csv")
-    books = {name: reader.toml(name, PriceBook) for name in reader.names("price_books")}
+    has_drafts = settings is not None and settings.price_books.approval == "four_eyes"
+    is_unread = has_drafts or not with_price_books
+    books = {} if is_unread else {name: reader.price_book(name) for name in reader.names("price_books")}
 
     read_contracts = [contract for contract in contracts if contract is not None]
-    read_books = {name: book for name, book in books.items() if book is not None}
+    read_books = {name: file.book for name, file in books.items() if file is not None and file.book is not None}
     problems = reader.problems
     problems += [f"accounts.csv: {problem}" for problem in directory_problems(rows)]
     problems += _contract_problems(read_contracts)
@@ -83,12 +89,12 @@ def load_project(folder: Path) -> Project:
         problems += [f"accounts.csv: {problem}" for problem in plan_change_problems(rows, settings.window.grain)]
         problems += _fallback_problems(settings, rows)
     problems += _withdrawal_problems(read_contracts, meter_file)
-    if len(read_books) == len(books):
-        problems += _plan_problems(rows, read_books.values())
-        if settings is not None and read_books:
-            problems += _first_book_problems(settings, rows, read_books)
+    if books and len(read_books) == len(books):
+        problems += live_book_problems(rows, read_books, settings)
     if meter_file is not None:
-        problems += _sku_problems(meter_file, read_books)
+        for file in books.values():
+            if file is not None and file.book is not None:
+                problems += file.told(book_problems(file.book, meter_file.meters, rows))
         if read_contracts and len(read_contracts) == len(contracts):
             problems += _event_type_problems(meter_file, read_contracts)
             problems += _meter_path_problems(meter_file, read_contracts)
@@ -103,11 +109,29 @@ def load_project(folder: Path) -> Project:
         contracts=tuple(read_contracts),
         meters=meter_file.meters,
         directory=AccountDirectory(tuple(rows)),
-        price_books=tuple(
-            PricedBook(book, f"{book.name}@{sha256_hex(reader.files[name])[:12]}") for name, book in read_books.items()
-        ),
+        price_books=tuple(file.priced for file in books.values() if file is not None),
         files=reader.files,
     )
+
+
+def live_book_problems(
+    rows: Sequence[AccountRow], books: Mapping[str, PriceBook], settings: ProjectSettings | None
+) -> list[str]:
+    """Return which accounts the books that rate leave without a price, and whether the first month has a book."""
+    problems = [*_plan_problems(rows, books.values())]
+    return problems if settings is None else [*problems, *first_book_problems(settings, rows, books)]
+
+
+def account_lines(content: bytes) -> list[int]:
+    """Return the line of each row of ``accounts.csv``, in order; of a file that was read before."""
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    next(reader)
+    lines, line_number = [], reader.line_num + 1
+    for cells in reader:
+        if cells:
+            lines.append(line_number)
+        line_number = reader.line_num + 1
+    return lines
 
 
 def load_settings(folder: Path) -> ProjectSettings:
@@ -220,7 +244,7 @@ def _new_contract_problems(folder: Path, text: str) -> list[str]:
     try:
         new = SourceContract.model_validate(tomllib.loads(text, parse_float=Decimal))
     except ValidationError as error:
-        return [_sentence(SourceContract, details) for details in error.errors()]
+        return [sentence(SourceContract, details) for details in error.errors()]
     return [problem for other in others if other is not None for problem in _contract_problems([other, new])]
 
 
@@ -247,8 +271,16 @@ class _Reader:
         except tomllib.TOMLDecodeError as error:
             self.problems.append(f"{name}: found text that is not TOML: {error}")
         except ValidationError as error:
-            self.problems += [f"{name}: {_sentence(model, details)}" for details in error.errors()]
+            self.problems += [f"{name}: {sentence(model, details)}" for details in error.errors()]
         return None
+
+    def price_book(self, name: str) -> PriceBookFile | None:
+        content = self._bytes(name)
+        if content is None:
+            return None
+        file = read_price_book(name, content)
+        self.problems += file.problems
+        return file
 
     def contract(self, name: str) -> SourceContract | None:
         """Return a contract with its JSON Schemas, whose files are kept with it."""
@@ -303,7 +335,7 @@ class _Reader:
             for details in error.errors():
                 place, *path = details["loc"]
                 where = found[int(place)][0]
-                self.problems.append(f"{where}: {_sentence(AccountRow, {**details, 'loc': tuple(path)})}")
+                self.problems.append(f"{where}: {sentence(AccountRow, {**details, 'loc': tuple(path)})}")
         if not rows and not self.problems:
             self.problems.append(f"{name}: found no account, accepted one or more rows below the header")
         return rows
@@ -322,17 +354,23 @@ class _Reader:
             column for column in ("valid_from", "valid_to") if not _DATED.match(values.get(column, "0000-00-00T"))
         ]
         if undated:
-            self.problems += [f"{where}: {column}: found {values[column]!r}, accepted {_INSTANT}" for column in undated]
+            self.problems += [f"{where}: {column}: found {values[column]!r}, accepted {INSTANT}" for column in undated]
             return []
         return [(where, values)]
 
-    def _text(self, name: str) -> str | None:
+    def _bytes(self, name: str) -> bytes | None:
         try:
             content = (self._folder / name).read_bytes()
         except OSError as error:
             self.problems.append(f"{name}: found no readable file ({error.strerror}), accepted a file of this name")
             return None
         self.files[name] = content
+        return content
+
+    def _text(self, name: str) -> str | None:
+        content = self._bytes(name)
+        if content is None:
+            return None
         try:
             return content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -344,88 +382,6 @@ class _Reader:
 _ACCOUNT_HEADER = ",".join(ACCOUNT_COLUMNS)
 _SCHEMA_FILE = re.compile(r"[^/\\]+(/[^/\\]+)*\.json")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
-_INSTANT = "an instant with a zone such as 2026-01-01T00:00:00Z"
-
-
-# ---- one error of pydantic as one line ----
-
-
-def _sentence(model: type[BaseModel], details: ErrorDetails) -> str:
-    key, models = _place(model, details["loc"])
-    context = details.get("ctx", {})
-    match details["type"]:
-        case "missing":
-            return f"{key}: found nothing, accepted a value (the key is required)"
-        case "extra_forbidden":
-            accepted = sorted({name for at_key in models for name in at_key.model_fields})
-            return f"{key}: found an unknown key, accepted {', '.join(accepted)}"
-        case "union_tag_invalid":
-            return f"{key}.{_discriminator(context)}: found {context['tag']!r}, accepted {context['expected_tags']}"
-        case "union_tag_not_found":
-            members = _place(model, (*details["loc"], 0))[1]
-            tags = sorted({repr(tag) for member in members for tag in _tags(member)})
-            return f"{key}.{_discriminator(context)}: found nothing, accepted {', '.join(tags)}"
-        case "value_error":
-            prefix = f"{key}: " if key else ""
-            found = "" if isinstance(details["input"], Mapping) else f"found {_shown(details['input'])}; "
-            return f"{prefix}{found}{context['error']}"
-        case "timezone_aware" | "datetime_from_date_parsing" | "datetime_parsing" | "datetime_type":
-            return f"{key}: found {_shown(details['input'])}, accepted {_INSTANT}"
-        case "too_short":
-            return f"{key}: found {_shown(details['input'])}, accepted {context['min_length']} or more"
-        case _:
-            message = details["msg"].removeprefix("Input should be ")
-            return f"{key}: found {_shown(details['input'])}, accepted {message[:1].lower()}{message[1:]}"
-
-
-def _place(model: type[BaseModel], location: Sequence[int | str]) -> tuple[str, list[type[BaseModel]]]:
-    """Return the key as people write it (entries of lists count from #1), and the models around its last part."""
-    parts: list[str] = []
-    models = around = [model]
-    for part in location:
-        if isinstance(part, int):
-            parts.append(f"#{part + 1}")
-            continue
-        around = models
-        with_field = [candidate for candidate in models if part in candidate.model_fields]
-        tagged = [candidate for candidate in models if part in _tags(candidate)]
-        if with_field:
-            models = [found for candidate in with_field for found in _models(candidate.model_fields[part].annotation)]
-        elif tagged:
-            models = tagged
-            continue
-        parts.append(part)
-    ends_in_entry = bool(location) and isinstance(location[-1], int)
-    return ".".join(parts), models if ends_in_entry else around
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in get_args(annotation) for found in _models(argument)]
-
-
-def _discriminator(context: Mapping[str, Any]) -> str:
-    return str(context["discriminator"]).strip("'")
-
-
-def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """Return the values of the field `model` or `evidence` that choose this member of a union."""
-    field = model.model_fields.get("model") or model.model_fields.get("evidence")
-    return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, list | tuple):
-        return f"a list of {len(value)}" if value else "an empty list"
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return value.isoformat()
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # ---- rules across files ----
@@ -492,16 +448,16 @@ def _plan_problems(rows: Sequence[AccountRow], books: Iterable[PriceBook]) -> It
         if currencies is None:
             yield (
                 f"accounts.csv: plan of account {account_id}: found {plan!r}, "
-                f"accepted {', '.join(sorted(currencies_of_plan))} (price_books/)"
+                f"accepted {', '.join(sorted(currencies_of_plan))} (plans of the price books)"
             )
         else:
             yield (
                 f"accounts.csv: currency of account {account_id}: found {currency}, "
-                f"accepted {', '.join(sorted(currencies))} (charges of plan {plan!r} in price_books/)"
+                f"accepted {', '.join(sorted(currencies))} (charges of plan {plan!r} in the price books)"
             )
 
 
-def _first_book_problems(
+def first_book_problems(
     settings: ProjectSettings, rows: Sequence[AccountRow], books: Mapping[str, PriceBook]
 ) -> Iterable[str]:
     """Find a first period that no book prices: the month in which the first window begins, where the account is."""
@@ -516,14 +472,6 @@ def _first_book_problems(
                 f"{first_day.isoformat()} or before, the month in which the first window begins in {time_zone}"
             )
             return
-
-
-def _sku_problems(meter_file: MeterFile, books: Mapping[str, PriceBook]) -> Iterable[str]:
-    skus = sorted(meter.sku for meter in meter_file.meters)
-    for name, book in books.items():
-        for plan_name, plan in book.plans.items():
-            for sku in sorted({charge.sku for charge in plan.charges} - set(skus)):
-                yield f"{name}: plans.{plan_name}.charges: found SKU {sku!r}, accepted {', '.join(skus)} (meters.toml)"
 
 
 def _event_type_problems(meter_file: MeterFile, contracts: Sequence[SourceContract]) -> Iterable[str]:

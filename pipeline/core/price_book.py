@@ -7,7 +7,7 @@ in Tokyo as in New York. What every model comes to is in docs/pricing.md; this m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
@@ -21,6 +21,16 @@ from pipeline.core.money import UNIT_PRICE_SCALE, RoundingMode, exact, minor_uni
 from pipeline.core.window import calendar_date
 
 PLAN_SKU = "plan:"  # what is charged for a plan as a whole has this and the plan's name as its SKU
+
+Problem = tuple[tuple[str | int, ...], str]  # where in a book, and "found ..., accepted ..."
+
+
+class BookError(ValueError):
+    """What is wrong with a part of a book, each with where it stands, seen from that part."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("; ".join(sentence for _, sentence in problems))
 
 
 def _iso_currency(currency: str) -> str:
@@ -51,7 +61,9 @@ class Tier(StrictModel):
     @model_validator(mode="after")
     def _has_a_price(self) -> Self:
         if not {"unit_price", "flat_fee"} & self.model_fields_set:
-            raise ValueError("a tier needs a unit_price, a flat_fee or both; unit_price = 0 makes units free")
+            raise BookError(
+                ((), "found a tier without a price, accepted unit_price, flat_fee or both (unit_price = 0 is free)")
+            )
         return self
 
 
@@ -80,7 +92,8 @@ class Discount(StrictModel):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.percent is None) == (self.amount is None):
-            raise ValueError("a discount has exactly one of percent and amount")
+            found = "neither percent nor amount" if self.percent is None else "percent and amount"
+            raise BookError(((), f"found {found}, accepted exactly one of them"))
         return self
 
 
@@ -101,9 +114,8 @@ class _Charge(StrictModel):
     @model_validator(mode="after")
     def _minimum_below_maximum(self) -> Self:
         if self.minimum_amount and self.maximum_amount and self.minimum_amount > self.maximum_amount:
-            raise ValueError(
-                f"minimum_amount {self.minimum_amount:f} is greater than maximum_amount {self.maximum_amount:f}"
-            )
+            found, most = self.minimum_amount, self.maximum_amount
+            raise BookError((("minimum_amount",), f"found {found:f}, accepted at most maximum_amount, {most:f}"))
         return self
 
 
@@ -113,18 +125,22 @@ class _UnitCharge(_Charge):
     included_units: Annotated[Quantity, Field(ge=0)] = Decimal(0)
     per_units: Annotated[Quantity, Field(gt=0)] = Decimal(1)
 
-    def _refuse_inexact_price(self, unit_prices: Iterable[Decimal]) -> None:
-        for unit_price in unit_prices:
+    def _refuse_inexact_price(self, unit_prices: Mapping[tuple[str | int, ...], Decimal]) -> None:
+        problems: list[Problem] = []
+        for at, unit_price in unit_prices.items():
             try:
                 with exact():
                     price_of_one = unit_price / self.per_units
             except ArithmeticError:
                 price_of_one = None
             if price_of_one is None or not fits(price_of_one, 18, UNIT_PRICE_SCALE):
-                raise ValueError(
-                    f"{unit_price:f} per {self.per_units:f} units is no exact price of one unit; "
-                    "choose per_units as a power of ten, or a price it divides"
+                sentence = (
+                    f"found {unit_price:f} per {self.per_units:f} units, which is no exact price of one unit in "
+                    f"{UNIT_PRICE_SCALE} decimals; accepted per_units that is a power of ten, or a price it divides"
                 )
+                problems.append((at, sentence))
+        if problems:
+            raise BookError(*problems)
 
 
 class PerUnitCharge(_UnitCharge):
@@ -135,7 +151,7 @@ class PerUnitCharge(_UnitCharge):
 
     @model_validator(mode="after")
     def _exact_price(self) -> Self:
-        self._refuse_inexact_price([self.unit_price])
+        self._refuse_inexact_price({("unit_price",): self.unit_price})
         return self
 
 
@@ -148,7 +164,9 @@ class _TieredCharge(_UnitCharge):
     @model_validator(mode="after")
     def _tiers_rise(self) -> Self:
         _require_rising([tier.up_to for tier in self.tiers])
-        self._refuse_inexact_price(tier.unit_price for tier in self.tiers)
+        self._refuse_inexact_price(
+            {("tiers", place, "unit_price"): tier.unit_price for place, tier in enumerate(self.tiers)}
+        )
         return self
 
 
@@ -171,9 +189,16 @@ class StairstepCharge(_TieredCharge):
 
     @model_validator(mode="after")
     def _flat(self) -> Self:
-        for number, tier in enumerate(self.tiers, start=1):
-            if tier.unit_price:
-                raise ValueError(f"tier {number}: unit_price is {tier.unit_price:f}; a step costs its flat_fee only")
+        problems = [
+            (
+                ("tiers", place, "unit_price"),
+                f"found {tier.unit_price:f}, accepted none: a step costs its flat_fee only",
+            )
+            for place, tier in enumerate(self.tiers)
+            if tier.unit_price
+        ]
+        if problems:
+            raise BookError(*problems)
         return self
 
 
@@ -213,9 +238,9 @@ class PercentageCharge(_Charge):
     def _sound_limits(self) -> Self:
         low, high = self.minimum_per_event, self.maximum_per_event
         if low is not None and high is not None and low > high:
-            raise ValueError(f"minimum_per_event {low:f} is greater than maximum_per_event {high:f}")
+            raise BookError((("minimum_per_event",), f"found {low:f}, accepted at most maximum_per_event, {high:f}"))
         if self.free_events and self.free_amount:
-            raise ValueError("free_events and free_amount: write one of them, an allowance is by events or by amount")
+            raise BookError((("free_events",), "found free_amount as well, accepted one of the two allowances"))
         return self
 
 
@@ -248,15 +273,17 @@ class MatrixCharge(_Charge):
     @model_validator(mode="after")
     def _cells_are_apart(self) -> Self:
         seen: dict[tuple[tuple[str, str], ...], int] = {}
-        for number, cell in enumerate(self.cells, start=1):
+        problems: list[Problem] = []
+        for place, cell in enumerate(self.cells):
+            at = ("cells", place, "match")
             if tuple(sorted(cell.match)) != self.dimensions:
-                raise ValueError(
-                    f"cell {number}: match has {', '.join(sorted(cell.match))}, "
-                    f"expected {', '.join(self.dimensions)} as in cell 1"
-                )
-            first = seen.setdefault(tuple(sorted(cell.match.items())), number)
-            if first != number:
-                raise ValueError(f"cell {number}: has the same match as cell {first}")
+                found = ", ".join(sorted(cell.match))
+                problems.append((at, f"found {found}, accepted {', '.join(self.dimensions)} as in the first cell"))
+            first = seen.setdefault(tuple(sorted(cell.match.items())), place)
+            if first != place:
+                problems.append((at, f"found the values of cell #{first + 1}, accepted one cell for each combination"))
+        if problems:
+            raise BookError(*problems)
         return self
 
 
@@ -281,7 +308,8 @@ class FlatFeeCharge(_Charge):
     @model_validator(mode="after")
     def _no_bounds(self) -> Self:
         if self.minimum_amount is not None or self.maximum_amount is not None:
-            raise ValueError("a flat fee has no minimum_amount and no maximum_amount: write the amount")
+            key = "minimum_amount" if self.minimum_amount is not None else "maximum_amount"
+            raise BookError(((key,), f"found {getattr(self, key):f}, accepted none: a flat fee is its amount"))
         return self
 
 
@@ -320,7 +348,7 @@ class PlanDiscount(Discount):
     @model_validator(mode="after")
     def _an_amount_has_a_currency(self) -> Self:
         if self.amount is not None and self.currency is None:
-            raise ValueError("a discount of an amount names its currency")
+            raise BookError((("currency",), "found nothing, accepted the currency of the amount"))
         return self
 
 
@@ -335,7 +363,8 @@ def _one_sku_each(charges: Any) -> Any:
             continue
         skus = charge["skus"]
         if "sku" in charge or not isinstance(skus, list | tuple) or not skus:
-            raise ValueError("a charge has either sku or skus, a list of at least one")
+            found = "both sku and skus" if "sku" in charge else "no list of SKUs"
+            raise BookError(((len(apart), "skus"), f"found {found}, accepted sku, or skus = [...] with one or more"))
         apart += [{**{key: value for key, value in charge.items() if key != "skus"}, "sku": sku} for sku in skus]
     return apart
 
@@ -350,14 +379,21 @@ class Plan(StrictModel):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
-        seen: set[tuple[str, str]] = set()
-        for charge in self.charges:
-            if (charge.sku, charge.currency) in seen:
-                raise ValueError(f"SKU {charge.sku!r} has two charges in {charge.currency}")
-            seen.add((charge.sku, charge.currency))
-        committed = [commitment.currency for commitment in self.commitments]
-        for currency in sorted({currency for currency in committed if committed.count(currency) > 1}):
-            raise ValueError(f"the plan has two commitments in {currency}")
+        problems: list[Problem] = []
+        charged: set[tuple[str, str]] = set()
+        for place, charge in enumerate(self.charges):
+            if (charge.sku, charge.currency) in charged:
+                found = f"found {charge.sku!r} a second time in {charge.currency}"
+                problems.append((("charges", place, "sku"), f"{found}, accepted one charge for a SKU and currency"))
+            charged.add((charge.sku, charge.currency))
+        committed: set[str] = set()
+        for place, commitment in enumerate(self.commitments):
+            if commitment.currency in committed:
+                found = f"found a second commitment in {commitment.currency}, accepted one for each currency"
+                problems.append((("commitments", place, "currency"), found))
+            committed.add(commitment.currency)
+        if problems:
+            raise BookError(*problems)
         return self
 
     def charge(self, sku: str, currency: str) -> AnyCharge | None:
@@ -377,7 +413,10 @@ class Override(StrictModel):
     @model_validator(mode="after")
     def _half_open(self) -> Self:
         if self.valid_to is not None and self.valid_to <= self.valid_from:
-            raise ValueError("valid_to (exclusive) must be after valid_from")
+            found = (
+                f"found {self.valid_to.isoformat()}, accepted a date after valid_from, {self.valid_from.isoformat()}"
+            )
+            raise BookError((("valid_to",), f"{found} (the day itself is outside)"))
         return self
 
     def holds_on(self, day: date) -> bool:
@@ -399,19 +438,23 @@ class PriceBook(StrictModel):
 
     @model_validator(mode="after")
     def _open_ended(self) -> Self:
-        for where, charge in self.charges():
+        problems: list[Problem] = []
+        for at, charge in self.charges():
             tiers = getattr(charge, "tiers", None)
             if tiers and tiers[-1].up_to is not None:
-                raise ValueError(f"{where}: the last tier is open: it has no up_to")
+                found = f"found {tiers[-1].up_to:f} in the last tier, accepted none: usage above it would have no price"
+                problems.append(((*at, "tiers", len(tiers) - 1, "up_to"), found))
+        if problems:
+            raise BookError(*problems)
         return self
 
-    def charges(self) -> Iterator[tuple[str, AnyCharge]]:
-        """Yield every charge of the book with where it stands, such as ``plans.standard.charges, SKU tokens, USD``."""
+    def charges(self) -> Iterator[tuple[tuple[str | int, ...], AnyCharge]]:
+        """Yield every charge of the book with where it stands, such as ``("plans", "standard", "charges", 0)``."""
         for name, plan in self.plans.items():
-            for charge in plan.charges:
-                yield f"plans.{name}.charges, SKU {charge.sku}, {charge.currency}", charge
-        for number, override in enumerate(self.overrides, start=1):
-            yield f"overrides.#{number}, SKU {override.charge.sku}, {override.charge.currency}", override.charge
+            for place, charge in enumerate(plan.charges):
+                yield ("plans", name, "charges", place), charge
+        for place, override in enumerate(self.overrides):
+            yield ("overrides", place, "charge"), override.charge
 
     def charge(self, plan: str, account_id: str, sku: str, currency: str, day: date) -> AnyCharge | None:
         """Return the charge of an account's plan for a SKU on a day: the account's override, else the plan's own."""
@@ -425,11 +468,15 @@ class PriceBook(StrictModel):
 def _require_rising(bounds: Sequence[Decimal | None]) -> None:
     """Refuse bounds that overlap or leave a gap: each tier begins where the one before ends."""
     lower = Decimal(0)
-    for number, bound in enumerate(bounds, start=1):
+    problems: list[Problem] = []
+    for place, bound in enumerate(bounds):
+        at = ("tiers", place, "up_to")
         if bound is None:
-            if number < len(bounds):
-                raise ValueError(f"tier {number} is not the last one and needs an up_to")
+            if place < len(bounds) - 1:
+                problems.append((at, "found none, accepted a bound: only the last tier is open"))
         elif bound <= lower:
-            raise ValueError(f"tier {number}: up_to {bound:f} must be greater than {lower:f}, where it begins")
+            problems.append((at, f"found {bound:f}, accepted more than {lower:f}, where the tier begins"))
         else:
             lower = bound
+    if problems:
+        raise BookError(*problems)

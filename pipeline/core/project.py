@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
+from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
@@ -94,6 +96,17 @@ class SellerSettings(StrictModel):
     number_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")]
 
 
+class PriceBookSettings(StrictModel):
+    """Which price books rate, and how many accounts a canary rates beside them.
+
+    ``four_eyes``: those that were published and approved by two people; the folder ``price_books/`` holds drafts.
+    ``files``: those in the folder, whose review is that of the version control.
+    """
+
+    approval: Literal["four_eyes", "files"] = "four_eyes"
+    canary_percent: Annotated[Percent, Field(gt=0, le=100)] = Decimal(1)
+
+
 class ProjectSettings(StrictModel):
     """The file ``billing.toml``."""
 
@@ -105,6 +118,7 @@ class ProjectSettings(StrictModel):
     lake: LakeSettings = LakeSettings()
     control_plane: ControlPlaneSettings = ControlPlaneSettings()
     seller: SellerSettings
+    price_books: PriceBookSettings = PriceBookSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +137,10 @@ def book_on(books: Iterable[PricedBook], day: date) -> PricedBook | None:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """Everything a run reads from the project folder; ``files`` holds the bytes by relative path, to be pinned."""
+    """Everything a run reads from the project folder; ``files`` holds the bytes by relative path, to be pinned.
+
+    ``price_books`` are those that rate: the folder's, or the approved ones that open_workspace puts here.
+    """
 
     folder: Path
     settings: ProjectSettings

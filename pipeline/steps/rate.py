@@ -34,7 +34,7 @@ from pipeline.steps.period_usage import (
 )
 from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
 from pipeline.steps.publish import publish_next
-from pipeline.steps.workspace import Workspace
+from pipeline.steps.workspace import Workspace, require_price_book
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,7 @@ def rated_period(
     An accepted revision gives way to one of ``beside``, as in ``rate``. A revision whose usage is not published yet
     raises ``NotReadyError``: a draft never leaves out a night silently.
     """
+    require_price_book(workspace.project)
     inputs = period_inputs(workspace, period_id, candidate, beside)
     project = workspace.project
     with Warehouse(workspace.scratch) as warehouse:

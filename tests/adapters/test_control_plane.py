@@ -40,6 +40,7 @@ from pipeline.core.completeness import (
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
 from pipeline.core.manifest import DataFile, Manifest, sha256_hex
+from pipeline.core.price_book_version import PriceBookVersion
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
 
 T = TypeVar("T")
@@ -475,6 +476,78 @@ def test_a_period_without_an_invoice_becomes_final_and_uses_no_number(control_pl
     assert control_plane.finalise_period("2026-02", "LLM", [draft("a")], write_document, AT)[0].number == "LLM-000001"
 
 
+# ---- holds ----
+
+
+def test_an_account_is_held_in_one_period_until_it_is_released(control_plane: ControlPlane) -> None:
+    control_plane.hold_account("2026-01", "b", "raters disagree", AT, "rate")
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+    control_plane.hold_account("2026-01", "a", "no address", AT, "ana")
+    assert list(control_plane.held_accounts("2026-01").items()) == [
+        ("a", "disputed; no address"),
+        ("b", "raters disagree"),
+    ]
+    assert control_plane.held_accounts("2026-02") == {}
+
+    assert control_plane.release_account("2026-01", "a", "settled", AT, "ben") == 2
+
+    assert control_plane.held_accounts("2026-01") == {"b": "raters disagree"}
+    assert [(hold.released_by, hold.release_reason) for hold in control_plane.holds("2026-01")] == [
+        (None, None),
+        ("ben", "settled"),
+        ("ben", "settled"),
+    ]
+    assert control_plane.release_account("2026-01", "a", "settled", AT, "ben") == 0
+
+
+def test_the_same_hold_again_adds_nothing_and_a_released_one_can_be_set_again(control_plane: ControlPlane) -> None:
+    for _ in range(2):
+        control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+    assert len(control_plane.audit_log()) == 1
+    control_plane.release_account("2026-01", "a", "settled", AT, "ana")
+
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+
+    assert control_plane.held_accounts("2026-01") == {"a": "disputed"}
+    assert [entry.action for entry in control_plane.audit_log()] == ["account_held", "account_released", "account_held"]
+
+
+def test_what_one_hand_held_is_not_released_by_another_that_says_so(control_plane: ControlPlane) -> None:
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+    control_plane.hold_account("2026-01", "a", "raters disagree", AT, "rate")
+
+    assert control_plane.release_account("2026-01", "a", "they agree", AT, "rate", held_by="rate") == 1
+
+    assert control_plane.held_accounts("2026-01") == {"a": "disputed"}
+
+
+def test_an_account_that_is_held_gets_no_number_and_the_others_do(control_plane: ControlPlane) -> None:
+    control_plane.hold_account("2026-01", "b", "raters disagree", AT, "rate")
+    drafts = [draft(account_id) for account_id in "abc"]
+
+    issued = control_plane.finalise_period("2026-01", "LLM", drafts, write_document, AT)
+
+    assert [(invoice.number, invoice.account_id) for invoice in issued] == [("LLM-000001", "a"), ("LLM-000002", "c")]
+
+
+def test_an_account_that_has_its_invoice_cannot_be_held(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+
+    with pytest.raises(PublicationError, match="account a has invoice LLM-000001 of period 2026-01"):
+        control_plane.hold_account("2026-01", "a", "too late", AT, "ana")
+    control_plane.hold_account("2026-02", "a", "in time", AT, "ana")
+
+
+@pytest.mark.parametrize("words", [("", "why", "who"), ("a", " ", "who"), ("a", "why", "")])
+def test_a_hold_has_an_account_a_reason_and_somebody_behind_it(
+    control_plane: ControlPlane, words: tuple[str, str, str]
+) -> None:
+    account_id, reason, by = words
+
+    with pytest.raises(InputError, match=r"control_plane\.no_reason"):
+        control_plane.hold_account("2026-01", account_id, reason, AT, by)
+
+
 # ---- two tasks at the same time ----
 
 
@@ -863,6 +936,55 @@ def test_evidence_and_exceptions_cannot_be_changed_by_any_client(
 # ---- the schema ----
 
 
+@pytest.mark.parametrize(
+    ("statement", "is_refused"),
+    [
+        ("UPDATE price_book_versions SET sha256 = 'x'", True),
+        ("UPDATE price_book_versions SET effective_from = '2020-01-01'", True),
+        ("UPDATE price_book_versions SET approved_by = 'me', approved_at = 'x', approval_number = 1", False),
+        ("DELETE FROM price_book_versions", True),
+        ("UPDATE canaries SET version = 'x'", True),
+        ("DELETE FROM canaries", True),
+    ],
+)
+def test_a_published_price_book_is_approved_once_and_else_never_changed(
+    tmp_path: Path, control_plane: ControlPlane, statement: str, is_refused: bool
+) -> None:
+    book = PriceBookVersion("b@0", "0" * 64, "b", date(2026, 1, 1), "ana", AT, "ana", "first")
+    control_plane.publish_price_book(book, AT, lambda _: None)
+    control_plane.set_canary("b@0", "0" * 64, "ana", AT)
+    with sqlite3.connect(tmp_path / "control_plane.db") as database:
+        if is_refused:
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                database.execute(statement)
+            return
+        database.execute(statement)
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            database.execute("UPDATE price_book_versions SET approved_by = 'somebody else'")
+
+
+def test_another_book_of_the_same_version_is_refused(control_plane: ControlPlane) -> None:
+    book = PriceBookVersion("b@0", "0" * 64, "b", date(2026, 1, 1), "ana", AT, "ana", "first")
+    control_plane.publish_price_book(book, AT, lambda _: None)
+
+    with pytest.raises(PublicationError, match=r"price\.version_exists"):
+        control_plane.publish_price_book(replace(book, sha256="1" * 64), AT, lambda _: None)
+
+
+def test_the_canary_is_the_one_that_was_set_last_until_it_is_taken_off(control_plane: ControlPlane) -> None:
+    assert control_plane.canary() is None
+    for version, sha256 in (("a@0", "a" * 64), ("b@0", "b" * 64), ("b@0", "b" * 64)):
+        control_plane.set_canary(version, sha256, "ana", AT)
+    canary = control_plane.canary()
+    assert canary is not None
+    assert (canary.canary_number, canary.version) == (2, "b@0")
+
+    control_plane.set_canary(None, None, "ana", AT)
+
+    assert control_plane.canary() is None
+    assert [entry.action for entry in control_plane.audit_log()] == ["canary_set"] * 3
+
+
 def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     database_url: str, tmp_path: Path, control_plane: ControlPlane
 ) -> None:
@@ -871,7 +993,16 @@ def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     control_plane.commit_collection(found, manifests_of(found), AT)
     control_plane.open_revision(revision(), AT)
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
-        for table in ("derived_pins", "evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
+        for table in (
+            "price_book_versions",
+            "canaries",
+            "holds",
+            "derived_pins",
+            "evidence",
+            "completeness_exceptions",
+            "pending_objects",
+            "unclaimed_objects",
+        ):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX ix_object_ledger_contract")
         database.execute("ALTER TABLE object_ledger DROP COLUMN fault")

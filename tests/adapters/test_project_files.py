@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.adapters.price_book_files import read_price_book
 from pipeline.adapters.project_files import STARTER_PROJECT, load_project, load_settings, write_starter_project
 from pipeline.core.errors import InputError
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.price_book import PerUnitCharge
+from pipeline.core.price_book_rules import book_problems
 from pipeline.core.project import Project
 from tests.fixtures_project import ACCOUNTS, BILLING, CONTRACT, METERS, PRICE_BOOK, PROJECT_FILES, write_project
 
@@ -68,7 +70,7 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         "sources/usage.toml",
         "meters.toml",
         "accounts.csv line 3",
-        BOOK,
+        f"{BOOK} line 21",
     ]
     assert "has 5 problems; nothing was done" in refused.value.summary
 
@@ -152,29 +154,32 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         ),
         (
             BOOK,
-            replaced(PRICE_BOOK, 'model = "graduated"', 'model = "volume"'),
-            f"{BOOK}: plans.standard.charges.#3.model: found 'volume', accepted 'per_unit', 'graduated'",
+            replaced(PRICE_BOOK, 'model = "graduated"', 'model = "tiered"'),
+            f"{BOOK} line 27: plans.standard.charges.#3.model: found 'tiered', accepted 'per_unit', 'graduated', "
+            "'volume', 'stairstep', 'package', 'percentage', 'graduated_percentage', 'matrix', 'dynamic', 'flat_fee'",
         ),
         (
             BOOK,
             replaced(PRICE_BOOK, 'model = "graduated"', ""),
-            f"{BOOK}: plans.standard.charges.#3.model: found nothing, accepted 'graduated', 'per_unit'",
+            f"{BOOK} line 24: plans.standard.charges.#3.model: found nothing, accepted 'dynamic', 'flat_fee', "
+            "'graduated', 'graduated_percentage', 'matrix', 'package', 'per_unit', 'percentage', 'stairstep', 'volume'",
         ),
         (
             BOOK,
             replaced(PRICE_BOOK, "{ unit_price = 0.01 }", "{ unit_prize = 0.01 }"),
-            f"{BOOK}: plans.standard.charges.#3.tiers.#2.unit_prize: found an unknown key, "
+            f"{BOOK} line 29: plans.standard.charges.#3.tiers.#2.unit_prize: found an unknown key, "
             "accepted flat_fee, unit_price, up_to",
         ),
         (
             BOOK,
             replaced(PRICE_BOOK, "unit_price = 2.8", "unit_price = inf"),
-            f"{BOOK}: plans.standard.charges.#2.unit_price: found Infinity, accepted a finite number",
+            f"{BOOK} line 21: plans.standard.charges.#2.unit_price: found Infinity, accepted a finite number",
         ),
         (
             BOOK,
             replaced(PRICE_BOOK, "unit_price = 2.8", "unit_price = true"),
-            f"{BOOK}: plans.standard.charges.#2.unit_price: found True; expected an exact decimal, got bool True",
+            f"{BOOK} line 21: plans.standard.charges.#2.unit_price: "
+            "found True; expected an exact decimal, got bool True",
         ),
         (
             "billing.toml",
@@ -194,8 +199,8 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         (
             BOOK,
             replaced(PRICE_BOOK, "2025-01-01", "2025-01-01T00:00:00Z"),
-            f"{BOOK}: effective_from: found 2025-01-01T00:00:00+00:00; expected a calendar date such as 2026-01-01, "
-            "without a time",
+            f"{BOOK} line 4: effective_from: found 2025-01-01T00:00:00+00:00; "
+            "expected a calendar date such as 2026-01-01, without a time",
         ),
     ],
 )
@@ -317,11 +322,12 @@ def test_a_spreadsheet_may_add_a_byte_order_mark_and_carriage_returns(load: Load
     [
         (
             {"accounts.csv": replaced(ACCOUNTS, "UTC,standard", "UTC,gold")},
-            "accounts.csv: plan of account acct-1: found 'gold', accepted standard (price_books/)",
+            "accounts.csv: plan of account acct-1: found 'gold', accepted standard (plans of the price books)",
         ),
         (
             {BOOK: replaced(PRICE_BOOK, 'sku = "requests"', 'sku = "request"')},
-            f"{BOOK}: plans.standard.charges: found SKU 'request', accepted requests, tokens-input (meters.toml)",
+            f"{BOOK} line 25: plans.standard.charges.#3.sku: "
+            "found 'request', accepted requests, tokens-input (meters.toml)",
         ),
         (
             {"sources/other.toml": replaced(CONTRACT, 'prefix = "usage/"', 'prefix = "other/"')},
@@ -353,7 +359,7 @@ def test_a_spreadsheet_may_add_a_byte_order_mark_and_carriage_returns(load: Load
         (
             {"accounts.csv": replaced(ACCOUNTS, "Dritte Kundin,EUR", "Dritte Kundin,GBP")},
             "accounts.csv: currency of account acct-3: found GBP, "
-            "accepted EUR, USD (charges of plan 'standard' in price_books/)",
+            "accepted EUR, USD (charges of plan 'standard' in the price books)",
         ),
         (
             {BOOK: replaced(PRICE_BOOK, "2025-01-01", "2026-01-01")},
@@ -439,9 +445,17 @@ def test_the_starter_project_loads_as_it_is_written(tmp_path: Path) -> None:
     project = load_project(tmp_path / "new")
     assert {path.relative_to(tmp_path / "new").as_posix() for path in written} >= {*project.files, "README.md"}
     assert len(written) == sum(path.is_file() for path in STARTER_PROJECT.rglob("*"))
-    assert {meter.sku for meter in project.meters} == {
-        charge.sku for charge in project.price_books[0].book.plans["standard"].charges
-    }
+    draft = read_price_book("standard.toml", (tmp_path / "new" / "price_books" / "standard.toml").read_bytes())
+    assert draft.book is not None
+    assert book_problems(draft.book, project.meters, project.directory.rows) == []
+    assert {meter.sku for meter in project.meters} == {charge.sku for charge in draft.book.plans["standard"].charges}
+
+
+def test_drafts_are_no_part_of_a_project_that_two_people_approve_books_of(load: Load) -> None:
+    project = load({"billing.toml": replaced(BILLING, '"files"', '"four_eyes"'), BOOK: "this is no TOML"})
+
+    assert project.price_books == ()
+    assert BOOK not in project.files
 
 
 def test_a_folder_that_holds_anything_is_not_written_to(tmp_path: Path) -> None:

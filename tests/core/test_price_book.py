@@ -37,14 +37,14 @@ def test_a_price_that_is_a_binary_float_is_refused() -> None:
         book(per_unit(unit_price=0.1))
 
 
-@pytest.mark.parametrize("price", ["0.0000000000001", "1000000", "NaN"])
+@pytest.mark.parametrize("price", ["0.0000000000001", "1000000", "123456789012345", "NaN", "Infinity"])
 def test_a_price_that_does_not_fit_its_column_is_refused(price: str) -> None:
     with pytest.raises(ValidationError):
         book(per_unit(unit_price=price))
 
 
 def test_a_price_that_cannot_be_divided_exactly_is_refused() -> None:
-    with pytest.raises(ValidationError, match="1 per 3 units is no exact price of one unit"):
+    with pytest.raises(ValidationError, match="found 1 per 3 units, which is no exact price of one unit"):
         book(per_unit(per_units="3"))
 
 
@@ -63,22 +63,41 @@ def test_a_price_for_no_units_is_refused(per_units: str) -> None:
 @pytest.mark.parametrize(
     ("tiers", "message"),
     [
-        ([{"up_to": "10", "unit_price": "1"}], "the last tier is open"),
-        ([{"unit_price": "1"}, {"unit_price": "2"}], "tier 1 is not the last one and needs an up_to"),
+        ([{"up_to": "10", "unit_price": "1"}], "found 10 in the last tier, accepted none"),
+        ([{"unit_price": "1"}, {"unit_price": "2"}], "found none, accepted a bound: only the last tier is open"),
         (
             [{"up_to": "10", "unit_price": "1"}, {"up_to": "10", "unit_price": "2"}, {"unit_price": "3"}],
-            "tier 2: up_to 10 must be greater than 10",
+            "found 10, accepted more than 10, where the tier begins",
         ),
-        ([{"up_to": "0", "unit_price": "1"}, {"unit_price": "3"}], "tier 1: up_to 0 must be greater than 0"),
+        ([{"up_to": "0", "unit_price": "1"}, {"unit_price": "3"}], "greater than 0"),
+        ([{"up_to": "-5", "unit_price": "1"}, {"unit_price": "3"}], "greater than 0"),
+        ([{"up_to": "1e30", "unit_price": "1"}, {"unit_price": "3"}], "no more than 29 digits before the decimal"),
+        ([{"unit_price": "-1"}], "greater than or equal to 0"),
+        ([{}], "accepted unit_price, flat_fee or both"),
+        ([], "at least 1 item"),
     ],
 )
 def test_tiers_that_do_not_rise_to_an_open_end_are_refused(tiers: list[dict[str, str]], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
-        GraduatedCharge.model_validate(graduated(*tiers))
+        book(graduated(*tiers))
+
+
+def test_a_charge_that_is_tried_alone_may_end_in_a_bound() -> None:
+    assert GraduatedCharge.model_validate(graduated({"up_to": "10", "unit_price": "1"})).tiers[0].up_to == 10
+
+
+def test_a_plan_without_charges_is_refused() -> None:
+    with pytest.raises(ValidationError, match="at least 1 item"):
+        book()
+
+
+def test_a_currency_without_a_minor_unit_is_refused() -> None:
+    with pytest.raises(ValidationError, match="XAU has no minor unit in ISO 4217"):
+        book(per_unit(currency="XAU"))
 
 
 def test_one_sku_has_one_charge_in_a_currency() -> None:
-    with pytest.raises(ValidationError, match="SKU 'calls' has two charges in USD"):
+    with pytest.raises(ValidationError, match="found 'calls' a second time in USD"):
         book(per_unit(), graduated({"unit_price": "2"}))
 
 

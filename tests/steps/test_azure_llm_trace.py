@@ -40,6 +40,8 @@ endpoint_url = "{endpoint_url}"
 [seller]
 legal_entity = "Trace Ltd"
 number_series = "TRACE"
+[price_books]
+approval = "files"
 """
 
 CONTRACT = """
