@@ -145,8 +145,18 @@ class Warehouse:
         schema = self.connection.sql(f"SELECT {selection} LIMIT 0").to_arrow_table().schema
         with _numbers_fit(name):
             arrays = [pa.array([row[index] for row in rows], type=field.type) for index, field in enumerate(schema)]
+        self._make_table(name, pa.Table.from_arrays(arrays, schema=schema))
+
+    def table_arrow(self, name: str, columns: Columns, rows: pa.Table) -> None:
+        """Make a table of rows held in Arrow; other columns or types than these raise ``TypeError``."""
+        found = self.connection.from_arrow(rows)
+        if tuple(zip(found.columns, map(str, found.types), strict=True)) != tuple(columns):
+            raise TypeError(f"{name}: expected {columns}, found {rows.schema}")
+        self._make_table(name, rows)
+
+    def _make_table(self, name: str, rows: pa.Table) -> None:
         self._drop(name)
-        self.connection.register("incoming_rows", pa.Table.from_arrays(arrays, schema=schema))
+        self.connection.register("incoming_rows", rows)
         try:
             self.connection.execute(f"CREATE TEMP TABLE {_identifier(name)} AS FROM incoming_rows")
         finally:

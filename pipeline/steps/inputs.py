@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters.accounts_table import accounts_table
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow
 from pipeline.core.dataset import EXCLUDED_EVENTS, INSTANT, RAW_EVENTS, USAGE_EVENTS
@@ -280,15 +281,24 @@ def view_usage_events(
     view_raw_events(warehouse, workspace, revision.pins)
     warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
     table_accounts(warehouse, workspace, revision.pins)
+    encode_accounts(warehouse)
     bounds = {"window_start": revision.window_start, "window_end": revision.window_end}
     warehouse.view(USAGE_EVENTS.name, bounds, name)
 
 
 def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
     """Make ``account_references`` and ``account_fallbacks`` of the directory and the rules that are pinned."""
-    references = account_references(pinned_directory(workspace, pins["accounts.csv"]))
-    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
+    table = accounts_table(workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}"))
+    if table is not None:
+        warehouse.table_arrow("account_references", ACCOUNT_REFERENCE_COLUMNS, table.references)
+    else:
+        references = account_references(pinned_directory(workspace, pins["accounts.csv"]))
+        warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
     warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins.get("account_fallbacks", []))
+
+
+def encode_accounts(warehouse: Warehouse) -> None:
+    """Let the rows of accounts hold numbers, where events are to be grouped by them."""
     warehouse.encode("account_ids", (("account_references", "account_id"), ("account_fallbacks", "account_id")))
 
 
