@@ -1,8 +1,8 @@
 -- period_usage: one row per account, SKU, aggregation and unit: what the account used in its billing period.
 --
 -- Grain:   account_id, sku, aggregation, unit
--- Reads:   usage, usage_values, earlier_usage, billed_meters, account_periods, account_references,
---          meter_changes
+-- Reads:   usage, usage_values, usage_levels, earlier_levels, billed_meters, account_periods,
+--          account_references, meter_changes
 -- Params:  none
 --
 -- A billing period is a calendar month in the account's own time zone, so every account has its own
@@ -26,6 +26,20 @@ period_grains AS (
         OR (
             usage.grain_start >= account_periods.period_start
             AND usage.grain_start < account_periods.period_end
+        )
+),
+
+period_levels AS (
+    SELECT
+        usage_levels.*,
+        account_periods.account_id IS NULL AS is_departed
+    FROM usage_levels
+    LEFT JOIN account_periods ON usage_levels.account_id = account_periods.account_id
+    WHERE
+        account_periods.account_id IS NULL
+        OR (
+            usage_levels.grain_start >= account_periods.period_start
+            AND usage_levels.grain_start < account_periods.period_end
         )
 ),
 
@@ -161,18 +175,17 @@ percentiles AS (
 
 -- What was reached before the period starts it; a SKU that is no time-weighted sum any more has no level.
 level_rows AS (
-    SELECT usage.*
-    FROM usage
-    WHERE usage.aggregation IN ('latest', 'time_weighted_sum')
+    SELECT *
+    FROM usage_levels
     UNION ALL
-    SELECT earlier_usage.*
-    FROM earlier_usage
+    SELECT earlier_levels.*
+    FROM earlier_levels
     SEMI JOIN billed_meters
         ON
-            earlier_usage.sku = billed_meters.sku
-            AND earlier_usage.aggregation = billed_meters.aggregation
-            AND earlier_usage.unit = billed_meters.unit
-    WHERE earlier_usage.aggregation = 'time_weighted_sum'
+            earlier_levels.sku = billed_meters.sku
+            AND earlier_levels.aggregation = billed_meters.aggregation
+            AND earlier_levels.unit = billed_meters.unit
+    WHERE earlier_levels.aggregation = 'time_weighted_sum'
 ),
 
 -- Of two fallback accounts that share a resource the later event sets the level, so each row looks ahead to
@@ -297,18 +310,14 @@ level_holdings AS (
 
 level_parts AS (
     SELECT
-        period_grains.account_id,
-        period_grains.sku,
-        period_grains.aggregation,
-        period_grains.unit,
+        account_id,
+        sku,
+        aggregation,
+        unit,
         TRUE AS is_in_period,
-        CASE
-            WHEN account_periods.account_id IS NULL THEN 0
-            ELSE period_grains.level_microseconds
-        END AS numerator
-    FROM period_grains
-    LEFT JOIN account_periods USING (account_id)
-    WHERE period_grains.aggregation = 'time_weighted_sum'
+        CASE WHEN is_departed THEN 0 ELSE level_microseconds END AS numerator
+    FROM period_levels
+    WHERE aggregation = 'time_weighted_sum'
     UNION ALL
     SELECT
         account_id,
@@ -364,14 +373,13 @@ latest_values AS (
 
 departed_values AS (
     SELECT DISTINCT
-        period_grains.account_id,
-        period_grains.sku,
-        period_grains.aggregation,
-        period_grains.unit,
+        account_id,
+        sku,
+        aggregation,
+        unit,
         0 AS numerator
-    FROM period_grains
-    ANTI JOIN account_periods ON period_grains.account_id = account_periods.account_id
-    WHERE period_grains.aggregation = 'latest'
+    FROM period_levels
+    WHERE aggregation = 'latest' AND is_departed
 ),
 
 summed_series AS (

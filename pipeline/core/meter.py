@@ -41,6 +41,7 @@ class Aggregation(StrEnum):
 
 
 LEVELS = (Aggregation.LATEST, Aggregation.TIME_WEIGHTED_SUM)  # each resource has a level, which goes with it
+VALUES = (Aggregation.UNIQUE_COUNT, Aggregation.PERCENTILE)  # only the values themselves merge into a longer time
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from pipeline.core.dataset import (
     RAW_EVENTS,
     RECONCILIATION,
     USAGE,
+    USAGE_LEVELS,
     USAGE_VALUES,
 )
 from pipeline.core.manifest import canonical_json
@@ -105,7 +106,8 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
     night = night_of(ws, revision)
     objects = _objects(ws, revision, night)
     published = {
-        dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE)
+        dataset.name: _manifest_hash(ws, dataset.name, revision)
+        for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE_LEVELS, USAGE)
     }
     checked = ws.control_plane.publication(CHECK_RESULTS, revision.document_scope)
     return {
@@ -377,9 +379,10 @@ def _undrafted_pins(pins: Pins) -> dict[str, Any]:
     return {
         "accounts.csv": pins["accounts.csv"],
         "billed_meters": pins["billed_meters"],
-        "earlier_usage": {},
+        "earlier_levels": {},
         "levels_until": pins["levels_until"],
         "meter_changes": [],
         "usage": {"": pins[USAGE.name]},
+        "usage_levels": {"": pins[USAGE_LEVELS.name]},
         "usage_values": {"": pins[USAGE_VALUES.name]},
     }

@@ -31,7 +31,10 @@ Pins = Mapping[str, Any]
 
 ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
-WINDOW_QUERIES = ("window_events", "event_quantities", "excluded_events", "usage_events", "usage_values", "usage")
+WINDOW_QUERIES = (
+    *("window_events", "event_quantities", "excluded_events", "usage_events"),
+    *("usage_values", "usage_levels", "usage"),
+)
 
 METER_COLUMNS = (
     ("sku", "VARCHAR"),

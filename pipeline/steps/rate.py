@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
+from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.meter import LEVELS, Aggregation, BilledMeter, Meter, billed_meters, meter_changes
@@ -135,6 +135,7 @@ def rated_period(
     revisions = _revisions(workspace, period_id, candidate, beside)
     usage = {revision.window_id: _usage(workspace, revision, USAGE) for revision in revisions}
     values = {revision.window_id: _usage(workspace, revision, USAGE_VALUES) for revision in revisions}
+    levels = {revision.window_id: _usage(workspace, revision, USAGE_LEVELS) for revision in revisions}
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
     meters_of = {revision.window_id: pinned_meters(workspace, revision) for revision in revisions}
@@ -145,10 +146,11 @@ def rated_period(
     pins = {
         "accounts.csv": pin_file(workspace, workspace.project.files["accounts.csv"]),
         "billed_meters": pin_billed_meters(workspace, meters),
-        "earlier_usage": {one.window_id: receipt.manifest_hash for one, _, receipt in earlier},
+        "earlier_levels": {one.window_id: receipt.manifest_hash for one, _, receipt in earlier},
         # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
+        "usage_levels": {window_id: receipt.manifest_hash for window_id, receipt in levels.items()},
         "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
         "meter_changes": [[sku, changed_at.isoformat()] for sku, changed_at in meter_changes(counted)],
         "time_zones": pin_file(workspace, canonical_json({name: one.time_zone for name, one in periods.items()})),
@@ -174,7 +176,8 @@ def view_period(
     ``own_files`` are files to take, by dataset and window, instead of those that were published.
     """
     own = own_files or {}
-    for name, dataset in (("usage", USAGE), ("usage_values", USAGE_VALUES), ("earlier_usage", USAGE)):
+    read = {dataset.name: dataset for dataset in (USAGE, USAGE_VALUES, USAGE_LEVELS)} | {"earlier_levels": USAGE_LEVELS}
+    for name, dataset in read.items():
         files = [
             file
             for window_id, manifest in pins[name].items()
@@ -242,7 +245,7 @@ def _usage(workspace: Workspace, revision: WindowRevision, dataset: Dataset) -> 
 def _earlier_levels(
     workspace: Workspace, periods: Mapping[str, BillingPeriod], meters: Sequence[BilledMeter]
 ) -> list[tuple[WindowRevision, tuple[Meter, ...], Receipt]]:
-    """Return, in order, each earlier window that may hold a level which lasts into the period, with its usage."""
+    """Return, in order, each earlier window that may hold a level which lasts into the period, with its levels."""
     if not any(meter.aggregation == Aggregation.TIME_WEIGHTED_SUM for meter in meters):
         return []
     start = min(period.start for period in periods.values())
@@ -255,7 +258,7 @@ def _earlier_levels(
         if pinned not in counted_with:
             counted_with[pinned] = pinned_meters(workspace, revision)
         if any(meter.aggregation is Aggregation.TIME_WEIGHTED_SUM for meter in counted_with[pinned]):
-            earlier.append((revision, counted_with[pinned], _usage(workspace, revision, USAGE)))
+            earlier.append((revision, counted_with[pinned], _usage(workspace, revision, USAGE_LEVELS)))
     return sorted(earlier, key=lambda one: one[0].window_start)
 
 

@@ -27,6 +27,7 @@ from pipeline.core.dataset import (
     RAW_EVENTS,
     USAGE,
     USAGE_EVENTS,
+    USAGE_LEVELS,
     USAGE_VALUES,
 )
 from pipeline.core.duration import parse_duration
@@ -69,7 +70,7 @@ HELPER_TABLES = {
     "billed_meters": BILLED_METERS,
     "meter_changes": METER_CHANGES,
     "resource_owners": RESOURCE_OWNERS,
-    "earlier_usage": USAGE.columns,
+    "earlier_levels": USAGE_LEVELS.columns,
     "metered_events": USAGE_EVENTS.columns,
     "period_usage": (
         ("account_id", "VARCHAR"),
@@ -86,6 +87,8 @@ HELPER_TABLES = {
     "gone_events": RAW_EVENTS.columns,
     "from_usage_values": USAGE_VALUES.columns,
     "to_usage_values": USAGE_VALUES.columns,
+    "from_usage_levels": USAGE_LEVELS.columns,
+    "to_usage_levels": USAGE_LEVELS.columns,
     "changed_skus": CHANGED_SKUS,
     "from_usage": USAGE.columns,
     "to_usage": USAGE.columns,
@@ -128,8 +131,9 @@ SHARDED = {
     "late_events": {"raw_events": KEY_SHARD},
     "named_events": {"raw_events": KEY_SHARD},
     "neighbours": {"raw_events": KEY_SHARD, "look_back_events": KEY_SHARD},
-    "usage": {"event_quantities": RESOURCE_SHARD},
+    "usage": {"event_quantities": RESOURCE_SHARD, "usage_levels": "HASH(resource)"},
     "usage_events": {"raw_events": KEY_SHARD},
+    "usage_levels": {"event_quantities": RESOURCE_SHARD},
     "usage_values": {"event_quantities": RESOURCE_SHARD},
     "window_events": {"raw_events": KEY_SHARD},
     "withdrawal_events": {"raw_events": KEY_SHARD},
