@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ from pipeline.steps.workspace import Workspace
 
 Pins = Mapping[str, Any]
 
+VERIFYING_THREADS = 2  # hashing a file leaves the interpreter to others
+
 ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
 WINDOW_QUERIES = (
-    *("window_events", "event_quantities", "excluded_events", "usage_events"),
+    *("window_events", "window_hashes", "event_quantities", "excluded_events", "usage_events"),
     *("usage_values", "usage_levels", "usage"),
 )
 
@@ -223,7 +226,9 @@ def view_raw_events(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> N
 
 def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequence[str]) -> None:
     """Name the raw events of these lake paths ``raw_events``."""
-    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, [workspace.lake.local_file(path) for path in paths])
+    with ThreadPoolExecutor(VERIFYING_THREADS) as verifying:
+        files = list(verifying.map(workspace.lake.local_file, paths))
+    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, files)
 
 
 def view_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
@@ -264,7 +269,14 @@ def build_excluded_events(
         "cutoff_at": cutoff_at,
         "future_tolerance": timedelta(seconds=pins["future_tolerance_seconds"]),
     }
+    table_repeated_hashes(warehouse, window)
     warehouse.build(EXCLUDED_EVENTS.name, parameters)
+
+
+def table_repeated_hashes(warehouse: Warehouse, window: BillingWindow) -> None:
+    """Make ``repeated_hashes``: the short hashes that more than one event of the window in ``raw_events`` has."""
+    bounds = {"window_start": window.start, "window_end": window.end}
+    warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
 
 
 def view_usage_events(
