@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def accounts_table(content: bytes) -> AccountsTable | None:
     valid_from, valid_to = _instants(cells["valid_from"]), _instants(cells["valid_to"], VALID_FOR_EVER)
     if valid_from is None or valid_to is None or not pc.all(pc.less(valid_from, valid_to)).as_py():
         return None
-    listed = pc.split_pattern(cells["external_references"], ";").combine_chunks()
+    listed = pc.split_pattern(cells["external_references"].combine_chunks(), ";")
     row_of, reference = pc.list_parent_indices(listed), pc.list_flatten(listed)
     is_shared = _repeated(cells["account_id"].combine_chunks())
     is_shared[row_of.to_numpy()[_repeated(reference)]] = True
@@ -91,13 +92,15 @@ def _cells(content: bytes) -> pa.Table | None:
     """Return the cells as texts, as the csv module reads them; None if some are missing or too many."""
     try:
         if b'"' in content:
-            header, *rows = (row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row)
+            header, *rows = (
+                row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True) if row
+            )
             if any(len(row) != len(header) for row in rows):
                 return None
             cells = pa.table([pa.array(column, pa.string()) for column in zip(*rows, strict=True)], header)
         else:
             cells = pa.csv.read_csv(
-                pa.BufferReader(content),
+                io.BytesIO(content),
                 parse_options=pa.csv.ParseOptions(quote_char=False),
                 convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(ACCOUNT_COLUMNS, pa.string())),
             )
@@ -106,7 +109,7 @@ def _cells(content: bytes) -> pa.Table | None:
     return cells if sorted(cells.column_names) == sorted(ACCOUNT_COLUMNS) else None
 
 
-def _instants(texts: pa.ChunkedArray, empty: datetime | None = None) -> pa.Array | None:
+def _instants(texts: Any, empty: datetime | None = None) -> Any:
     """Return instants, each text looked at once; an empty text is the one given. None if a text is not an instant."""
     encoded = texts.combine_chunks().dictionary_encode()
     found = [text.strip() for text in encoded.dictionary.to_pylist()]
@@ -120,7 +123,7 @@ def _instants(texts: pa.ChunkedArray, empty: datetime | None = None) -> pa.Array
     return pa.array(microseconds, pa.int64()).cast(_INSTANT).take(encoded.indices)
 
 
-def _repeated(texts: pa.Array) -> npt.NDArray[np.bool_]:
+def _repeated(texts: Any) -> npt.NDArray[np.bool_]:
     """Return for each text whether it is there more than once."""
     encoded = texts.dictionary_encode()
     codes = encoded.indices.to_numpy()
