@@ -49,7 +49,27 @@ def references_of(table: AccountsTable) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in table.references.to_pylist()]
 
 
-TEXTS = ("", " ", "a", "acct-1", "a b", " a", "a;b", "a;;b", "a; b", ";", '"', 'x"y', ",", "1", "USD", "EURO", "UTC")
+TEXTS = (
+    "",
+    " ",
+    "a",
+    "acct-1",
+    "a b",
+    " a",
+    "a;b",
+    "a ",
+    "a;;b",
+    "a ;b",
+    "a; b",
+    ";",
+    '"',
+    'x"y',
+    ",",
+    "1",
+    "USD",
+    "EURO",
+    "UTC",
+)
 ODD_TEXTS = ("\u00a0", "\u00e9", "\n", "\r", "\x1f", "\x00", "Europe/Berlin", "20260101", "9999-99-99T", "2026-01-01")
 INSTANTS = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:00+02:00", "2026-01-01T00:00:00", "2026-01-01 00:00:00.123456Z")
 CELLS = st.sampled_from((*TEXTS, *ODD_TEXTS, *INSTANTS, "2026-02-30T00:00:00Z"))
