@@ -115,8 +115,10 @@ def test_a_plain_file_is_read_by_columns_with_or_without_quotes() -> None:
         changed(FIRST, account_id="acct 1"),
         changed(FIRST, name=" "),
         changed(FIRST, external_references=""),
-        changed(FIRST, external_references="one;"),
-        changed(FIRST, external_references="one; two"),
+        *(
+            changed(FIRST, external_references=text)
+            for text in ("one;", ";one", "one;;two", "one; two", "one ;two", "one ", " one", "\u00a0one", "\u00e9")
+        ),
         changed(FIRST, valid_from="20260101"),
         changed(FIRST, valid_from="2026-01-01T00:00:00"),
         changed(FIRST, valid_from=""),
