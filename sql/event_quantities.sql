@@ -13,7 +13,8 @@
 
 WITH
 
--- A dotted path such as `usage.tokens` is '$."usage"."tokens"' to DuckDB.
+-- A dotted path such as `usage.tokens` is '/usage/tokens' or '$."usage"."tokens"' to DuckDB. The first is
+-- quicker to follow, but takes a number for a place in a list.
 meter_paths AS (
     SELECT
         sku,
@@ -23,7 +24,27 @@ meter_paths AS (
         unit,
         aggregation <> 'count'
         AND (LEN(filters) > 0 OR value_path <> 'quantity' OR aggregation = 'unique_count') AS is_computed,
-        '$."' || REPLACE(REGEXP_REPLACE(value_path, '^data\.', ''), '.', '"."') || '"' AS value_json_path,
+        REGEXP_REPLACE(value_path, '^data\.', '') AS value_data_path,
+        CASE
+            WHEN REGEXP_MATCHES(value_data_path, '(^|\.)[0-9]+(\.|$)')
+                THEN '$."' || REPLACE(value_data_path, '.', '"."') || '"'
+            ELSE '/' || REPLACE(value_data_path, '.', '/')
+        END AS value_json_path,
+        LEN(filters) > 0 AS has_filters,
+        LEN(dimensions) AS dimension_count,
+        '{' || TO_JSON(dimensions[1]) || ':' AS first_label,
+        CASE
+            WHEN REGEXP_MATCHES(dimensions[1], '(^|\.)[0-9]+(\.|$)')
+                THEN '$."' || REPLACE(dimensions[1], '.', '"."') || '"'
+            ELSE '/' || REPLACE(dimensions[1], '.', '/')
+        END AS first_json_path
+    FROM meters
+),
+
+-- Most meters have no filter and one dimension. Lists are kept apart: only events of the others carry them.
+meter_lists AS (
+    SELECT
+        sku,
         LIST_TRANSFORM(
             filters,
             lambda f: { 'json_path': '$."' || REPLACE(f.path, '.', '"."') || '"', 'expected': f.expected }
@@ -31,9 +52,11 @@ meter_paths AS (
         LIST_TRANSFORM(
             dimensions,
             lambda d: { 'json_path': '$."' || REPLACE(d, '.', '"."') || '"', 'label': TO_JSON(d) || ':' }
-        ) AS json_dimensions,
-        json_dimensions[1] AS first_dimension
+        ) AS json_dimensions
     FROM meters
+    WHERE
+        LEN(filters) > 0
+        OR LEN(dimensions) > 1
 ),
 
 counted_events AS (
@@ -51,32 +74,38 @@ counted_events AS (
         meter_paths.unit,
         meter_paths.aggregation,
         meter_paths.is_computed,
-        -- Most meters have one dimension; going through a list takes twice as long.
-        CASE LEN(meter_paths.json_dimensions)
+        CASE meter_paths.dimension_count
+            WHEN 0 THEN '{}'
             WHEN 1
                 THEN CONCAT(
-                    meter_paths.first_dimension.label,
-                    COALESCE(metered_events.data -> meter_paths.first_dimension.json_path, 'null')
+                    meter_paths.first_label,
+                    COALESCE(metered_events.data -> meter_paths.first_json_path, 'null'),
+                    '}'
                 )
-            ELSE ARRAY_TO_STRING(
-                LIST_TRANSFORM(
-                    meter_paths.json_dimensions,
-                    lambda d: d.label || COALESCE(metered_events.data -> d.json_path, 'null')
+            ELSE CONCAT(
+                '{',
+                ARRAY_TO_STRING(
+                    LIST_TRANSFORM(
+                        meter_lists.json_dimensions,
+                        lambda d: d.label || COALESCE(metered_events.data -> d.json_path, 'null')
+                    ),
+                    ','
                 ),
-                ','
+                '}'
             )
-        END AS dimension_texts,
+        END AS dimensions,
         CASE WHEN meter_paths.value_path = 'quantity' THEN metered_events.quantity END AS typed_quantity,
         CASE
             WHEN meter_paths.value_path <> 'quantity' THEN metered_events.data ->> meter_paths.value_json_path
         END AS value_text
     FROM metered_events
     INNER JOIN meter_paths ON metered_events.type = meter_paths.event_type
+    LEFT JOIN meter_lists ON meter_paths.sku = meter_lists.sku
     WHERE
-        LEN(meter_paths.json_filters) = 0
+        NOT meter_paths.has_filters
         OR LIST_BOOL_AND(
             LIST_TRANSFORM(
-                meter_paths.json_filters,
+                meter_lists.json_filters,
                 lambda f: COALESCE(metered_events.data ->> f.json_path = f.expected, FALSE)
             )
         )
@@ -96,7 +125,7 @@ SELECT
     unit,
     aggregation,
     is_computed,
-    '{' || dimension_texts || '}' AS dimensions,
+    dimensions,
     value_text,
     CASE
         WHEN aggregation = 'count' THEN CAST(1 AS DECIMAL(38, 9))

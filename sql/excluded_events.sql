@@ -1,7 +1,7 @@
 -- excluded_events: one row per raw event of the window that is not billed in this revision, and why.
 --
 -- Grain:   object_id, line_number
--- Reads:   raw_events, event_quantities, meters, account_references,
+-- Reads:   raw_events, repeated_hashes, event_quantities, meters, account_references,
 --          account_fallbacks, neighbours, withdrawn_events, withdrawal_types
 -- Params:  $window_start      TIMESTAMPTZ  first instant of the billing window (inclusive)
 --          $window_end        TIMESTAMPTZ  end of the billing window (exclusive)
@@ -13,9 +13,9 @@
 -- whose event time was ahead of its receipt gives way to one that came when the time was right. Copies
 -- are dropped before anything else is asked, so a key is billed or excluded once, never both.
 -- Of the reasons that hold for an event, the first in this order is given.
--- Most keys occur once. Only keys whose hash, or rather its lower half, which is quicker to group by, occurs
--- twice are compared, and then exactly: two keys of one hash cost a comparison and never an event. All
--- events are looked at once, by what is quick to tell; only those that may be excluded are looked at closely.
+-- Most keys occur once. Only keys whose short hash is among the repeated ones are compared, and then exactly:
+-- two keys of one hash, or a hash too many among them, cost a comparison and never an event. All events are
+-- looked at once, by what is quick to tell; only those that may be excluded are looked at closely.
 -- The events that are billed are not written again.
 
 WITH
@@ -40,13 +40,6 @@ window_events AS NOT MATERIALIZED (
     WHERE
         event_at >= $window_start
         AND event_at < $window_end
-),
-
-repeated_hashes AS (
-    SELECT short_hash
-    FROM window_events
-    GROUP BY short_hash
-    HAVING COUNT(*) > 1
 ),
 
 -- A type whose meter takes the quantity of every event needs no look at data; other meters are computed.

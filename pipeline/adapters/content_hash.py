@@ -110,20 +110,25 @@ class RowContent:
         self.row_count = 0
 
     def add(self, rows: pa.RecordBatch) -> None:
-        for (has_value, lengths, values), column in zip(self._streams, rows.columns, strict=True):
-            has_value.update(np.asarray(column.is_valid(), np.uint8).data)
-            found: Any = column.drop_null() if column.null_count else column
-            if pa.types.is_boolean(found.type):
-                found = found.cast(pa.uint8())
-            if not len(found):
-                continue
-            if pa.types.is_string(found.type) or pa.types.is_binary(found.type):
-                edges, content = text_buffers(found)
-                lengths.update(_lengths(edges))
-                values.update(content[edges[0] : edges[-1]])
-            else:
-                values.update(_values(found, found.type.bit_width // 8))
+        for number in range(rows.num_columns):
+            self.add_column(number, rows.column(number))
         self.row_count += rows.num_rows
+
+    def add_column(self, number: int, column: Any) -> None:
+        """Add the next values of one column; columns may be added at the same time, each in its order."""
+        has_value, lengths, values = self._streams[number]
+        has_value.update(np.asarray(column.is_valid(), np.uint8).data)
+        found: Any = column.drop_null() if column.null_count else column
+        if pa.types.is_boolean(found.type):
+            found = found.cast(pa.uint8())
+        if not len(found):
+            return
+        if pa.types.is_string(found.type) or pa.types.is_binary(found.type):
+            edges, content = text_buffers(found)
+            lengths.update(_lengths(edges))
+            values.update(content[edges[0] : edges[-1]])
+        else:
+            values.update(_values(found, found.type.bit_width // 8))
 
     def hexdigest(self) -> str:
         columns = [[name, sql_type] for name, sql_type in self._dataset.columns]

@@ -15,18 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import boto3
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-
 from pipeline.core.errors import BillingError, InputError, NotReadyError
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1 << 20
@@ -59,17 +56,26 @@ def objects_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[ListedObject]:
 
 
 class ObjectStore:
-    """One bucket of one S3 endpoint; credentials are boto3's own (``AWS_*``, profile, role)."""
+    """One bucket of one S3 endpoint; credentials are boto3's own (``AWS_*``, profile, role).
+
+    boto3 is started when the bucket is first used: a step that works on local files alone does not wait for it.
+    """
 
     def __init__(self, bucket: str, endpoint_url: str | None = None, region: str = "us-east-1") -> None:
         self.bucket = bucket
         self.endpoint_url = endpoint_url
         self.region = region
-        is_loopback = urlsplit(endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        self._client: S3Client = boto3.session.Session().client(
+
+    @cached_property
+    def _client(self) -> S3Client:
+        import boto3
+        from botocore.config import Config
+
+        is_loopback = urlsplit(self.endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+        return boto3.session.Session().client(
             "s3",
-            endpoint_url=endpoint_url,
-            region_name=region,
+            endpoint_url=self.endpoint_url,
+            region_name=self.region,
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
@@ -132,6 +138,8 @@ class ObjectStore:
 
     def put_file(self, key: str, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Store a file under a key, replacing what was there."""
+        from boto3.s3.transfer import TransferConfig
+
         with path.open("rb") as file, self._refusals(f"write {key}"):
             self._client.upload_fileobj(
                 file,
@@ -167,6 +175,8 @@ class ObjectStore:
 
     def create_bucket(self) -> None:
         """Guarantee that the bucket is there."""
+        from botocore.exceptions import ClientError
+
         with self._refusals("create the bucket"):
             try:
                 self._client.create_bucket(Bucket=self.bucket)
@@ -177,6 +187,8 @@ class ObjectStore:
     @contextmanager
     def _refusals(self, action: str) -> Iterator[None]:
         """Turn what the S3 client raises into our errors, naming bucket, endpoint and action."""
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
         try:
             yield
         except ClientError as error:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.adapters.accounts_table import ACCOUNT_COLUMNS, DATED, accounts_table
 from pipeline.adapters.model_errors import INSTANT, sentence
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems, plan_change_problems
@@ -38,7 +39,6 @@ from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone,
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
-ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -71,45 +71,37 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     settings = reader.toml("billing.toml", ProjectSettings)
     contracts = [reader.contract(name) for name in reader.names("sources")]
     meter_file = reader.toml("meters.toml", MeterFile)
-    rows = reader.accounts("accounts.csv")
     has_drafts = settings is not None and settings.price_books.approval == "four_eyes"
     is_unread = has_drafts or not with_price_books
     books = {} if is_unread else {name: reader.price_book(name) for name in reader.names("price_books")}
-
-    read_contracts = [contract for contract in contracts if contract is not None]
-    read_books = {name: file.book for name, file in books.items() if file is not None and file.book is not None}
-    problems = reader.problems
-    problems += [f"accounts.csv: {problem}" for problem in directory_problems(rows)]
-    problems += _contract_problems(read_contracts)
-    problems += _price_book_problems(read_books)
-    if settings is not None:
-        problems += _settings_problems(settings)
-        problems += _control_file_problems(settings, read_contracts)
-        problems += _grain_problems(settings, rows)
-        problems += [f"accounts.csv: {problem}" for problem in plan_change_problems(rows, settings.window.grain)]
-        problems += _fallback_problems(settings, rows)
-    problems += _withdrawal_problems(read_contracts, meter_file)
-    if books and len(read_books) == len(books):
-        problems += live_book_problems(rows, read_books, settings)
-    if meter_file is not None:
-        for file in books.values():
-            if file is not None and file.book is not None:
-                problems += file.told(book_problems(file.book, meter_file.meters, rows))
-        if read_contracts and len(read_contracts) == len(contracts):
-            problems += _event_type_problems(meter_file, read_contracts)
-            problems += _meter_path_problems(meter_file, read_contracts)
-        if settings is not None:
-            problems += _bucket_problems(settings, meter_file)
+    named = {account_id for _, account_id in settings.accounts.fallbacks} if settings is not None else set()
+    for file in books.values():
+        if file is not None and file.book is not None:
+            named |= {override.account_id for override in file.book.overrides}
+    compared = reader.compared_accounts("accounts.csv", named)
+    rows = reader.accounts("accounts.csv") if compared is None else compared
+    files = _Files(
+        settings,
+        [contract for contract in contracts if contract is not None],
+        None not in contracts,
+        meter_file,
+        {name: file for name, file in books.items() if file is not None},
+        all(file is not None and file.book is not None for file in books.values()),
+    )
+    broken_rules = _rule_problems(files, rows)
+    if broken_rules and compared is not None:
+        broken_rules = _rule_problems(files, reader.accounts("accounts.csv"))
+    problems = [*reader.problems, *broken_rules]
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError("project.invalid", f"{folder} has {count}; nothing was done", problems)
     return Project(
         folder=folder,
         settings=settings,
-        contracts=tuple(read_contracts),
+        contracts=tuple(files.contracts),
         meters=meter_file.meters,
-        directory=AccountDirectory(tuple(rows)),
-        price_books=tuple(file.priced for file in books.values() if file is not None),
+        read_directory=lambda: AccountDirectory(tuple(reader.accounts("accounts.csv"))),
+        price_books=tuple(file.priced for file in files.books.values()),
         files=reader.files,
     )
 
@@ -132,6 +124,46 @@ def account_lines(content: bytes) -> list[int]:
             lines.append(line_number)
         line_number = reader.line_num + 1
     return lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """The files that could be read, and whether all of a kind could."""
+
+    settings: ProjectSettings | None
+    contracts: list[SourceContract]
+    has_every_contract: bool
+    meter_file: MeterFile | None
+    books: dict[str, PriceBookFile]
+    has_every_book: bool
+
+
+def _rule_problems(files: _Files, rows: Sequence[AccountRow]) -> list[str]:
+    """Return what breaks a rule between rows or between files."""
+    settings, meter_file = files.settings, files.meter_file
+    problems = [f"accounts.csv: {problem}" for problem in directory_problems(rows)]
+    problems += _contract_problems(files.contracts)
+    read_books = {name: file.book for name, file in files.books.items() if file.book is not None}
+    problems += _price_book_problems(read_books)
+    if settings is not None:
+        problems += _settings_problems(settings)
+        problems += _control_file_problems(settings, files.contracts)
+        problems += _grain_problems(settings, rows)
+        problems += [f"accounts.csv: {problem}" for problem in plan_change_problems(rows, settings.window.grain)]
+        problems += _fallback_problems(settings, rows)
+    problems += _withdrawal_problems(files.contracts, meter_file)
+    if files.books and files.has_every_book:
+        problems += live_book_problems(rows, read_books, settings)
+    if meter_file is not None:
+        for file in files.books.values():
+            if file.book is not None:
+                problems += file.told(book_problems(file.book, meter_file.meters, rows))
+        if files.contracts and files.has_every_contract:
+            problems += _event_type_problems(meter_file, files.contracts)
+            problems += _meter_path_problems(meter_file, files.contracts)
+        if settings is not None:
+            problems += _bucket_problems(settings, meter_file)
+    return problems
 
 
 def load_settings(folder: Path) -> ProjectSettings:
@@ -308,7 +340,25 @@ class _Reader:
             self.problems += [f"{name}: {problem}" for problem in schema_problems(text)]
         return text if text is not None else "true"
 
+    def compared_accounts(self, name: str, account_ids: set[str]) -> list[AccountRow] | None:
+        """Return every row that a rule between rows or files can be about; None if each row has to be looked at."""
+        try:
+            content = self.files[name] = (self._folder / name).read_bytes()
+        except OSError:
+            return None
+        table = accounts_table(content)
+        if table is None:
+            return None
+        cells = table.compared_rows(account_ids)
+        found = [one for row in cells for one in self._account(name, list(row), list(row.values()))]
+        try:
+            return _ACCOUNT_ROWS.validate_python([values for _, values in found])
+        except ValidationError:
+            return None
+
+    @_without_garbage_collection()
     def accounts(self, name: str) -> list[AccountRow]:
+        """Return every row, each looked at by itself; what is wrong with one names its line."""
         text = self._text(name)
         if text is None:
             return []
@@ -349,9 +399,8 @@ class _Reader:
         values["external_references"] = [text for text in map(str.strip, references) if text]
         if not values["valid_to"]:
             del values["valid_to"]
-        # Digits alone would be read as seconds since 1970, so 20260101 would be a day in August of that year.
         undated = [
-            column for column in ("valid_from", "valid_to") if not _DATED.match(values.get(column, "0000-00-00T"))
+            column for column in ("valid_from", "valid_to") if not DATED.match(values.get(column, "0000-00-00T"))
         ]
         if undated:
             self.problems += [f"{where}: {column}: found {values[column]!r}, accepted {INSTANT}" for column in undated]
@@ -360,7 +409,7 @@ class _Reader:
 
     def _bytes(self, name: str) -> bytes | None:
         try:
-            content = (self._folder / name).read_bytes()
+            content = self.files.get(name) or (self._folder / name).read_bytes()
         except OSError as error:
             self.problems.append(f"{name}: found no readable file ({error.strerror}), accepted a file of this name")
             return None
@@ -381,7 +430,6 @@ class _Reader:
 
 _ACCOUNT_HEADER = ",".join(ACCOUNT_COLUMNS)
 _SCHEMA_FILE = re.compile(r"[^/\\]+(/[^/\\]+)*\.json")
-_DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 
 
 # ---- rules across files ----

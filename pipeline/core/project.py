@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -135,7 +136,7 @@ def book_on(books: Iterable[PricedBook], day: date) -> PricedBook | None:
     return max(effective, key=lambda priced: priced.book.effective_from, default=None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Project:
     """Everything a run reads from the project folder; ``files`` holds the bytes by relative path, to be pinned.
 
@@ -146,9 +147,14 @@ class Project:
     settings: ProjectSettings
     contracts: tuple[SourceContract, ...]
     meters: tuple[Meter, ...]
-    directory: AccountDirectory
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
+    read_directory: Callable[[], AccountDirectory]
+
+    @cached_property
+    def directory(self) -> AccountDirectory:
+        """The accounts, read when they are first asked for: what counts usage needs no account but its owner."""
+        return self.read_directory()
 
     def withdrawal_rules(self) -> tuple[WithdrawalRule, ...]:
         """Return what the contracts say of events that withdraw others, each type once, in order of type."""

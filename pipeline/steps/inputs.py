@@ -11,10 +11,12 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from pipeline.adapters.accounts_table import accounts_table
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow
 from pipeline.core.dataset import EXCLUDED_EVENTS, INSTANT, RAW_EVENTS, USAGE_EVENTS
@@ -28,10 +30,12 @@ from pipeline.steps.workspace import Workspace
 
 Pins = Mapping[str, Any]
 
+VERIFYING_THREADS = 2  # hashing a file leaves the interpreter to others
+
 ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
 WINDOW_QUERIES = (
-    *("window_events", "event_quantities", "excluded_events", "usage_events"),
+    *("window_events", "window_hashes", "event_quantities", "excluded_events", "usage_events"),
     *("metered_exclusions", "usage_values", "usage_levels", "usage"),
 )
 
@@ -223,7 +227,9 @@ def view_raw_events(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> N
 
 def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequence[str]) -> None:
     """Name the raw events of these lake paths ``raw_events``."""
-    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, [workspace.lake.local_file(path) for path in paths])
+    with ThreadPoolExecutor(VERIFYING_THREADS) as verifying:
+        files = list(verifying.map(workspace.lake.local_file, paths))
+    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, files)
 
 
 def view_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:
@@ -265,7 +271,14 @@ def build_excluded_events(
         "cutoff_at": cutoff_at,
         "future_tolerance": timedelta(seconds=pins["future_tolerance_seconds"]),
     }
+    table_repeated_hashes(warehouse, window)
     warehouse.build(EXCLUDED_EVENTS.name, parameters)
+
+
+def table_repeated_hashes(warehouse: Warehouse, window: BillingWindow) -> None:
+    """Make ``repeated_hashes``: the short hashes that more than one event of the window in ``raw_events`` has."""
+    bounds = {"window_start": window.start, "window_end": window.end}
+    warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
 
 
 def view_usage_events(
@@ -285,15 +298,24 @@ def view_usage_events(
     view_raw_events(warehouse, workspace, revision.pins)
     warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
     table_accounts(warehouse, workspace, revision.pins)
+    encode_accounts(warehouse)
     bounds = {"window_start": revision.window_start, "window_end": revision.window_end}
     warehouse.view(USAGE_EVENTS.name, bounds, name)
 
 
 def table_accounts(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> None:
     """Make ``account_references`` and ``account_fallbacks`` of the directory and the rules that are pinned."""
-    references = account_references(pinned_directory(workspace, pins["accounts.csv"]))
-    warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
+    table = accounts_table(workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}"))
+    if table is not None:
+        warehouse.table_arrow("account_references", ACCOUNT_REFERENCE_COLUMNS, table.references)
+    else:
+        references = account_references(pinned_directory(workspace, pins["accounts.csv"]))
+        warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
     warehouse.table_rows("account_fallbacks", ACCOUNT_FALLBACK_COLUMNS, pins.get("account_fallbacks", []))
+
+
+def encode_accounts(warehouse: Warehouse) -> None:
+    """Let the rows of accounts hold numbers, where events are to be grouped by them."""
     warehouse.encode("account_ids", (("account_references", "account_id"), ("account_fallbacks", "account_id")))
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
-from pipeline.core.dataset import INSTANT, QUANTITY, Dataset
+from pipeline.core.dataset import INSTANT, QUANTITY, RAW_EVENTS, Dataset
 from pipeline.core.errors import PricingError
 from pipeline.core.manifest import canonical_json
 
@@ -336,3 +337,44 @@ def test_a_view_reads_its_bounds_and_leaves_the_order_to_its_reader(tmp_path: Pa
             warehouse.view("window_events", {**bounds, "window_end": "2026-01-16"}, "metered_events")
     assert ids == {"0", "23"}
     assert "ORDER" not in plan.upper()
+
+
+@pytest.mark.parametrize("sorted_at_once", [1, 3, 1 << 26])
+def test_values_that_are_there_more_than_once_are_found_whatever_the_number_of_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_at_once: int
+) -> None:
+    monkeypatch.setattr("pipeline.adapters.warehouse.SORTED_AT_ONCE", sorted_at_once)
+    hashes = [7, 7 + (1 << 32), 3, 4, 3, 10, 9, (1 << 64) - 1, (1 << 32) - 1, 4]
+    bounds = {"window_start": datetime(2026, 1, 1, tzinfo=UTC), "window_end": datetime(2026, 1, 2, tzinfo=UTC)}
+
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.connection.execute(
+            f"CREATE TABLE raw_events AS SELECT CAST(key_hash AS UBIGINT) AS key_hash, "
+            f"TIMESTAMPTZ '2026-01-01' AS event_at FROM UNNEST({hashes}) AS rows (key_hash)"
+        )
+        warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
+        found = warehouse.connection.execute("SELECT short_hash FROM repeated_hashes ORDER BY ALL").fetchall()
+
+    assert found == [(3,), (4,), (7,), ((1 << 32) - 1,)]
+
+
+def test_nothing_is_there_more_than_once_where_there_is_nothing(tmp_path: Path) -> None:
+    bounds = {"window_start": datetime(2026, 1, 1, tzinfo=UTC), "window_end": datetime(2026, 1, 2, tzinfo=UTC)}
+
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.view_files("raw_events", RAW_EVENTS, [])
+        warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
+        found = warehouse.connection.table("repeated_hashes").to_arrow_table()
+
+    assert (found.column_names, len(found)) == (["short_hash"], 0)
+
+
+def test_a_table_of_arrow_has_the_columns_it_was_said_to_have(tmp_path: Path) -> None:
+    rows = pa.table({"name": ["a"], "size": pa.array([1], pa.int32())})
+
+    with Warehouse(tmp_path) as warehouse:
+        warehouse.table_arrow("things", (("name", "VARCHAR"), ("size", "INTEGER")), rows)
+        with pytest.raises(TypeError, match="things: expected"):
+            warehouse.table_arrow("things", (("name", "VARCHAR"), ("size", "BIGINT")), rows)
+
+        assert warehouse.connection.table("things").fetchall() == [("a", 1)]

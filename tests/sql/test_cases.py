@@ -33,6 +33,7 @@ from pipeline.core.dataset import (
     USAGE_VALUES,
 )
 from pipeline.core.duration import parse_duration
+from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
@@ -42,7 +43,12 @@ from pipeline.steps.diff import (
     REASON_STEPS,
     RESOURCE_OWNERS,
 )
-from pipeline.steps.inputs import ACCOUNT_FALLBACK_COLUMNS, ACCOUNT_REFERENCE_COLUMNS, METER_COLUMNS
+from pipeline.steps.inputs import (
+    ACCOUNT_FALLBACK_COLUMNS,
+    ACCOUNT_REFERENCE_COLUMNS,
+    METER_COLUMNS,
+    table_repeated_hashes,
+)
 from pipeline.steps.links import (
     NAMED_KEYS,
     NEIGHBOUR_COLUMNS,
@@ -60,6 +66,7 @@ CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
 HELPER_TABLES = {
     "meters": METER_COLUMNS,
     "account_references": ACCOUNT_REFERENCE_COLUMNS,
+    "repeated_hashes": (("short_hash", "UINTEGER"),),
     "account_fallbacks": ACCOUNT_FALLBACK_COLUMNS,
     "neighbours": NEIGHBOUR_COLUMNS,
     "look_back_events": RAW_EVENTS.columns,
@@ -146,6 +153,7 @@ SHARDED = {
     "usage_levels": {"event_quantities": RESOURCE_SHARD},
     "usage_values": {"event_quantities": RESOURCE_SHARD},
     "window_events": {"raw_events": KEY_SHARD},
+    "window_hashes": {"raw_events": KEY_SHARD},
     "withdrawal_events": {"raw_events": KEY_SHARD},
 }
 
@@ -161,6 +169,9 @@ def test_case(path: Path, tmp_path: Path) -> None:
     with Warehouse(tmp_path, threads=1) as warehouse:
         for name in header.reads:
             make_table(warehouse, name, columns_of(name), case["given"].get(name, ""))
+        if "repeated_hashes" in header.reads and "repeated_hashes" not in case["given"]:
+            bounds = bound(header.params, case["params"])
+            table_repeated_hashes(warehouse, BillingWindow(bounds["window_start"], bounds["window_end"]))
         parameters, columns = bound(header.params, case.get("params", {})), column_names(case["expect"])
         warehouse.build(query, parameters)
         actual = rows_of(warehouse, query, columns)

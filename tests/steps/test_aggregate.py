@@ -23,6 +23,7 @@ from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     ACCOUNT_REFERENCE_COLUMNS,
     table_meters,
+    table_repeated_hashes,
     view_event_quantities,
 )
 from pipeline.steps.links import NEIGHBOUR_COLUMNS, WITHDRAWAL_TYPE_COLUMNS, WITHDRAWN_EVENT_COLUMNS
@@ -194,6 +195,7 @@ def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[
         for name, columns in NO_LINKS.items():
             warehouse.table_rows(name, columns, [])
         view_event_quantities(warehouse, METERS, WINDOW)
+        table_repeated_hashes(warehouse, WINDOW)
         warehouse.build("excluded_events", {**bounds, "cutoff_at": CUTOFF_AT, "future_tolerance": parse_duration("5m")})
         warehouse.build("usage_events", bounds)
         billed, excluded = (

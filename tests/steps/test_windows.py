@@ -27,6 +27,7 @@ from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.inputs import (
     build_excluded_events,
     pinned_meters,
+    table_repeated_hashes,
     view_event_quantities,
     view_raw_events,
     view_usage_events,
@@ -269,6 +270,7 @@ def test_a_collision_of_hashes_costs_a_comparison_and_never_an_event(
                     f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * REPLACE (CAST({key_hash} AS UBIGINT) AS key_hash) "
                     f"FROM read_parquet({files}, hive_partitioning = false)"
                 )
+            table_repeated_hashes(warehouse, WINDOW)
             found.append(warehouse.connection.sql(text, params=used).to_arrow_table().to_pylist())
 
     expected, actual = found
