@@ -10,13 +10,22 @@ import pytest
 
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.dataset import USAGE, USAGE_VALUES
+from pipeline.core.meter import BilledMeter
 from pipeline.core.period_usage import EventValue, PeriodUsage
 from pipeline.core.rating import rate_account
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, parse_window
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.deduplicate import deduplicate
-from pipeline.steps.period_usage import PeriodInputs, period_inputs, pinned_terms, view_period
+from pipeline.steps.period_usage import (
+    ACCOUNT_PERIODS,
+    PeriodInputs,
+    period_inputs,
+    pinned_terms,
+    table_billed_meters,
+    view_period,
+)
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import ACCOUNTS, usage_event, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, receive
@@ -166,3 +175,23 @@ def test_usage_has_its_dimensions_in_the_segment_that_prices_them(tmp_path: Path
 
     paid = {(segment, tier): amount for (sku, segment, tier), amount in lines.items() if sku == "tokens"}
     assert paid == {(1, 1): Decimal(80), (2, 0): Decimal(120), (2, 1): Decimal(150)}
+
+
+@pytest.mark.parametrize(("value", "is_exact"), [("0.000000100", True), ("0.000000150", False)])
+def test_a_value_that_is_not_exact_in_the_billing_unit_is_refused(tmp_path: Path, value: str, is_exact: bool) -> None:
+    start, end = AT - ONE_DAY, AT
+    with Warehouse(tmp_path) as warehouse:
+        usage = {"account_id": "acct-1", "sku": "payments", "dimensions": "{}", "grain_start": start}
+        row = {**usage, "aggregation": "sum", "unit": "cents"}
+        warehouse.table_rows("usage", USAGE.columns, [tuple(row.get(name) for name in USAGE.column_names)])
+        warehouse.table_rows("usage_values", USAGE_VALUES.columns, [(*usage.values(), value, 1)])
+        table_billed_meters(warehouse, [BilledMeter("payments", "sum", "cents", "USD", 100, None, None)])
+        warehouse.table_rows("account_periods", ACCOUNT_PERIODS, [("acct-1", 1, start, end, end, None)])
+
+        if is_exact:
+            assert [row["value"] for row in warehouse.select("event_values", {})] == [Decimal("0.000000001")]
+        else:
+            with pytest.raises(
+                Exception, match=r"account acct-1, SKU payments: the value 0\.000000150 divided"
+            ):
+                warehouse.select("event_values", {})
