@@ -191,7 +191,5 @@ def test_a_value_that_is_not_exact_in_the_billing_unit_is_refused(tmp_path: Path
         if is_exact:
             assert [row["value"] for row in warehouse.select("event_values", {})] == [Decimal("0.000000001")]
         else:
-            with pytest.raises(
-                Exception, match=r"account acct-1, SKU payments: the value 0\.000000150 divided"
-            ):
+            with pytest.raises(Exception, match=r"account acct-1, SKU payments: the value 0\.000000150 divided"):
                 warehouse.select("event_values", {})
