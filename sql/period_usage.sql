@@ -61,21 +61,33 @@ period_levels AS (
         )
 ),
 
+-- Almost all usage is summed, so it is grouped once, by what it is billed in.
 account_sums AS (
     SELECT
-        account_id,
-        sku,
-        segment,
-        priced_as,
-        aggregation,
-        unit,
-        '' AS rounded_series,
-        SUM(value_sum) AS numerator,
-        1 AS denominator,
-        SUM(event_count) AS event_count
+        period_grains.account_id,
+        period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
+        period_grains.aggregation,
+        billed_meters.billed_unit,
+        billed_meters.divisor,
+        SUM(period_grains.value_sum) AS numerator,
+        SUM(period_grains.event_count) AS event_count
     FROM period_grains
-    WHERE aggregation IN ('sum', 'count')
-    GROUP BY account_id, sku, segment, priced_as, aggregation, unit
+    LEFT JOIN billed_meters
+        ON
+            period_grains.sku = billed_meters.sku
+            AND period_grains.aggregation = billed_meters.aggregation
+            AND period_grains.unit = billed_meters.unit
+    WHERE period_grains.aggregation IN ('sum', 'count')
+    GROUP BY
+        period_grains.account_id,
+        period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
+        period_grains.aggregation,
+        billed_meters.billed_unit,
+        billed_meters.divisor
 ),
 
 series_quantities AS (
@@ -483,9 +495,6 @@ summed_series AS (
 
 account_parts AS (
     SELECT *
-    FROM account_sums
-    UNION ALL BY NAME
-    SELECT *
     FROM series_quantities
     UNION ALL BY NAME
     SELECT
@@ -501,23 +510,23 @@ account_parts AS (
     FROM event_counts
 ),
 
--- Sums in whole billionths, and the integer that each is divided by.
-billed_fractions AS (
+billed_sums AS (
+    SELECT
+        *,
+        1 AS denominator
+    FROM account_sums
+    UNION ALL BY NAME
     SELECT
         account_parts.account_id,
         account_parts.sku,
         account_parts.segment,
         account_parts.priced_as,
         account_parts.aggregation,
-        billed_meters.billed_unit AS unit,
-        CAST(SIGN(SUM(account_parts.numerator)) AS HUGEINT) AS fraction_sign,
-        CAST(REPLACE(CAST(ABS(SUM(account_parts.numerator)) AS VARCHAR), '.', '') AS HUGEINT) AS billionths,
-        CASE
-            WHEN billed_meters.divisor IS NULL
-                THEN ERROR('no meter bills the usage of SKU ' || account_parts.sku)
-            ELSE CAST(account_parts.denominator AS HUGEINT) * CAST(billed_meters.divisor AS HUGEINT)
-        END AS divisor,
-        SUM(account_parts.event_count) AS event_count
+        billed_meters.billed_unit,
+        billed_meters.divisor,
+        SUM(account_parts.numerator) AS numerator,
+        SUM(account_parts.event_count) AS event_count,
+        account_parts.denominator
     FROM account_parts
     LEFT JOIN billed_meters USING (sku, aggregation, unit)
     GROUP BY
@@ -530,6 +539,25 @@ billed_fractions AS (
         account_parts.denominator,
         billed_meters.billed_unit,
         billed_meters.divisor
+),
+
+-- Sums in whole billionths, and the integer that each is divided by.
+billed_fractions AS (
+    SELECT
+        account_id,
+        sku,
+        segment,
+        priced_as,
+        aggregation,
+        billed_unit AS unit,
+        CAST(SIGN(numerator) AS HUGEINT) AS fraction_sign,
+        CAST(REPLACE(CAST(ABS(numerator) AS VARCHAR), '.', '') AS HUGEINT) AS billionths,
+        CASE
+            WHEN divisor IS NULL THEN ERROR('no meter bills the usage of SKU ' || sku)
+            ELSE CAST(denominator AS HUGEINT) * CAST(divisor AS HUGEINT)
+        END AS divisor,
+        event_count
+    FROM billed_sums
 )
 
 SELECT

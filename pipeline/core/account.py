@@ -128,7 +128,7 @@ def plan_changes(rows: Iterable[AccountRow]) -> list[tuple[datetime, AccountRow,
         rows_of.setdefault(row.account_id, []).append(row)
     changes = []
     for own_rows in rows_of.values():
-        if len({row.plan for row in own_rows}) == 1:
+        if len(own_rows) == 1:
             continue
         last, *others = sorted(own_rows, key=lambda row: (row.valid_from, row.valid_to))
         for row in others:
@@ -142,8 +142,9 @@ def plan_changes(rows: Iterable[AccountRow]) -> list[tuple[datetime, AccountRow,
 def plan_change_problems(rows: Iterable[AccountRow], grain: timedelta) -> list[str]:
     """Return each change of plan that does not fall on a grain of usage: it would cut one in two."""
     return [
-        f"account {row.account_id}: the plan changes from {before.plan!r} to {row.plan!r} on {at.isoformat()}, within a "
-        f"grain of usage; accepted is a multiple of window.grain ({grain}) from 1970-01-01T00:00:00Z"
+        f"account {row.account_id}: plan changes from {before.plan!r} to {row.plan!r} on {at.isoformat()}, which "
+        f"cuts a grain of usage in two; accepted a whole multiple of {grain // timedelta(minutes=1)} minutes in UTC "
+        "(window.grain of billing.toml)"
         for at, before, row in plan_changes(rows)
         if (at - EPOCH) % grain
     ]

@@ -111,3 +111,25 @@ def test_the_newest_meter_bills_the_whole_period_and_an_older_aggregation_keeps_
         ("percentile", 95, None),
         ("sum_of_maxima", None, timedelta(hours=4) // timedelta(seconds=1)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"billing_unit": {"name": "USD", "size": 100}}, None),
+        ({"aggregation": "count", "value": None}, None),
+        ({"aggregation": "max"}, 'keep_values: accepted for aggregation = "sum" and "count" only'),
+        ({"billing_unit": {"name": "dozen", "size": 12}}, "accepted a power of ten"),
+        ({"billing_unit": {"name": "score", "size": 20}}, "accepted a power of ten"),
+    ],
+)
+def test_values_are_kept_where_each_is_exact_in_the_billing_unit(changes: dict[str, Any], message: str | None) -> None:
+    fields = {"sku": "payments", "event_type": "paid", "aggregation": "sum", "value": "quantity", "unit": "cents"}
+    keeping = {key: value for key, value in {**fields, "keep_values": True, **changes}.items() if value is not None}
+
+    if message is None:
+        assert Meter.model_validate(keeping).has_values
+    else:
+        with pytest.raises(ValidationError, match=message):
+            Meter.model_validate(keeping)
