@@ -23,7 +23,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline import settings
-from pipeline.cli_price import price_app
+from pipeline.cli_price import price_app, quote
 from pipeline.cli_text import ByOption, JsonOption, ProjectOption, ReasonOption
 from pipeline.cli_text import as_json as _as_json
 from pipeline.cli_text import now as _now
@@ -60,6 +60,7 @@ app = typer.Typer(
 source_app = typer.Typer(help="Source contracts that come with the package.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
 app.add_typer(price_app, name="price")
+app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")(quote)
 
 AccountOption = Annotated[str, typer.Option(help="The account, as accounts.csv names it.")]
 PeriodOption = Annotated[str, typer.Option(help="The billing period, such as 2026-01.")]
