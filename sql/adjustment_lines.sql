@@ -105,14 +105,16 @@ discounted AS (
                     discounted.subtotal,
                     charges.minor_unit,
                     charges.rounds_half_even,
-                    CAST(
-                        CASE
-                            WHEN discounted.subtotal <= 0 THEN 0
-                            WHEN charge_discounts.factor IS NOT NULL
-                                THEN -discounted.subtotal * charge_discounts.factor
-                            ELSE -LEAST(charge_discounts.amount, CAST(discounted.subtotal AS DECIMAL(38, 12)))
-                        END AS DECIMAL(38, 21)
-                    ) AS amount_exact
+                    CASE
+                        WHEN discounted.subtotal <= 0 THEN CAST(0 AS DECIMAL(38, 21))
+                        WHEN charge_discounts.factor IS NOT NULL
+                            THEN CAST(-discounted.subtotal * charge_discounts.factor AS DECIMAL(38, 21))
+                        ELSE
+                            -LEAST(
+                                CAST(charge_discounts.amount AS DECIMAL(38, 21)),
+                                CAST(discounted.subtotal AS DECIMAL(38, 21))
+                            )
+                    END AS amount_exact
                 FROM discounted
                 INNER JOIN charge_discounts
                     ON

@@ -1,7 +1,8 @@
 -- charge_usage: one row per account, SKU, segment and cell: the usage that a charge prices, and where it begins.
 --
 -- Grain:   account_id, sku, segment, cell
--- Reads:   period_usage, priced_segments, price_list_charges, charges, charge_cells, charge_dimensions
+-- Reads:   period_usage, priced_segments, price_lists, price_list_charges, charges, charge_cells,
+--          charge_dimensions
 -- Params:  none
 --
 -- Where a period is split and counts on, usage begins where that of the segments before ended, whatever
@@ -194,12 +195,15 @@ rated_sums AS (
         unused_charges.charge,
         FALSE AS has_cells,
         NULL AS cell,
-        account_skus.unit,
+        COALESCE(account_skus.unit, price_lists.no_text) AS unit,
         0 AS quantity,
         0 AS event_count,
         COALESCE(account_skus.is_additive, TRUE) AS is_additive
     FROM unused_charges
-    LEFT JOIN account_skus USING (account_id, sku)
+    INNER JOIN priced_segments ON unused_charges.priced_segment = priced_segments.priced_segment
+    INNER JOIN price_lists ON priced_segments.price_list = price_lists.price_list
+    LEFT JOIN account_skus
+        ON unused_charges.account_id = account_skus.account_id AND unused_charges.sku = account_skus.sku
 ),
 
 -- Whole billionths of what is not additive, to be divided by the days.

@@ -83,12 +83,13 @@ prorated_commitments AS (
 exact_amounts AS (
     SELECT
         *,
-        CAST(
-            CASE
-                WHEN amount_rated < committed THEN committed - amount_rated
-                ELSE CAST(amount_rated - committed AS DECIMAL(38, 12)) * CAST(overage_factor - 1 AS DECIMAL(8, 4))
-            END AS DECIMAL(38, 21)
-        ) AS amount_exact
+        CASE
+            WHEN amount_rated < committed THEN CAST(committed - amount_rated AS DECIMAL(38, 21))
+            ELSE CAST(
+                CAST(amount_rated - committed AS DECIMAL(38, 12)) * CAST(overage_factor - 1 AS DECIMAL(8, 4))
+                AS DECIMAL(38, 21)
+            )
+        END AS amount_exact
     FROM prorated_commitments
 ),
 

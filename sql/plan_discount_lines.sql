@@ -140,19 +140,20 @@ discounted AS (
                             FROM (
                                 SELECT
                                     * EXCLUDE (discount_amount, discount_factor, base_amount),
-                                    CAST(
-                                        CASE
-                                            WHEN base_amount <= 0 THEN 0
-                                            WHEN discount_factor IS NOT NULL
-                                                THEN CAST(base_amount AS DECIMAL(28, 4)) * discount_factor
-                                            WHEN is_last
-                                                THEN LEAST(
-                                                    CAST(discount_amount AS DECIMAL(38, 12)),
-                                                    CAST(base_amount AS DECIMAL(38, 12))
-                                                )
-                                            ELSE 0
-                                        END AS DECIMAL(38, 21)
-                                    ) AS discount_exact
+                                    CASE
+                                        WHEN base_amount <= 0 THEN CAST(0 AS DECIMAL(38, 21))
+                                        WHEN discount_factor IS NOT NULL
+                                            THEN CAST(
+                                                CAST(base_amount AS DECIMAL(28, 4)) * discount_factor
+                                                AS DECIMAL(38, 21)
+                                            )
+                                        WHEN is_last
+                                            THEN LEAST(
+                                                CAST(discount_amount AS DECIMAL(38, 21)),
+                                                CAST(base_amount AS DECIMAL(38, 21))
+                                            )
+                                        ELSE CAST(0 AS DECIMAL(38, 21))
+                                    END AS discount_exact
                                 FROM (
                                     SELECT
                                         discounted.account_id,
