@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -151,6 +151,14 @@ class Warehouse:
             self.connection.execute(f"CREATE TEMP TABLE {_identifier(name)} AS FROM incoming_rows")
         finally:
             self.connection.unregister("incoming_rows")
+
+    def keep_rows(self, name: str, column: str, values: Iterable[str]) -> None:
+        """Leave only those rows of a table or view whose text in a column is one of these."""
+        self.table_rows("kept_values", ((column, "VARCHAR"),), [(value,) for value in sorted(values)])
+        kept = f"SELECT * FROM {_identifier(name)} SEMI JOIN kept_values USING ({_identifier(column)})"  # noqa: S608
+        self.connection.execute(f"CREATE TEMP TABLE kept_rows AS {kept}")
+        self._drop(name)
+        self.connection.execute(f"ALTER TABLE kept_rows RENAME TO {_identifier(name)}")
 
     def encode(self, name: str, columns: Sequence[tuple[str, str]]) -> None:
         """Keep the texts of these columns (table, column) once, as the dictionary ``name``.

@@ -230,13 +230,8 @@ def rate_under(
         inputs = period_inputs(tried, period_id, candidate, beside)
         chosen = {name: one for name, one in inputs.terms.accounts.items() if name in account_ids}
         refused = {name: [sentence] for name, sentence in inputs.terms.problems.items() if name in account_ids}
-        terms = replace(
-            inputs.terms,
-            periods={name: period for name, period in inputs.terms.periods.items() if name in chosen},
-            accounts=chosen,
-            problems={},
-        )
-        view_period(warehouse, tried, inputs.pins if until is None else _pins_until(inputs, until), terms)
+        pins = inputs.pins if until is None else _pins_until(inputs, until)
+        view_period(warehouse, tried, pins, inputs.terms, account_ids=account_ids)
         rated = rate_twice(warehouse, chosen)
     return Rated(rated.lines, {**rated.problems, **refused})
 
@@ -273,7 +268,7 @@ def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id:
         until = datetime.combine(as_of + timedelta(days=1), time.min, ZoneInfo(account.time_zone))
     new = rate_under(workspace, period_id, [as_if_in_force(file)], {file.name: file.content}, {account_id}, until=until)
     if new.problems:
-        raise unpriced(new.problems[account_id], period_id)
+        raise unpriced([sentence for found in new.problems.values() for sentence in found], period_id)
     live_books = workspace.project.price_books
     live = Rated([], {account_id: ["no price book is in force"]})
     if live_books:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -10,15 +11,21 @@ from typing import Any
 
 import pytest
 
+from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.adapters.project_files import load_project
+from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.errors import CheckFailed, InputError, PricingError
+from pipeline.core.revision import RevisionState
+from pipeline.steps.aggregate import aggregate
+from pipeline.steps.collect import collect
+from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.price_books import check_files, publish_book
 from pipeline.steps.price_trials import canary_of, quote, require_cases, run_canary, set_canary
 from pipeline.steps.report import report
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, PRICE_BOOK, write_project
-from tests.steps.night import AT, revision_of
+from tests.steps.night import AT, WINDOW, put_night, revision_of
 
 FOUR_EYES = {"billing.toml": BILLING.replace('approval = "files"', 'approval = "four_eyes"')}
 TWICE = PRICE_BOOK.replace("unit_price = 3\n", "unit_price = 6\n").replace("2025-01-01", "2027-01-01")
@@ -120,11 +127,34 @@ def test_cases_named_like_a_book_are_about_that_book_alone(folder: Path) -> None
     assert [one.case_count for one in check_files(project, [], folder)] == [2, 2]
 
     (cases / "free.jsonl").write_text(of_plan())
-    with pytest.raises(CheckFailed, match="free.jsonl, line 1, case one: amount: expected 3 USD, actual 6 USD"):
+    with pytest.raises(CheckFailed, match=r"free\.jsonl, line 1, case one: amount: expected 3 USD, actual 6 USD"):
         check_files(project, [], folder)
 
 
 # ---- a quote ----
+
+
+@pytest.fixture(scope="module")
+def counted_project(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Endpoint) -> Path:
+    """The folder of a project whose night is counted, not rated; a test works on its own copy."""
+    raw = ObjectStore("counted-night", s3_server.url)
+    raw.create_bucket()
+    folder = write_project(tmp_path_factory.mktemp("counted") / "project", raw)
+    ws = open_workspace(folder)
+    put_night(raw)
+    collect(ws, AT, lambda _: None)
+    revision = deduplicate(ws, WINDOW, AT)
+    aggregate(ws, revision.window_id, revision.revision, AT)
+    return folder
+
+
+@pytest.fixture
+def night(counted_project: Path, tmp_path: Path) -> Workspace:
+    """An open copy of the project, its window accepted."""
+    ws = open_workspace(Path(shutil.copytree(counted_project, tmp_path / "night")))
+    revision = revision_of(ws)
+    ws.control_plane.decide_revision(revision.window_id, revision.revision, RevisionState.ACCEPTED, AT, "counted")
+    return ws
 
 
 def test_a_quote_says_line_by_line_what_the_period_would_cost_under_a_draft(night: Workspace) -> None:
@@ -149,20 +179,11 @@ def test_a_quote_says_line_by_line_what_the_period_would_cost_under_a_draft(nigh
 @pytest.mark.parametrize(("as_of", "total"), [(date(2026, 1, 14), "0"), (date(2026, 1, 15), "11.20")])
 def test_a_quote_counts_the_usage_up_to_the_end_of_a_day(night: Workspace, as_of: date, total: str) -> None:
     draft = book(PRICE_BOOK.replace("unit_price = 2.8", "unit_price = 5.6"))
-    night.control_plane.decide_revision(*_decided(night))
 
     assert quote(night, "acct-3", draft, "2026-01", as_of).new_total == Decimal(total)
 
 
-def _decided(ws: Workspace) -> tuple[Any, ...]:
-    from pipeline.core.revision import RevisionState
-
-    revision = revision_of(ws)
-    return revision.window_id, revision.revision, RevisionState.ACCEPTED, AT, "for the test"
-
-
 def test_usage_that_a_draft_has_no_price_for_is_named_and_not_quoted(night: Workspace) -> None:
-    night.control_plane.decide_revision(*_decided(night))
 
     with pytest.raises(PricingError, match="tokens-input"):
         quote(night, "acct-3", book(NO_TOKENS), "2026-01", None)
