@@ -218,7 +218,7 @@ def quote(
     if as_json:
         print_json(quoted)
         return
-    live = ", ".join(quoted.live_versions) or "no live book"
+    live = ", ".join(quoted.live_versions) or "live"
     typer.echo(f"{quoted.account_id}, {quoted.period_id}, in {quoted.currency}: {live} beside {quoted.new_version}")
     header = ["line", "description", "quantity", "unit", "live", "new", "change"]
     rows = [

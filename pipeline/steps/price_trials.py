@@ -158,7 +158,8 @@ def require_cases(paths: Sequence[Path], book: PriceBook | None, scratch: Path) 
             text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise InputError("price.no_file", f"{path} cannot be read: {error}", ["name a file of cases"]) from None
-        cases = parse_cases(text, str(path))
+        here = Path.cwd()
+        cases = parse_cases(text, str(path.relative_to(here) if path.is_relative_to(here) else path))
         named = [case for case in cases if case.charge is None]
         if book is None and named:
             raise InputError(
@@ -172,7 +173,7 @@ def require_cases(paths: Sequence[Path], book: PriceBook | None, scratch: Path) 
     if failures:
         raise CheckFailed(
             "price.cases_failed",
-            f"{len(failures):,} amounts of {count:,} cases are not what is expected",
+            f"rating cases are not met: {len(failures):,} differences in {count:,} cases",
             [*failures, "nothing was done; correct the price book or the case"],
         )
     return count
