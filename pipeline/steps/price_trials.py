@@ -21,6 +21,7 @@ from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.canary import BookComparison, compared, comparison_document, takes_part
+from pipeline.core.decimals import plain_text
 from pipeline.core.errors import BillingError, CheckFailed, InputError, PricingError
 from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.manifest import canonical_json, sha256_hex
@@ -143,7 +144,7 @@ def _figures(line: LineItem | None) -> tuple[Decimal, Decimal, Decimal] | None:
 def _said(figures: tuple[Decimal, Decimal, Decimal] | None) -> str:
     if figures is None:
         return "has no such line"
-    return "quantity {:f}, exact {:f}, amount {:f}".format(*figures)
+    return "quantity {}, exact {}, amount {}".format(*map(plain_text, figures))
 
 
 # ---- cases ----

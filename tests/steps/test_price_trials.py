@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import astuple
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -15,14 +16,17 @@ from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.adapters.project_files import load_project
 from pipeline.adapters.s3_server import S3Endpoint
+from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.errors import CheckFailed, InputError, PricingError
+from pipeline.core.price_cases import inputs_of, parse_cases
 from pipeline.core.revision import RevisionState
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.price_books import check_files, publish_book
-from pipeline.steps.price_trials import canary_of, quote, require_cases, run_canary, set_canary
+from pipeline.steps.price_trials import canary_of, quote, rate_twice, require_cases, run_canary, set_canary
 from pipeline.steps.report import report
+from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE, SQL_RATER_QUERIES
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, PRICE_BOOK, write_project
 from tests.steps.night import AT, WINDOW, put_night, revision_of
@@ -92,6 +96,30 @@ def test_a_number_that_no_column_holds_fails_its_own_case_and_no_other(tmp_path:
         require_cases([cases], None, tmp_path)
 
     assert [line.split(":")[0].rpartition(" ")[2] for line in refused.value.details[:-1]] == ["huge"]
+
+
+def test_engines_that_disagree_fail_a_case_although_the_reference_is_right(tmp_path: Path) -> None:
+    """The SQL that rates is another one: half a cent more for each unit."""
+    charge = {"model": "per_unit", "unit_price": "0.5"}
+    [parsed] = parse_cases(case(charge=charge, usage={"quantity": "3"}, expected={"amount": "1.50"}), "c.jsonl")
+    inputs = inputs_of(parsed)
+    texts = {query: sql_text(query) for query in SQL_RATER_QUERIES}
+    texts["line_items"] = texts["line_items"].replace(
+        "rated_lines.amount,\n", "CAST(rated_lines.amount + 0.01 AS DECIMAL(28, 4)) AS amount,\n", 1
+    )
+    assert texts["line_items"] != sql_text("line_items")
+
+    with Warehouse(tmp_path, sql=texts) as warehouse:
+        warehouse.table_rows("period_usage", PERIOD_USAGE, [astuple(row) for row in inputs.usage])
+        warehouse.table_rows("event_values", EVENT_VALUES, [])
+        rated = rate_twice(warehouse, {"case-1": inputs.terms})
+
+    assert rated.problems == {
+        "case-1": [
+            "case-1/case/2026-01/per_unit/1: reference quantity 3, exact 1.5, amount 1.5, "
+            "SQL quantity 3, exact 1.5, amount 1.51"
+        ]
+    }
 
 
 @pytest.fixture
@@ -181,6 +209,12 @@ def test_a_quote_counts_the_usage_up_to_the_end_of_a_day(night: Workspace, as_of
     draft = book(PRICE_BOOK.replace("unit_price = 2.8", "unit_price = 5.6"))
 
     assert quote(night, "acct-3", draft, "2026-01", as_of).new_total == Decimal(total)
+
+
+@pytest.mark.parametrize(("as_of", "line_count"), [(date(2026, 1, 14), 0), (date(2026, 1, 15), 2)])
+def test_a_window_that_begins_where_the_day_ends_takes_no_part(night: Workspace, as_of: date, line_count: int) -> None:
+    """The days of acct-1 are those of UTC, as the windows are."""
+    assert len(quote(night, "acct-1", book(PRICE_BOOK), "2026-01", as_of).lines) == line_count
 
 
 def test_usage_that_a_draft_has_no_price_for_is_named_and_not_quoted(night: Workspace) -> None:
