@@ -11,7 +11,7 @@ from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Receipt
-from pipeline.core.meter import LEVELS, VALUES, Meter
+from pipeline.core.meter import LEVELS, Meter
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.deduplicate import revision_pins, revision_warehouse
 from pipeline.steps.inputs import pinned_meters, table_meters, view_usage_events
@@ -49,9 +49,11 @@ def computed_usage(
     table_meters(warehouse, meters)
     warehouse.view("event_quantities", {})
     files = []
-    for dataset, aggregations in ((USAGE_VALUES, VALUES), (USAGE_LEVELS, LEVELS)):
+    has_values = any(meter.has_values for meter in meters)
+    has_levels = any(meter.aggregation in LEVELS for meter in meters)
+    for dataset, has_rows in ((USAGE_VALUES, has_values), (USAGE_LEVELS, has_levels)):
         to = folder / f"{dataset.name}.parquet"
-        if any(meter.aggregation in aggregations for meter in meters):
+        if has_rows:
             warehouse.write(dataset.name, grain, to, dataset)
             warehouse.view_files(dataset.name, dataset, [to])
         else:

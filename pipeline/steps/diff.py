@@ -38,7 +38,7 @@ from pipeline.steps.inputs import (
     table_meters,
     view_raw_event_files,
 )
-from pipeline.steps.period_usage import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, METER_CHANGES, PRICED_DIMENSIONS, table_billed_meters
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
 from pipeline.steps.workspace import Workspace
@@ -296,8 +296,9 @@ def _window_quantities(
     warehouse.view_files("earlier_levels", USAGE_LEVELS, [])
     warehouse.table_rows("meter_changes", METER_CHANGES, [])
     table_billed_meters(warehouse, billed_meters([meters]))
-    rows = [(account_id, window.start, window.end, window.end) for account_id in accounts]
+    rows = [(account_id, 1, window.start, window.end, window.end, None) for account_id in accounts]
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+    warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, [])
     wanted = set(accounts)
     return {
         (row["account_id"], row["sku"], row["unit"]): row["quantity"]

@@ -43,6 +43,7 @@ METER_COLUMNS = (
     ("unit", "VARCHAR"),
     ("filters", "STRUCT(path VARCHAR, expected VARCHAR)[]"),
     ("dimensions", "VARCHAR[]"),
+    ("keeps_values", "BOOLEAN"),
 )
 
 ACCOUNT_REFERENCE_COLUMNS = (
@@ -243,6 +244,7 @@ def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
             meter.unit,
             [{"path": path, "expected": expected} for path, expected in meter.filter.items()],
             list(meter.dimensions),
+            meter.keep_values,
         )
         for meter in meters
     ]

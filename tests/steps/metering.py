@@ -18,7 +18,7 @@ from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_LEVELS, USAGE_VALUE
 from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
-from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
 from tests.steps.raw_events import key_hash
 
 MICROSECOND = timedelta(microseconds=1)
@@ -151,10 +151,11 @@ def period_quantities(
             Decimal(billed.divisor) if name == "divisor" else getattr(billed, name) for name, _ in BILLED_METERS
         )
         warehouse.table_rows("billed_meters", BILLED_METERS, [row])
-        bounds = [(name, period.start, period.end, period.end) for name, period in periods.items()]
+        bounds = [(name, 1, period.start, period.end, period.end, None) for name, period in periods.items()]
         warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
         warehouse.table_rows("meter_changes", METER_CHANGES, [])
         warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+        warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, [])
         return {row["account_id"]: row["quantity"] for row in warehouse.select("period_usage", {})}
 
 
