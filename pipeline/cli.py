@@ -8,28 +8,31 @@ This module is an edge: it reads the clock and the arguments, calls one step and
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import json
 import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.exceptions import TyperException
 
 from pipeline import settings
+from pipeline.cli_text import ByOption, JsonOption, ProjectOption, ReasonOption
+from pipeline.cli_text import as_json as _as_json
+from pipeline.cli_text import now as _now
+from pipeline.cli_text import parse as _parse
+from pipeline.cli_text import print_json as _print_json
+from pipeline.cli_text import table as _table
 from pipeline.core.change import totals_of
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import BillingError, InputError, NotReadyError
-from pipeline.core.window import parse_window
+from pipeline.core.window import billing_period, parse_window
 
 if TYPE_CHECKING:
     from pipeline.core.window import BillingWindow
@@ -38,7 +41,6 @@ if TYPE_CHECKING:
     from pipeline.steps.run import LeftOutWindow, WindowResult
     from pipeline.steps.workspace import Workspace
 
-T = TypeVar("T")
 DEFECT = 3
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
@@ -57,14 +59,9 @@ app = typer.Typer(
 source_app = typer.Typer(help="Source contracts that come with the package.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
 
-ProjectOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--project", help="Folder of the billing project; default: $BILLING_PROJECT, else the current folder."
-    ),
-]
+AccountOption = Annotated[str, typer.Option(help="The account, as accounts.csv names it.")]
+PeriodOption = Annotated[str, typer.Option(help="The billing period, such as 2026-01.")]
 WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of sentences.")]
 
 
 def main() -> None:
@@ -105,32 +102,8 @@ def _end(exit_code: int | None) -> NoReturn:
     os._exit(exit_code or 0)
 
 
-def _as_json(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _as_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_as_json(item) for item in value]
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date | Path | Enum):
-        return str(value)
-    return value
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(_as_json(value), ensure_ascii=False, indent=2))
-
-
 def _progress(as_json: bool) -> Callable[[str], None]:
     return lambda sentence: typer.echo(sentence, err=as_json)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 @app.command(epilog="Example: billing init my-billing")
@@ -434,26 +407,13 @@ def _signed(number: Decimal) -> str:
     return f"+{plain_text(number)}" if number > 0 else plain_text(number)
 
 
-def _table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Return rows of texts as aligned lines; the columns ``right`` are numbers."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
 @app.command(epilog="Example: billing close --period 2026-01 --project my-billing")
 def close(
-    period: Annotated[str, typer.Option(help="The billing period, such as 2026-01.")],
+    period: PeriodOption,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the invoices of a period final: numbered, immutable, as HTML and JSON."""
-    from pipeline.core.window import billing_period
     from pipeline.steps.close import close as close_step
     from pipeline.steps.workspace import open_workspace
 
@@ -465,6 +425,65 @@ def close(
     typer.echo(f"period {result.period_id} is final: {len(result.invoices):,} invoices in {result.folder}")
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
+
+
+@app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --reason "disputed" --by ana')
+def hold(
+    account: AccountOption,
+    period: PeriodOption,
+    reason: ReasonOption,
+    by: ByOption,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give an account no document of a period until it is released; all others are billed."""
+    from pipeline.steps.holds import hold_account
+    from pipeline.steps.workspace import open_workspace
+
+    _parse(period, "--period", lambda text: billing_period(text, "UTC"))
+    held = hold_account(open_workspace(settings.project_folder(project)), period, account, reason, _now(), by)
+    _print_json(held) if as_json else typer.echo(f"account {account} is held in {period}: {held.reason}")
+
+
+@app.command(epilog='Example: billing release --account acct-7 --period 2026-01 --reason "settled" --by ana')
+def release(
+    account: AccountOption,
+    period: PeriodOption,
+    reason: ReasonOption,
+    by: ByOption,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Release an account that is held; the next `billing close` of the period issues its invoice."""
+    from pipeline.steps.holds import release_account
+    from pipeline.steps.workspace import open_workspace
+
+    _parse(period, "--period", lambda text: billing_period(text, "UTC"))
+    released = release_account(open_workspace(settings.project_folder(project)), period, account, reason, _now(), by)
+    if as_json:
+        _print_json({"account_id": account, "period_id": period, "released": released})
+        return
+    typer.echo(f"account {account} is released in {period}; next: billing close --period {period}")
+
+
+@app.command(epilog="Example: billing holds --period 2026-01 --project my-billing")
+def holds(
+    period: Annotated[str | None, typer.Option(help="The billing period; default: all.")] = None,
+    released: Annotated[bool, typer.Option("--released", help="Show those that were released, too.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the accounts that get no document of a period, and why."""
+    from pipeline.steps.workspace import open_workspace
+
+    control_plane = open_workspace(settings.project_folder(project)).control_plane
+    found = [one for one in control_plane.holds(period) if released or one.released_at is None]
+    if as_json:
+        _print_json(found)
+        return
+    rows = [[one.period_id, one.account_id, one.held_by, one.reason, one.release_reason or ""] for one in found]
+    for line in _table([["period", "account", "held by", "reason", "released because"], *rows]) if rows else ["none"]:
+        typer.echo(line)
 
 
 @app.command(epilog="Example: billing report --window 2026-01-15 --project my-billing")
@@ -610,10 +629,3 @@ def _scalars(item: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _window(workspace: Workspace, text: str, option: str = "--window") -> BillingWindow:
     return _parse(text, option, lambda name: parse_window(name, workspace.project.settings.window.length))
-
-
-def _parse(text: str, option: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise InputError("cli.wrong_option", f"{option}: {error}", ["see: billing --help"]) from None

@@ -25,6 +25,7 @@ from sqlalchemy import (
     Connection,
     Row,
     Table,
+    and_,
     create_engine,
     delete,
     event,
@@ -56,6 +57,7 @@ from pipeline.core.completeness import (
 )
 from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.hold import Hold
 from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
@@ -69,6 +71,7 @@ IDS_PER_STATEMENT = 10_000  # below the bound-parameter limits of SQLite and Pos
 Item = TypeVar("Item")
 
 _EXCEPTION_COLUMNS = [t.completeness_exceptions.c[column.name] for column in fields(SourceException)]
+_HOLD_COLUMNS = [t.holds.c[column.name] for column in fields(Hold)]
 _LEDGER_COLUMNS = [t.object_ledger.c[column.name] for column in fields(LedgerObject)]
 _INVOICE_COLUMNS = [t.invoices.c[column.name] for column in fields(IssuedInvoice)]
 _RECEIPT_COLUMNS = [t.publications.c[column.name] for column in fields(Receipt)]
@@ -499,7 +502,7 @@ class ControlPlane:
     ) -> list[IssuedInvoice]:
         """Number every draft and make the period final, all in one transaction; a final period returns its invoices.
 
-        ``revisions`` names, by window, the accepted revision that was rated; a newer one accepted meanwhile is refused.
+        An account that is held gets no number. ``revisions`` names, by window, the accepted revision that was rated; a newer one accepted meanwhile is refused.
 
         Numbers follow the account order and have no gap: whatever fails, also ``write_document`` (which stores the
         document of a number and returns its SHA-256), takes back every number with it.
@@ -515,9 +518,11 @@ class ControlPlane:
             if last_number is None:
                 last_number = 0
                 connection.execute(insert(t.number_series).values(series=series, last_number=0))
+            held = set(connection.scalars(select(t.holds.c.account_id).where(*_is_held_in(period_id))))
+            clean = sorted((draft for draft in drafts if draft.account_id not in held), key=_draft_order)
             rows = [
                 _invoice_row(period_id, series, series_number, draft, write_document)
-                for series_number, draft in enumerate(sorted(drafts, key=_draft_order), start=last_number + 1)
+                for series_number, draft in enumerate(clean, start=last_number + 1)
             ]
             if rows:
                 connection.execute(insert(t.invoices), [{**row, "issued_at": at} for row in rows])
@@ -538,6 +543,68 @@ class ControlPlane:
         """Return the invoices of one period, or all, in order of series and number."""
         with self._read() as connection:
             return _invoices(connection, period_id)
+
+    # ---- holds ----
+
+    def hold_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> None:
+        """Give an account no document of a period until it is released; the same hold again is a no-op.
+
+        An account may be held for several reasons. A hold is refused once the account has its invoice.
+        """
+        _require_words(account_id=account_id, reason=reason, by=by)
+        holds, invoices = t.holds.c, t.invoices.c
+        with self._write() as connection:
+            same = (holds.period_id == period_id, holds.account_id == account_id, holds.reason == reason)
+            if _exists(connection, and_(*same, holds.held_by == by, holds.released_at.is_(None))):
+                return
+            number = connection.scalar(
+                select(invoices.number).where(invoices.period_id == period_id, invoices.account_id == account_id)
+            )
+            if number is not None:
+                raise PublicationError(
+                    "hold.already_invoiced",
+                    f"account {account_id} has invoice {number} of period {period_id}: there is nothing to hold back",
+                    ["nothing was changed; void the invoice if it is wrong"],
+                )
+            hold_id = (connection.scalar(select(func.max(holds.hold_id))) or 0) + 1
+            hold = Hold(hold_id, period_id, account_id, reason, at, by)
+            connection.execute(insert(t.holds).values(**asdict(hold)))
+            subject = f"period={period_id}/account={account_id}"
+            audit_log.append(connection, at, Change("account_held", subject, {"reason": reason, "by": by}))
+
+    def release_account(
+        self, period_id: str, account_id: str, reason: str, at: datetime, by: str, *, held_by: str | None = None
+    ) -> int:
+        """End every hold of an account in a period, or those of one hand, and return how many there were."""
+        _require_words(account_id=account_id, reason=reason, by=by)
+        holds = t.holds.c
+        is_meant = [holds.period_id == period_id, holds.account_id == account_id, holds.released_at.is_(None)]
+        if held_by is not None:
+            is_meant.append(holds.held_by == held_by)
+        with self._write() as connection:
+            released = connection.execute(
+                update(t.holds).where(*is_meant).values(released_at=at, released_by=by, release_reason=reason)
+            ).rowcount
+            if released:
+                subject = f"period={period_id}/account={account_id}"
+                audit_log.append(connection, at, Change("account_released", subject, {"reason": reason, "by": by}))
+            return released
+
+    def held_accounts(self, period_id: str) -> dict[str, str]:
+        """Return the accounts that are held in a period with the reasons, in order of account."""
+        reasons: dict[str, list[str]] = {}
+        for hold in self.holds(period_id):
+            if hold.released_at is None:
+                reasons.setdefault(hold.account_id, []).append(hold.reason)
+        return {account_id: "; ".join(dict.fromkeys(reasons[account_id])) for account_id in sorted(reasons)}
+
+    def holds(self, period_id: str | None = None) -> list[Hold]:
+        """Return the holds of a period, or all, also those that were released, in the order they were made."""
+        query = select(*_HOLD_COLUMNS).order_by(t.holds.c.hold_id)
+        if period_id is not None:
+            query = query.where(t.holds.c.period_id == period_id)
+        with self._read() as connection:
+            return [Hold(*row) for row in connection.execute(query)]
 
     # ---- audit log ----
 
@@ -672,6 +739,13 @@ def _require_newest(connection: Connection, revisions: Mapping[str, int]) -> Non
             "a window got a new revision while the period was being closed",
             [*overtaken, "no invoice was issued and no number was taken; close the period again"],
         )
+
+
+def _require_words(**words: str) -> None:
+    """Refuse an action that nobody stands behind, or that has no reason or subject."""
+    for name, word in words.items():
+        if not word.strip():
+            raise InputError("control_plane.no_reason", f"{name} is empty", ["say who does this, to what, and why"])
 
 
 def _exists(connection: Connection, condition: ColumnElement[bool]) -> bool:
@@ -822,6 +896,10 @@ def _newest_revision(connection: Connection, *conditions: ColumnElement[bool]) -
 def _find_revision(connection: Connection, window_id: str, revision: int) -> WindowRevision | None:
     revisions = t.window_revisions.c
     return _newest_revision(connection, revisions.window_id == window_id, revisions.revision == revision)
+
+
+def _is_held_in(period_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return t.holds.c.period_id == period_id, t.holds.c.released_at.is_(None)
 
 
 def _draft_order(draft: InvoiceDraft) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 
 from pipeline.core.window import require_utc
 
-SCHEMA_REVISION = "0003"  # the newest migration
+SCHEMA_REVISION = "0005"  # the newest migration
 
 
 class Instant(TypeDecorator[datetime]):
@@ -185,6 +185,22 @@ invoices = Table(
     Column("issued_at", Instant, nullable=False),
     UniqueConstraint("series", "series_number"),
     UniqueConstraint("period_id", "account_id", "currency"),
+)
+
+# Why an account gets no document of a period; a row changes once, when the hold is released.
+holds = Table(
+    "holds",
+    metadata,
+    Column("hold_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("period_id", Text, nullable=False),
+    Column("account_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("held_at", Instant, nullable=False),
+    Column("held_by", Text, nullable=False),
+    Column("released_at", Instant, nullable=True),
+    Column("released_by", Text, nullable=True),
+    Column("release_reason", Text, nullable=True),
+    Index(None, "period_id", "account_id"),
 )
 
 # What an object of evidence says: a control file, a heartbeat, a manifest; committed with the object's ledger row.

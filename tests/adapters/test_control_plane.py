@@ -475,6 +475,78 @@ def test_a_period_without_an_invoice_becomes_final_and_uses_no_number(control_pl
     assert control_plane.finalise_period("2026-02", "LLM", [draft("a")], write_document, AT)[0].number == "LLM-000001"
 
 
+# ---- holds ----
+
+
+def test_an_account_is_held_in_one_period_until_it_is_released(control_plane: ControlPlane) -> None:
+    control_plane.hold_account("2026-01", "b", "raters disagree", AT, "rate")
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+    control_plane.hold_account("2026-01", "a", "no address", AT, "ana")
+    assert list(control_plane.held_accounts("2026-01").items()) == [
+        ("a", "disputed; no address"),
+        ("b", "raters disagree"),
+    ]
+    assert control_plane.held_accounts("2026-02") == {}
+
+    assert control_plane.release_account("2026-01", "a", "settled", AT, "ben") == 2
+
+    assert control_plane.held_accounts("2026-01") == {"b": "raters disagree"}
+    assert [(hold.released_by, hold.release_reason) for hold in control_plane.holds("2026-01")] == [
+        (None, None),
+        ("ben", "settled"),
+        ("ben", "settled"),
+    ]
+    assert control_plane.release_account("2026-01", "a", "settled", AT, "ben") == 0
+
+
+def test_the_same_hold_again_adds_nothing_and_a_released_one_can_be_set_again(control_plane: ControlPlane) -> None:
+    for _ in range(2):
+        control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+    assert len(control_plane.audit_log()) == 1
+    control_plane.release_account("2026-01", "a", "settled", AT, "ana")
+
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+
+    assert control_plane.held_accounts("2026-01") == {"a": "disputed"}
+    assert [entry.action for entry in control_plane.audit_log()] == ["account_held", "account_released", "account_held"]
+
+
+def test_what_one_hand_held_is_not_released_by_another_that_says_so(control_plane: ControlPlane) -> None:
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
+    control_plane.hold_account("2026-01", "a", "raters disagree", AT, "rate")
+
+    assert control_plane.release_account("2026-01", "a", "they agree", AT, "rate", held_by="rate") == 1
+
+    assert control_plane.held_accounts("2026-01") == {"a": "disputed"}
+
+
+def test_an_account_that_is_held_gets_no_number_and_the_others_do(control_plane: ControlPlane) -> None:
+    control_plane.hold_account("2026-01", "b", "raters disagree", AT, "rate")
+    drafts = [draft(account_id) for account_id in "abc"]
+
+    issued = control_plane.finalise_period("2026-01", "LLM", drafts, write_document, AT)
+
+    assert [(invoice.number, invoice.account_id) for invoice in issued] == [("LLM-000001", "a"), ("LLM-000002", "c")]
+
+
+def test_an_account_that_has_its_invoice_cannot_be_held(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+
+    with pytest.raises(PublicationError, match="account a has invoice LLM-000001 of period 2026-01"):
+        control_plane.hold_account("2026-01", "a", "too late", AT, "ana")
+    control_plane.hold_account("2026-02", "a", "in time", AT, "ana")
+
+
+@pytest.mark.parametrize("words", [("", "why", "who"), ("a", " ", "who"), ("a", "why", "")])
+def test_a_hold_has_an_account_a_reason_and_somebody_behind_it(
+    control_plane: ControlPlane, words: tuple[str, str, str]
+) -> None:
+    account_id, reason, by = words
+
+    with pytest.raises(InputError, match=r"control_plane\.no_reason"):
+        control_plane.hold_account("2026-01", account_id, reason, AT, by)
+
+
 # ---- two tasks at the same time ----
 
 
@@ -871,7 +943,14 @@ def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     control_plane.commit_collection(found, manifests_of(found), AT)
     control_plane.open_revision(revision(), AT)
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
-        for table in ("derived_pins", "evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects"):
+        for table in (
+            "holds",
+            "derived_pins",
+            "evidence",
+            "completeness_exceptions",
+            "pending_objects",
+            "unclaimed_objects",
+        ):
             database.execute(f"DROP TABLE {table}")
         database.execute("DROP INDEX ix_object_ledger_contract")
         database.execute("ALTER TABLE object_ledger DROP COLUMN fault")
