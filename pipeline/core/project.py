@@ -94,6 +94,12 @@ class SellerSettings(StrictModel):
     number_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")]
 
 
+class RatingSettings(StrictModel):
+    """``reference_lines_max``: up to so many lines all are rated twice, beyond it those of a sample of accounts."""
+
+    reference_lines_max: Annotated[int, Field(ge=0)] | None = None
+
+
 class ProjectSettings(StrictModel):
     """The file ``billing.toml``."""
 
@@ -105,6 +111,7 @@ class ProjectSettings(StrictModel):
     lake: LakeSettings = LakeSettings()
     control_plane: ControlPlaneSettings = ControlPlaneSettings()
     seller: SellerSettings
+    rating: RatingSettings = RatingSettings()
 
 
 @dataclass(frozen=True, slots=True)

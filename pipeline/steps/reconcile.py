@@ -87,7 +87,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         *invoice_controls(period_id, invoiced),
     ]
     with scratch_folder(ws.scratch, "reconcile") as folder:
-        receipt = publish_next(ws, RECONCILIATION, scope, write_controls(ws, controls, folder), pins, at)
+        receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)
     require_reconciled(controls, f"period {period_id}")
     return receipt
 
