@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from pipeline.core.account import Account
 from pipeline.core.decimals import fits, plain_text
 from pipeline.core.errors import PricingError
+from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.money import AMOUNT_EXACT_SCALE, Money, RoundingMode, exact
 from pipeline.core.price_book import GraduatedCharge, PerUnitCharge, Tier
 from pipeline.core.project import PricedBook
@@ -31,31 +32,6 @@ class PeriodUsage:
     unit: str
     quantity: Decimal
     aggregation: str = "sum"
-
-
-@dataclass(frozen=True, slots=True)
-class LineItem:
-    """One amount on an invoice; the fields are the columns of ``line_items``, in order."""
-
-    line_item_id: str
-    account_id: str
-    period_id: str
-    service_period_start: datetime
-    service_period_end: datetime
-    plan: str
-    sku: str
-    description: str
-    model: str
-    tier: int
-    quantity: Decimal
-    unit: str
-    unit_price: Decimal
-    per_units: Decimal
-    currency: str
-    amount_exact: Decimal
-    amount: Decimal
-    residual: Decimal
-    price_book_version: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +113,25 @@ def line_items_of(
                 line_item_id=f"{account.account_id}/{usage.sku}/{period.period_id}/{charge.model}/{part.number}",
                 account_id=account.account_id,
                 period_id=period.period_id,
+                segment=1,
                 service_period_start=period.start,
                 service_period_end=period.end,
                 plan=account.plan,
                 sku=usage.sku,
                 description=charge.description,
+                kind=LineKind.USAGE,
                 model=charge.model,
                 tier=part.number,
                 quantity=part.quantity,
                 unit=usage.unit,
                 unit_price=part.tier.unit_price,
                 per_units=charge.per_units,
+                flat_fee=part.tier.flat_fee if part.quantity > 0 else Decimal(0),
                 currency=account.currency,
                 amount_exact=amount_exact,
                 amount=rounded,
                 residual=residual,
+                tax_category=charge.tax_category,
                 price_book_version=price_book_version,
             )
         )
@@ -207,7 +187,7 @@ def rate_usage(
             problems.append(f"{where}: price book {priced.version} has no plan {account.plan!r}")
             continue
         charge = plan.charge(row.sku, account.currency)
-        if charge is None:
+        if not isinstance(charge, PerUnitCharge | GraduatedCharge):
             problems.append(
                 f"{where}: plan {account.plan!r} of price book {priced.version} has no charge in {account.currency}"
             )

@@ -19,11 +19,12 @@ from typing import Any
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
-from pipeline.core.errors import NotReadyError, PricingError, PublicationError
+from pipeline.core.errors import NotReadyError, PricingError
+from pipeline.core.line_item import LineItem
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.meter import LEVELS, Aggregation, BilledMeter, Meter, billed_meters, meter_changes
 from pipeline.core.project import PricedBook, book_on
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
+from pipeline.core.rating import PeriodUsage, rate_usage
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
@@ -296,14 +297,11 @@ def _require_joined(workspace: Workspace, period_id: str, periods: Mapping[str, 
         )
 
 
-def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Receipt:
-    """Publish the line items of an open period; a final one is refused, because its invoices rest on what it has."""
-    if workspace.control_plane.period_state(rated.period_id) == "final":
-        raise PublicationError(
-            "rate.period_is_final",
-            f"period {rated.period_id} is final and is never rated again",
-            ["its invoices rest on the line items it was closed with; nothing was published"],
-        )
+def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime, scope: str | None = None) -> Receipt:
+    """Publish the line items of an open period; a final one is refused, because its invoices rest on what it has.
+
+    ``scope`` is another name to publish under, for accounts that a final period has no invoice of yet.
+    """
     pins = {
         "price_books": {
             priced.version: pin_file(workspace, _price_book_file(workspace, priced))
@@ -318,7 +316,7 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
         Warehouse(workspace.scratch) as warehouse,
     ):
         draft = write_lines(warehouse, rated.lines, folder)
-        return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
+        return publish_next(workspace, LINE_ITEMS, scope or f"period={rated.period_id}", draft, pins, at)
 
 
 def _revisions(

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from pipeline.core.account import Account
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import PricingError
+from pipeline.core.line_item import LineItem
 from pipeline.core.price_book import PriceBook, Tier
 from pipeline.core.project import PricedBook
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage, split_into_tiers
+from pipeline.core.rating import PeriodUsage, rate_usage, split_into_tiers
 
 ORACLES = Path(__file__).parents[3] / "shared" / "oracles" / "rating-cases.jsonl"
 SUPPORTED_CHARGE_KEYS = {"model", "unit_price", "per_units", "tiers"}
