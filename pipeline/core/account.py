@@ -32,6 +32,7 @@ class AccountRow(StrictModel):
     valid_from: AwareDatetime
     valid_to: AwareDatetime = VALID_FOR_EVER
     external_references: Annotated[tuple[str, ...], Field(min_length=1)]
+    tax_region: str = ""
 
     @field_validator("currency")
     @classmethod
@@ -64,6 +65,7 @@ class Account:
     currency: str
     time_zone: str
     plan: str
+    tax_region: str = ""  # where taxes.toml finds its rates; empty where the column is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class AccountDirectory:
     def accounts(self) -> dict[str, Account]:
         """Return each account once, in order of id."""
         by_id = {
-            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan)
+            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan, row.tax_region)
             for row in self.rows
         }
         return dict(sorted(by_id.items()))
@@ -92,7 +94,7 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
         first = first_of.setdefault(row.account_id, row)
         if first is row:
             continue
-        for column in ("name", "currency", "time_zone", "plan"):
+        for column in ("name", "currency", "time_zone", "plan", "tax_region"):
             if getattr(row, column) != getattr(first, column):
                 problems.append(
                     f"account {row.account_id}: {column} is {getattr(first, column)!r} in one row and "

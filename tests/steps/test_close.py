@@ -17,15 +17,16 @@ from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import InputError, NotReadyError, PricingError
-from pipeline.core.invoice import InvoiceDraft
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close, windows_of_period
+from pipeline.steps.documents import document_bytes, store_documents
 from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import rated_period
 from pipeline.steps.workspace import Workspace, open_workspace
+from tests.core.test_credit import prepared
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
 
@@ -81,8 +82,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def documents(workspace: Workspace, period_id: str = "2026-01") -> list[dict[str, Any]]:
     return [
-        json.loads(workspace.lake.get_bytes(f"documents/{invoice.document_sha256}.json"))
-        for invoice in workspace.control_plane.invoices(period_id)
+        json.loads(document_bytes(workspace, document)) for document in workspace.control_plane.documents(period_id)
     ]
 
 
@@ -107,10 +107,7 @@ def test_each_account_with_usage_gets_one_numbered_invoice_in_order_of_account(r
 
 
 def test_numbers_go_on_where_the_last_period_ended(ready: Workspace) -> None:
-    december = [InvoiceDraft("acct-1", "USD", Decimal(1))]
-    ready.control_plane.finalise_period(
-        "2025-12", "TEST", december, lambda _draft, number: sha256_hex(number.encode()), AT
-    )
+    ready.control_plane.finalise_period("2025-12", "TEST", [prepared("acct-1")], store_documents(ready), AT)
 
     assert close(ready, "2026-01", AT).invoices[0].number == "TEST-000002"
 
@@ -169,7 +166,7 @@ def test_a_period_is_not_closed_when_what_its_nights_were_computed_from_has_chan
         close(changed, "2026-01", AT)
 
     assert len([line for line in refused.value.details if "changed inputs" in line]) == len(NIGHTS)
-    assert changed.control_plane.invoices() == []
+    assert changed.control_plane.documents() == []
 
 
 @pytest.mark.parametrize(("time_zone", "is_joined"), [("UTC", True), ("Etc/UTC", True), ("Asia/Tokyo", False)])
@@ -263,7 +260,7 @@ def test_a_close_that_dies_between_two_documents_takes_no_number(ready: Workspac
     with pytest.raises(OSError, match="no space left"):
         close(dying, "2026-01", AT)
 
-    assert ready.control_plane.invoices() == []
+    assert ready.control_plane.documents() == []
     assert ready.control_plane.period_state("2026-01") == "open"
     assert close(ready, "2026-01", AT).invoices[0].number == "TEST-000001"
 
@@ -272,7 +269,7 @@ def test_a_close_that_dies_before_its_pages_is_finished_by_the_next_one(ready: W
     dying = replace(ready, lake=LakeThatStopsAt(ready.lake, ".html", 2))
     with pytest.raises(OSError, match="no space left"):
         close(dying, "2026-01", AT)
-    issued = ready.control_plane.invoices("2026-01")
+    issued = ready.control_plane.documents("2026-01")
     assert len(issued) == 5
 
     result = close(ready, "2026-01", AT)
@@ -303,7 +300,7 @@ def test_a_period_is_not_closed_before_every_night_of_it_is_accepted(january: Wo
         "window 2026-02-01 was never run; billing run --window 2026-02-01",
         "no invoice was issued and no number was taken",
     )
-    assert january.control_plane.invoices() == []
+    assert january.control_plane.documents() == []
 
 
 def test_a_period_is_not_closed_while_late_usage_waits(ready: Workspace) -> None:
