@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -28,7 +28,7 @@ from pipeline.core.decimals import plain_text
 from pipeline.core.errors import PricingError
 from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.manifest import canonical_json
-from pipeline.core.money import Money, exact
+from pipeline.core.money import exact, minor_unit_digits
 from pipeline.core.price_book import PLAN_SKU
 from pipeline.core.printed_terms import printed_terms
 from pipeline.core.project import PricedBook, SellerSettings
@@ -125,14 +125,28 @@ class InvoiceEvidence:
 def draft_invoices(lines: Iterable[LineItem]) -> list[InvoiceDraft]:
     """Return one draft per account that has lines, in order of account; a total of zero or below is kept as it is.
 
+    A total has the decimals of its currency; amounts with more are refused.
+
     >>> draft_invoices([])
     []
     """
-    totals: dict[str, Money] = {}
-    for line in lines:
-        amount = Money(line.amount, line.currency)
-        totals[line.account_id] = totals[line.account_id] + amount if line.account_id in totals else amount
-    return [InvoiceDraft(account_id, total.currency, total.amount) for account_id, total in sorted(totals.items())]
+    totals: dict[str, Decimal] = {}
+    currencies: dict[str, str] = {}
+    with exact():
+        for line in lines:
+            currency = currencies.setdefault(line.account_id, line.currency)
+            if currency != line.currency:
+                raise ValueError(f"cannot combine {currency} and {line.currency}")
+            totals[line.account_id] = totals.get(line.account_id, Decimal(0)) + line.amount
+        return [
+            InvoiceDraft(account_id, currencies[account_id], total.quantize(_minor_unit(currencies[account_id])))
+            for account_id, total in sorted(totals.items())
+        ]
+
+
+@cache
+def _minor_unit(currency: str) -> Decimal:
+    return Decimal(1).scaleb(-minor_unit_digits(currency))
 
 
 def issue_date(cutoffs: Iterable[datetime], time_zone: str) -> date:
@@ -305,6 +319,11 @@ def _line_order(line: LineItem) -> tuple[bool, str, int, int, int, str]:
 
 
 @lru_cache(4096)
+def _instant(instant: datetime) -> str:
+    return require_utc(instant, "an instant of a document").isoformat()
+
+
+@lru_cache(4096)
 def _dates(start: datetime, end: datetime, time_zone: str) -> tuple[str, str]:
     """Return the first and the last calendar day that an interval has in a zone."""
     zone = ZoneInfo(time_zone)
@@ -322,8 +341,8 @@ def _line_of_document(
         "line_item_id": line.line_item_id,
         "kind": line.kind.value,
         "segment": line.segment,
-        "service_period_start": line.service_period_start.isoformat(),
-        "service_period_end": line.service_period_end.isoformat(),
+        "service_period_start": _instant(line.service_period_start),
+        "service_period_end": _instant(line.service_period_end),
         "service_first_date": first_date,
         "service_last_date": last_date,
         "plan": line.plan,

@@ -58,6 +58,7 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     owed = control_plane.accounts_to_invoice(period_id) if is_final else set()
     if not is_final or owed:
         control_plane.verify_audit_log()
+        _require_earlier_final(workspace, period_id)
         _require_ready(workspace, period_id)
         rated = rated_period(workspace, period_id, candidate=None)
         if is_final:
@@ -65,7 +66,6 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
             accounts = sha256_hex(canonical_json(sorted(owed)))[:12]
             line_items = publish_draft(workspace, rated, at, f"period={period_id}/accounts={accounts}")
         else:
-            _require_earlier_final(workspace, period_id)
             line_items = publish_draft(workspace, rated, at)
         check_period(workspace, line_items, at)
         _finalise(workspace, rated, line_items, at, is_final=is_final)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import settings
-from pipeline.adapters.child_process import ChildProcess, ProcessDiedError, serve
 from pipeline.adapters.scratch import scratch_folder
-from pipeline.core.account import Account
 from pipeline.core.credit import CreditBalance, draw_credits
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import NotReadyError, PricingError
@@ -32,16 +28,11 @@ from pipeline.core.invoice import (
     InvoiceDraft,
     InvoiceEvidence,
     PreparedDocument,
-    draft_invoices,
     finish_document,
-    issue_date,
-    prepare_document,
 )
-from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
-from pipeline.core.project import PricedBook, SellerSettings
-from pipeline.core.tax import TaxTable
-from pipeline.core.window import billing_period
+from pipeline.steps.draft_shares import DraftFacts, Share
+from pipeline.steps.draft_workers import made_shares
 from pipeline.steps.pinned import pinned_price_books
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
 from pipeline.steps.workspace import Workspace
@@ -61,41 +52,6 @@ class ShownDraft:
     total: Decimal
     amount_due: Decimal
     held: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What documents need beside lines."""
-
-    period_id: str
-    accounts: Mapping[str, Account]
-    seller: SellerSettings
-    books: Mapping[str, PricedBook]
-    cutoffs: tuple[datetime, ...]
-    evidence: InvoiceEvidence
-    taxes: TaxTable | None
-    held: frozenset[str]
-    usage_by_day: Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """Line items ``[start, end)`` of the files, which hold all lines of their accounts."""
-
-    facts: Path
-    files: tuple[Path, ...]
-    start: int
-    end: int
-    spool: Path
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What a share came to: totals of each account, where its document is in the spool, and what was refused."""
-
-    spool: Path
-    totals: list[tuple[InvoiceDraft, int | None]]
-    problems: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +95,7 @@ def draft_documents(
     """Make a document of each account that published line items have and that is not held, in ``folder``."""
     pins = read_manifest(workspace, line_items.manifest_hash).pins
     tax_table = workspace.project.files.get("taxes.toml")
-    facts = _Facts(
+    facts = DraftFacts(
         period_id,
         workspace.project.directory.accounts(),
         workspace.project.settings.seller,
@@ -157,10 +113,10 @@ def draft_documents(
     (folder / "facts").write_bytes(pickle.dumps(facts))
     files = tuple(manifest_files(workspace, line_items.manifest_hash))
     shares = [
-        _Share(folder / "facts", files, start, end, folder / f"documents-{number}")
+        Share(folder / "facts", files, start, end, folder / f"documents-{number}")
         for number, (start, end) in enumerate(_whole_accounts(files))
     ]
-    made = _all_made(shares, settings.worker_count() if line_items.row_count > LINES_OF_ONE_PROCESS else 1)
+    made = made_shares(shares, settings.worker_count() if line_items.row_count > LINES_OF_ONE_PROCESS else 1)
     totals = sorted((draft for one in made for draft, _ in one.totals), key=lambda draft: draft.account_id)
     places = sorted(
         (draft.account_id, one.spool, start) for one in made for draft, start in one.totals if start is not None
@@ -227,115 +183,3 @@ def _whole_accounts(files: Sequence[Path]) -> Iterator[tuple[int, int]]:
         end = int(begins[place]) if place < len(begins) else len(codes)
         yield start, end
         start = end
-
-
-def _all_made(shares: Sequence[_Share], process_count: int) -> list[_Made]:
-    """Return what each share came to; this process takes part, so one process is no other one."""
-    waiting = iter(shares)
-    made: list[_Made] = []
-
-    def work_off(worker: ChildProcess | None) -> None:
-        while (share := next(waiting, None)) is not None:
-            if worker is None:
-                made.append(_make(share))
-                continue
-            worker.send(share)
-            try:
-                made.append(worker.answer())
-            except ProcessDiedError as error:
-                raise NotReadyError(
-                    "close.worker_died",
-                    "a process that made documents ended before it was done",
-                    [
-                        f"its exit code is {error.exit_code}; memory may have run out, or somebody killed it",
-                        "nothing was issued; the same call may succeed later, or with BILLING_WORKERS=1",
-                    ],
-                ) from error
-
-    workers = [ChildProcess(__name__) for _ in range(min(process_count, len(shares)) - 1)]
-    try:
-        with ThreadPoolExecutor(len(workers) + 1) as threads:
-            for done in [threads.submit(work_off, worker) for worker in [*workers, None]]:
-                done.result()
-    finally:
-        for worker in workers:
-            worker.end()
-    return made
-
-
-@lru_cache(1)
-def _facts(path: Path) -> _Facts:
-    facts: _Facts = pickle.loads(path.read_bytes())  # noqa: S301 - our own process wrote it
-    return facts
-
-
-def _make(share: _Share) -> _Made:
-    facts = _facts(share.facts)
-    totals: list[tuple[InvoiceDraft, int | None]] = []
-    problems: list[str] = []
-    with share.spool.open("wb") as spool:
-        for lines in _lines_by_account(share):
-            account_id = lines[0].account_id
-            [draft] = draft_invoices(lines)
-            start: int | None = None
-            if account_id not in facts.held:
-                try:
-                    document = _prepare(lines, facts)
-                    start = spool.tell()
-                    pickle.dump(document, spool, protocol=pickle.HIGHEST_PROTOCOL)
-                except PricingError as error:
-                    problems += error.details
-            totals.append((draft, start))
-    return _Made(share.spool, totals, problems)
-
-
-def _prepare(lines: Sequence[LineItem], facts: _Facts) -> PreparedDocument:
-    account = facts.accounts[lines[0].account_id]
-    period = billing_period(facts.period_id, account.time_zone)
-    return prepare_document(
-        lines,
-        account,
-        facts.seller,
-        period,
-        facts.books,
-        issue_date(facts.cutoffs or [period.end], period.time_zone),
-        facts.evidence,
-        facts.taxes,
-        facts.usage_by_day.get(account.account_id, ()),
-    )
-
-
-def _lines_by_account(share: _Share) -> Iterator[list[LineItem]]:
-    """Yield the lines of each account of a share."""
-    lines: list[LineItem] = []
-    for line in _lines(share):
-        if lines and lines[0].account_id != line.account_id:
-            yield lines
-            lines = []
-        lines.append(line)
-    if lines:
-        yield lines
-
-
-def _lines(share: _Share) -> Iterator[LineItem]:
-    position = 0
-    for path in share.files:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                count = file.metadata.row_group(group).num_rows
-                first, last = max(share.start - position, 0), min(share.end - position, count)
-                if first < last:
-                    rows = file.read_row_group(group).slice(first, last - first)
-                    yield from _line_items(rows)
-                position += count
-
-
-def _line_items(rows: pa.Table) -> Iterator[LineItem]:
-    columns: dict[str, list[Any]] = {name: rows.column(name).to_pylist() for name in rows.column_names}
-    columns["kind"] = [LineKind(kind) for kind in columns["kind"]]
-    for values in zip(*(columns[name] for name in LineItem.__dataclass_fields__), strict=True):
-        yield LineItem(*values)
-
-
-if __name__ == "__main__":
-    serve(_make)
