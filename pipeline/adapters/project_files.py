@@ -33,11 +33,14 @@ from pipeline.core.manifest import sha256_hex
 from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.project import PricedBook, Project, ProjectSettings
+from pipeline.core.tax import TaxTable
 from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone, period_containing
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
+OPTIONAL_ACCOUNT_COLUMNS = ("tax_region",)
+TAX_TABLE = "taxes.toml"
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -69,6 +72,7 @@ def load_project(folder: Path) -> Project:
     meter_file = reader.toml("meters.toml", MeterFile)
     rows = reader.accounts("accounts.csv")
     books = {name: reader.toml(name, PriceBook) for name in reader.names("price_books")}
+    taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
 
     read_contracts = [contract for contract in contracts if contract is not None]
     read_books = {name: book for name, book in books.items() if book is not None}
@@ -107,6 +111,7 @@ def load_project(folder: Path) -> Project:
             PricedBook(book, f"{book.name}@{sha256_hex(reader.files[name])[:12]}") for name, book in read_books.items()
         ),
         files=reader.files,
+        taxes=taxes,
     )
 
 
@@ -284,7 +289,8 @@ class _Reader:
         found: list[tuple[str, dict[str, Any]]] = []
         try:
             header = next(reader, [])
-            if sorted(header) != sorted(ACCOUNT_COLUMNS):
+            missing = [column for column in OPTIONAL_ACCOUNT_COLUMNS if column not in header]
+            if sorted([*header, *missing]) != sorted(ACCOUNT_COLUMNS):
                 self.problems.append(
                     f"{name} line 1: found the header {','.join(header)!r}, accepted {_ACCOUNT_HEADER}"
                 )

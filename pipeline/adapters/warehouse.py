@@ -136,7 +136,7 @@ class Warehouse:
     def table_files(
         self, name: str, dataset: Dataset, paths: Sequence[Path], only: tuple[str, Sequence[str]] | None = None
     ) -> None:
-        """Make a table of the rows of Parquet files, in their order; ``only`` those with one of these texts in a column."""
+        """Make a table of the rows of Parquet files; ``only`` those that have one of these texts in a column."""
         self.view_files("rows_of_files", dataset, paths)
         self._drop(name)
         rows = f"SELECT * FROM rows_of_files{self._semi_join(only)}"  # noqa: S608
@@ -250,17 +250,18 @@ class Warehouse:
     ) -> Path:
         """Write the rows of the SQL file, in its order, as Parquet: the same rows make the same bytes.
 
-        With ``keeps_order`` they are not sorted; the relation that the query reads has them in that order. Rows whose columns or types are not the dataset's raise ``TypeError`` and leave no file.
+        With ``keeps_order`` they are not sorted; the relation that the query reads has them in that order. Rows whose
+        columns or types are not the dataset's raise ``TypeError`` and leave no file.
         """
         bound = {**_bound(parameters), "output_path": str(to)}
         to.parent.mkdir(parents=True, exist_ok=True)
         with _numbers_fit(query):
-            self.connection.execute(f"COPY ({self._ordered(query, keeps_order)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+            self.connection.execute(
+                f"COPY ({self._ordered(query, keeps_order)}) TO $output_path ({_PARQUET_OPTIONS})", bound
+            )
         return self._checked(to, dataset)
 
-    def write_table(
-        self, name: str, to: Path, dataset: Dataset, only: tuple[str, Sequence[str]] | None = None
-    ) -> Path:
+    def write_table(self, name: str, to: Path, dataset: Dataset, only: tuple[str, Sequence[str]] | None = None) -> Path:
         """Write a named relation in the total order of the dataset's key; same promises as ``write``.
 
         ``only`` rows with one of these texts in a column are written.

@@ -61,9 +61,7 @@ def store_files(
     if any(file.partition for file in stored):
         stored.sort()
     row_count = sum(file.row_count for file in files)
-    return _store(
-        workspace, Manifest(dataset.name, scope, revision, tuple(stored), row_count, content_hash, pins)
-    )
+    return _store(workspace, Manifest(dataset.name, scope, revision, tuple(stored), row_count, content_hash, pins))
 
 
 def publish_revision(

@@ -125,9 +125,9 @@ def rated_period(
 def pinned_lines(
     workspace: Workspace, draft: Manifest, own_files: Mapping[tuple[str, str], Sequence[Path]], folder: Path
 ) -> list[Path]:
-    """Return the line items of a published draft once more, from its pins, as files; ``own_files`` as in ``view_period``.
+    """Return the line items of a published draft once more, from its pins, as files in order.
 
-    The SQL that is pinned rates again, alone: what it came to was compared when it was published.
+    ``own_files`` are as in ``view_period``. The SQL that is pinned rates again, alone: what it came to was compared when it was published.
     """
     terms = pinned_terms(workspace, draft.pins, draft.pins["period_id"])
     sql = pinned_sql(workspace, draft.pins["sql"])

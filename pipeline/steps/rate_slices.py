@@ -170,7 +170,9 @@ def _compare(task: _CompareTask) -> ComparedSlice:
             for name, column in columns.items():
                 column += [getattr(line, name) for line in rated.lines]
         warehouse.table_rows("reference_lines", _REFERENCE_LINES, list(zip(*columns.values(), strict=True)))
-        differing = [] if problems or not task.has_lines else warehouse.select("differing_lines", {})[:DISAGREEMENTS_OF_A_SLICE]
+        differing = (
+            [] if problems or not task.has_lines else warehouse.select("differing_lines", {})[:DISAGREEMENTS_OF_A_SLICE]
+        )
         inputs = _inputs(warehouse, chosen, differing)
     disagreements = tuple(
         Disagreement(

@@ -192,7 +192,9 @@ def test_the_next_revision_is_the_newest_one_again_while_rows_and_pins_are_the_s
 def test_rows_written_by_another_compression_are_the_same_rows(workspace: Workspace) -> None:
     first = publish_next(workspace, USAGE, SCOPE, [usage_file(workspace, "1", "2")], PINS, AT)
 
-    assert publish_next(workspace, USAGE, SCOPE, [usage_file(workspace, "1", "2", compression="gzip")], PINS, AT) == first
+    assert (
+        publish_next(workspace, USAGE, SCOPE, [usage_file(workspace, "1", "2", compression="gzip")], PINS, AT) == first
+    )
 
 
 def test_a_document_is_published_once_per_content(workspace: Workspace) -> None:
