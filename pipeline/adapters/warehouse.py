@@ -151,7 +151,7 @@ class Warehouse:
         return f" SEMI JOIN chosen_texts USING ({_identifier(column)})"
 
     def rows(self, name: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a table, read a batch at a time."""
+        """Yield the rows of a table, read a batch at a time; until the last one the session can do nothing else."""
         for batch in self.connection.table(_identifier(name)).to_arrow_reader(HASHED_ROWS):
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 

@@ -127,7 +127,8 @@ def pinned_lines(
 ) -> list[Path]:
     """Return the line items of a published draft once more, from its pins, as files in order.
 
-    ``own_files`` are as in ``view_period``. The SQL that is pinned rates again, alone: what it came to was compared when it was published.
+    ``own_files`` are as in ``view_period``. The SQL that is pinned rates again, alone: what it came to was compared
+    when it was published.
     """
     terms = pinned_terms(workspace, draft.pins, draft.pins["period_id"])
     sql = pinned_sql(workspace, draft.pins["sql"])

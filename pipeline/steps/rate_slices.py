@@ -97,11 +97,11 @@ def cut_slices(
     for number, start in enumerate(range(0, max(len(terms), 1), size)):
         own = tuple(terms[start : start + size])
         names = [account.account.account_id for account in own]
-        files = []
-        for dataset in (_USAGE, _VALUES):
-            file = folder / f"{dataset.name}-{number}.parquet"
-            files.append(warehouse.write_table(dataset.name, file, dataset, ("account_id", names)))
-        slices.append(Slice(own, *files, folder / f"line_items-{number}.parquet", folder, sql))
+        usage, values = (
+            warehouse.write_table(one.name, folder / f"{one.name}-{number}.parquet", one, ("account_id", names))
+            for one in (_USAGE, _VALUES)
+        )
+        slices.append(Slice(own, usage, values, folder / f"line_items-{number}.parquet", folder, sql))
     return slices
 
 
@@ -162,17 +162,16 @@ def _compare(task: _CompareTask) -> ComparedSlice:
         read = [(_USAGE, one.usage), (_VALUES, one.values)] + [(LINE_ITEMS, one.lines)] * task.has_lines
         for dataset, file in read:
             warehouse.table_files(dataset.name, dataset, [file], None if names is None else ("account_id", names))
+        values = [EventValue(*row) for row in warehouse.rows(_VALUES.name)]
         usage = starmap(PeriodUsage, warehouse.rows(_USAGE.name))
-        values = starmap(EventValue, warehouse.rows(_VALUES.name))
-        for terms, own_usage, own_values in _by_account(chosen, usage, values):
+        for terms, own_usage, own_values in _by_account(chosen, usage, iter(values)):
             rated = rate_account(terms, own_usage, own_values)
             problems += rated.problems
             for name, column in columns.items():
                 column += [getattr(line, name) for line in rated.lines]
         warehouse.table_rows("reference_lines", _REFERENCE_LINES, list(zip(*columns.values(), strict=True)))
-        differing = (
-            [] if problems or not task.has_lines else warehouse.select("differing_lines", {})[:DISAGREEMENTS_OF_A_SLICE]
-        )
+        is_comparable = task.has_lines and not problems
+        differing = warehouse.select("differing_lines", {})[:DISAGREEMENTS_OF_A_SLICE] if is_comparable else []
         inputs = _inputs(warehouse, chosen, differing)
     disagreements = tuple(
         Disagreement(
@@ -229,8 +228,8 @@ class _Inputs:
         for segment in self.terms.segments:
             priced = segment.charges.get(sku) or segment.plan
             prices.append(
-                f"segment {segment.number}, {segment.active_days} of {self.terms.days} days, plan {segment.plan_name} of "
-                f"{segment.priced.version}: {priced.model_dump_json(exclude_defaults=True)}"
+                f"segment {segment.number}, {segment.active_days} of {self.terms.days} days, plan {segment.plan_name} "
+                f"of {segment.priced.version}: {priced.model_dump_json(exclude_defaults=True)}"
             )
         return (*used, *prices)
 
