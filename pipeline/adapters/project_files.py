@@ -34,11 +34,14 @@ from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import book_problems
 from pipeline.core.project import Project, ProjectSettings
+from pipeline.core.tax import TaxTable
 from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone, period_containing
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
+OPTIONAL_ACCOUNT_COLUMNS = ("tax_region",)
+TAX_TABLE = "taxes.toml"
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -75,6 +78,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     has_drafts = settings is not None and settings.price_books.approval == "four_eyes"
     is_unread = has_drafts or not with_price_books
     books = {} if is_unread else {name: reader.price_book(name) for name in reader.names("price_books")}
+    taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
 
     read_contracts = [contract for contract in contracts if contract is not None]
     read_books = {name: file.book for name, file in books.items() if file is not None and file.book is not None}
@@ -111,6 +115,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         directory=AccountDirectory(tuple(rows)),
         price_books=tuple(file.priced for file in books.values() if file is not None),
         files=reader.files,
+        taxes=taxes,
     )
 
 
@@ -316,7 +321,8 @@ class _Reader:
         found: list[tuple[str, dict[str, Any]]] = []
         try:
             header = next(reader, [])
-            if sorted(header) != sorted(ACCOUNT_COLUMNS):
+            missing = [column for column in OPTIONAL_ACCOUNT_COLUMNS if column not in header]
+            if sorted([*header, *missing]) != sorted(ACCOUNT_COLUMNS):
                 self.problems.append(
                     f"{name} line 1: found the header {','.join(header)!r}, accepted {_ACCOUNT_HEADER}"
                 )

@@ -33,6 +33,7 @@ class AccountRow(StrictModel):
     valid_from: AwareDatetime
     valid_to: AwareDatetime = VALID_FOR_EVER
     external_references: Annotated[tuple[str, ...], Field(min_length=1)]
+    tax_region: str = ""
 
     @field_validator("currency")
     @classmethod
@@ -65,6 +66,7 @@ class Account:
     currency: str
     time_zone: str
     plan: str
+    tax_region: str = ""  # where taxes.toml finds its rates; empty where the column is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class AccountDirectory:
     def accounts(self) -> dict[str, Account]:
         """Return each account once, in order of id."""
         by_id = {
-            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan)
+            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan, row.tax_region)
             for row in sorted(self.rows, key=lambda row: row.valid_from)
         }
         return dict(sorted(by_id.items()))
@@ -93,7 +95,7 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
         first = first_of.setdefault(row.account_id, row)
         if first is row:
             continue
-        for column in ("name", "currency", "time_zone"):
+        for column in ("name", "currency", "time_zone", "tax_region"):
             if getattr(row, column) != getattr(first, column):
                 problems.append(
                     f"account {row.account_id}: {column} is {getattr(first, column)!r} in one row and "
@@ -128,7 +130,7 @@ def plan_changes(rows: Iterable[AccountRow]) -> list[tuple[datetime, AccountRow,
         rows_of.setdefault(row.account_id, []).append(row)
     changes = []
     for own_rows in rows_of.values():
-        if len({row.plan for row in own_rows}) == 1:
+        if len(own_rows) == 1:
             continue
         last, *others = sorted(own_rows, key=lambda row: (row.valid_from, row.valid_to))
         for row in others:
@@ -142,8 +144,9 @@ def plan_changes(rows: Iterable[AccountRow]) -> list[tuple[datetime, AccountRow,
 def plan_change_problems(rows: Iterable[AccountRow], grain: timedelta) -> list[str]:
     """Return each change of plan that does not fall on a grain of usage: it would cut one in two."""
     return [
-        f"account {row.account_id}: the plan changes from {before.plan!r} to {row.plan!r} on {at.isoformat()}, within a "
-        f"grain of usage; accepted is a multiple of window.grain ({grain}) from 1970-01-01T00:00:00Z"
+        f"account {row.account_id}: plan changes from {before.plan!r} to {row.plan!r} on {at.isoformat()}, which "
+        f"cuts a grain of usage in two; accepted a whole multiple of {grain // timedelta(minutes=1)} minutes in UTC "
+        "(window.grain of billing.toml)"
         for at, before, row in plan_changes(rows)
         if (at - EPOCH) % grain
     ]

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.documents import format_instant, render
+from pipeline.adapters.documents import render
+from pipeline.adapters.text_formats import format_instant
 from pipeline.core.check import CheckReport
 from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE
 from pipeline.core.manifest import Receipt

@@ -68,7 +68,7 @@ def test_the_policy_says_how_is_rounded() -> None:
 def test_a_json_number_keeps_the_digits_that_were_written() -> None:
     text = json.dumps(case()).replace('"0.335"', "0.10000000000000001e-2").replace('"quantity": "1"', '"quantity": 3')
 
-    with pytest.raises(InputError, match="found '0.0010000000000000001'"):
+    with pytest.raises(InputError, match=r"found '0\.0010000000000000001'"):
         parse_cases(text, "cases.jsonl")
     [parsed] = parse_cases(text.replace("0.10000000000000001e-2", "1e-12"), "cases.jsonl")
     assert rate_case(parsed).amount_exact == Decimal("3e-12")
