@@ -107,11 +107,13 @@ def bill_window() -> None:
 
     @task
     def rate(opened: dict[str, Any]) -> list[dict[str, Any]]:
+        from pipeline.steps.price_trials import run_canary
         from pipeline.steps.rate import rate
         from pipeline.steps.workspace import open_workspace
 
         workspace = open_workspace(settings.project_folder())
         drafts = rate(workspace, opened["window_id"], opened["revision"], datetime.now(UTC))
+        run_canary(workspace, opened["window_id"], opened["revision"])
         return [draft.to_json() for draft in drafts]
 
     @task

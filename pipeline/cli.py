@@ -23,7 +23,8 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline import settings
-from pipeline.cli_price import price_app
+from pipeline.cli_invoice import credit_app, invoice_app
+from pipeline.cli_price import price_app, quote
 from pipeline.cli_text import ByOption, JsonOption, ProjectOption, ReasonOption
 from pipeline.cli_text import as_json as _as_json
 from pipeline.cli_text import now as _now
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 DEFECT = 3
 LEFT_OUT_SHOWN_MAX = 10
 LIST_SHOWN_MAX = 10
+HELD_SHOWN_MAX = 5
 WINDOWS_SHOWN_MAX = 30
 CHANGES_SHOWN_MAX = 20
 
@@ -59,7 +61,10 @@ app = typer.Typer(
 
 source_app = typer.Typer(help="Source contracts that come with the package.", no_args_is_help=True)
 app.add_typer(source_app, name="source")
+app.add_typer(invoice_app, name="invoice")
+app.add_typer(credit_app, name="credit")
 app.add_typer(price_app, name="price")
+app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")(quote)
 
 AccountOption = Annotated[str, typer.Option(help="The account, as accounts.csv names it.")]
 PeriodOption = Annotated[str, typer.Option(help="The billing period, such as 2026-01.")]
@@ -430,6 +435,11 @@ def close(
     typer.echo(f"period {result.period_id} is final: {len(result.invoices):,} invoices in {result.folder}")
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
+    if result.held:
+        typer.echo(
+            f"{len(result.held):,} accounts are held and got none: {', '.join(list(result.held)[:HELD_SHOWN_MAX])}"
+        )
+        typer.echo("  see: billing holds; then billing release, and close again")
 
 
 @app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --reason "disputed" --by ana')

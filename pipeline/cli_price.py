@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from pipeline import settings
-from pipeline.cli_text import JsonOption, ProjectOption, now, print_json, table
+from pipeline.cli_text import JsonOption, ProjectOption, now, parse, print_json, table
+from pipeline.core.price_book_text import number
 
 price_app = typer.Typer(help="Price books: check, publish, approve, compare.", no_args_is_help=True)
 
@@ -21,19 +24,41 @@ BookArgument = Annotated[str, typer.Argument(metavar="BOOK", help="A version, it
 @price_app.command(epilog="Example: billing price check price_books/2026-07.toml --project my-billing")
 def check(
     files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Default: all drafts.")] = None,
+    cases: Annotated[
+        list[Path] | None,
+        typer.Option("--cases", metavar="FILE.jsonl", help="Rating cases; alone, they need no project."),
+    ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check price books against the meters and accounts of the project; every problem is said with its line."""
+    """Check price books against the meters and accounts of the project; every problem is said with its line.
+
+    Rating cases are rated by both engines: those of --cases, and those in price_books/cases/ beside the books.
+    """
     from pipeline.adapters.project_files import load_project
     from pipeline.steps.price_books import check_files
+    from pipeline.steps.price_trials import require_cases
 
-    checked = check_files(load_project(settings.project_folder(project), with_price_books=False), files or [])
+    with TemporaryDirectory(prefix="billing-price-") as scratch:
+        if cases and not files:
+            count = require_cases(cases, None, Path(scratch))
+            if as_json:
+                print_json({"case_count": count})
+            else:
+                typer.echo(f"{count:,} cases: both engines come to the expected amounts")
+            return
+        checked = check_files(
+            load_project(settings.project_folder(project), with_price_books=False),
+            files or [],
+            Path(scratch),
+            cases or [],
+        )
     if as_json:
         print_json(checked)
         return
     for book in checked:
-        named = (("plans", book.plan_count), ("charges", book.charge_count), ("overrides", book.override_count))
+        named = [("plans", book.plan_count), ("charges", book.charge_count), ("overrides", book.override_count)]
+        named += [("cases passed", book.case_count)]
         counts = ", ".join(f"{name}: {count:,}" for name, count in named)
         typer.echo(f"{book.file}: no problem; {book.version}, effective from {book.effective_from}; {counts}")
 
@@ -166,3 +191,95 @@ def diff(
             typer.echo(f"  {change.key}: {change.new or change.old}")
         else:
             typer.echo(f"  {change.key}: {change.old or 'none'} -> {change.new or 'none'}")
+
+
+@price_app.command(epilog="Example: billing price quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")
+def quote(
+    account: Annotated[str, typer.Option(help="The account, as accounts.csv names it.")],
+    price_book: Annotated[str, typer.Option("--price-book", metavar="BOOK", help="A draft (.toml) or a version.")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="Usage up to the end of this day of the account; default: all.")
+    ] = None,
+    period: Annotated[str | None, typer.Option(help="The billing period; default: that of --as-of, or now.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what an account's period would cost under a price book, line by line beside the live one; a dry run."""
+    from pipeline.core.window import billing_period, calendar_date
+    from pipeline.steps.price_books import find_sound_book
+    from pipeline.steps.price_trials import quote as quote_step
+    from pipeline.steps.workspace import open_workspace
+
+    day = None if as_of is None else parse(as_of, "--as-of", calendar_date)
+    period_id = period or (day or now().date()).strftime("%Y-%m")
+    parse(period_id, "--period", lambda text: billing_period(text, "UTC"))
+    workspace = open_workspace(settings.project_folder(project))
+    quoted = quote_step(workspace, account, find_sound_book(workspace, price_book), period_id, day)
+    if as_json:
+        print_json(quoted)
+        return
+    live = ", ".join(quoted.live_versions) or "live"
+    typer.echo(f"{quoted.account_id}, {quoted.period_id}, in {quoted.currency}: {live} beside {quoted.new_version}")
+    header = ["line", "description", "quantity", "unit", "live", "new", "change"]
+    rows = [
+        [
+            *(line.line_item_id.removeprefix(f"{quoted.account_id}/"), line.description),
+            number(line.new_quantity or line.live_quantity or Decimal(0)),
+            *(line.unit, *_amounts(line.live_amount, line.new_amount)),
+        ]
+        for line in quoted.lines
+    ]
+    total = ["total", "", "", "", *_amounts(quoted.live_total, quoted.new_total)]
+    for text in table([header, *rows, total], right=(2, 4, 5, 6)):
+        typer.echo(text)
+    for problem in quoted.live_problems:
+        typer.echo(f"the live book does not price it: {problem}", err=True)
+
+
+canary_app = typer.Typer(help="A book that rates a share of the accounts in the shadow.", no_args_is_help=True)
+price_app.add_typer(canary_app, name="canary")
+
+
+@canary_app.command("set", epilog="Examples: billing price canary set price_books/2026-07.toml; ... canary set off")
+def set_canary(
+    book: Annotated[str, typer.Argument(metavar="BOOK|off", help="A draft (.toml) or a version; off ends it.")],
+    by: UserOption = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a book rate a share of the accounts each night, beside the live one; only the report shows it."""
+    from pipeline.steps.price_books import find_sound_book
+    from pipeline.steps.price_trials import set_canary as set_step
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project), with_price_books=False)
+    version = set_step(workspace, None if book == "off" else find_sound_book(workspace, book), settings.user(by), now())
+    percent = workspace.project.settings.price_books.canary_percent
+    if as_json:
+        print_json({"version": version, "percent": percent})
+    elif version is None:
+        typer.echo("no canary from the next night on")
+    else:
+        typer.echo(f"{version} rates {number(percent)} % of the accounts in the shadow from the next night on")
+
+
+@canary_app.command("show", epilog="Example: billing price canary show --project my-billing")
+def show_canary(project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Say which book is the canary."""
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project), with_price_books=False)
+    canary = workspace.control_plane.canary()
+    if as_json:
+        print_json(canary)
+    elif canary is None:
+        typer.echo("no book is the canary")
+    else:
+        typer.echo(f"{canary.version}, since {canary.set_at:%Y-%m-%d %H:%M} UTC, set by {canary.set_by}")
+
+
+def _amounts(live: Decimal | None, new: Decimal | None) -> list[str]:
+    """Return an amount before, after and the change, as texts."""
+    change = (new or Decimal(0)) - (live or Decimal(0))
+    sign = "+" if change > 0 else ""
+    return ["" if live is None else f"{live:,f}", "" if new is None else f"{new:,f}", f"{sign}{change:,f}"]

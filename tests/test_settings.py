@@ -100,3 +100,13 @@ def test_a_number_of_processes_that_is_none_is_refused(monkeypatch: pytest.Monke
 
     with pytest.raises(InputError, match=r"settings\.workers"):
         settings.worker_count()
+
+
+def test_who_acts_is_named_by_the_option_else_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(settings.USER_VARIABLE, "ana@example.com")
+    assert settings.user() == "ana@example.com"
+    assert settings.user("ben") == "ben"
+
+    monkeypatch.setenv(settings.USER_VARIABLE, " ")
+    with pytest.raises(InputError, match=r"settings\.user"):
+        settings.user()

@@ -26,6 +26,7 @@ from pipeline.core.account import VALID_FOR_EVER, AccountRow
 from pipeline.core.window import EPOCH
 
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
+OPTIONAL_ACCOUNT_COLUMNS = ("tax_region",)  # what a file may leave out is empty
 # Digits alone would be read as seconds since 1970, so 20260101 would be a day in August of that year.
 DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 
@@ -106,6 +107,9 @@ def _cells(content: bytes) -> pa.Table | None:
             )
     except (pa.ArrowInvalid, csv.Error, UnicodeDecodeError, ValueError):
         return None
+    for column in OPTIONAL_ACCOUNT_COLUMNS:
+        if column not in cells.column_names:
+            cells = cells.append_column(column, pa.repeat("", len(cells)))
     return cells if sorted(cells.column_names) == sorted(ACCOUNT_COLUMNS) else None
 
 

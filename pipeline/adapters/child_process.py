@@ -15,8 +15,10 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from pipeline.core.errors import BillingError
@@ -73,6 +75,49 @@ class ChildProcess:
         for pipe in (self._tasks, self._answers):
             with suppress(OSError):  # what it was sent and did not read
                 pipe.close()
+
+
+def spread(
+    module: str, work: Callable[[Any], Any], tasks: Sequence[Any], process_count: int, on_death: Exception
+) -> list[Any]:
+    """Return what the tasks come to, in their order: this process does them, and others that serve the module.
+
+    The first task that fails ends the rest and is raised; ``on_death`` is, if a process is gone.
+    """
+    waiting = deque(enumerate(tasks))
+    answers: list[Any] = [None] * len(tasks)
+    failures: list[BaseException] = []
+
+    def work_off(do: Callable[[Any], Any]) -> None:
+        with suppress(IndexError):
+            while not failures:
+                number, task = waiting.popleft()
+                try:
+                    answers[number] = do(task)
+                except ProcessDiedError as error:
+                    on_death.__cause__ = error
+                    failures.append(on_death)
+                except BaseException as error:
+                    failures.append(error)
+
+    def ask(process: ChildProcess, task: Any) -> Any:
+        process.send(task)
+        return process.answer()
+
+    processes = [ChildProcess(module) for _ in range(min(process_count, len(tasks)) - 1)]
+    threads = [threading.Thread(target=work_off, args=(partial(ask, one),), daemon=True) for one in processes]
+    try:
+        for thread in threads:
+            thread.start()
+        work_off(work)
+        for thread in threads:
+            thread.join()
+    finally:
+        for process in processes:
+            process.end()
+    if failures:
+        raise failures[0]
+    return answers
 
 
 class _Defect:

@@ -9,12 +9,12 @@ same time therefore get the same result, or the second one a ``PublicationError`
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import date, datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from time import sleep
@@ -41,9 +41,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from pipeline.adapters import audit_log
+from pipeline.adapters import audit_log, document_ledger
 from pipeline.adapters import control_plane_tables as t
 from pipeline.adapters.audit_log import AuditEntry, Change
+from pipeline.adapters.document_ledger import StoreDocuments
 from pipeline.adapters.optional_imports import without
 from pipeline.core.completeness import (
     CollectedEvidence,
@@ -55,10 +56,11 @@ from pipeline.core.completeness import (
     UnclaimedKey,
     UnclaimedObject,
 )
-from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
+from pipeline.core.credit import CreditBalance, CreditEntry, CreditGrant, CreditKind
+from pipeline.core.dataset import LINE_ITEMS, QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.hold import Hold
-from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
+from pipeline.core.invoice import IssuedDocument, PreparedDocument
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.price_book_version import Canary, PriceBookVersion, is_same_person
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
@@ -74,7 +76,6 @@ Item = TypeVar("Item")
 _EXCEPTION_COLUMNS = [t.completeness_exceptions.c[column.name] for column in fields(SourceException)]
 _HOLD_COLUMNS = [t.holds.c[column.name] for column in fields(Hold)]
 _LEDGER_COLUMNS = [t.object_ledger.c[column.name] for column in fields(LedgerObject)]
-_INVOICE_COLUMNS = [t.invoices.c[column.name] for column in fields(IssuedInvoice)]
 _PRICE_BOOK_COLUMNS = [t.price_book_versions.c[column.name] for column in fields(PriceBookVersion)]
 _CANARY_COLUMNS = [t.canaries.c[column.name] for column in fields(Canary)]
 _RECEIPT_COLUMNS = [t.publications.c[column.name] for column in fields(Receipt)]
@@ -505,54 +506,126 @@ class ControlPlane:
         self,
         period_id: str,
         series: str,
-        drafts: Sequence[InvoiceDraft],
-        write_document: Callable[[InvoiceDraft, str], str],
+        prepared: Iterable[PreparedDocument],
+        store: StoreDocuments,
         at: datetime,
         revisions: Mapping[str, int] | None = None,
-    ) -> list[IssuedInvoice]:
-        """Number every draft and make the period final, all in one transaction; a final period returns its invoices.
+    ) -> list[IssuedDocument]:
+        """Make a period final and issue its invoices, all in one transaction; return all documents of the period.
 
-        An account that is held gets no number. ``revisions`` names, by window, the accepted revision that was rated; a newer one accepted meanwhile is refused.
-
-        Numbers follow the account order and have no gap: whatever fails, also ``write_document`` (which stores the
-        document of a number and returns its SHA-256), takes back every number with it.
+        ``prepared`` come in order of account, which numbers follow without a gap: whatever fails, also ``store``
+        (which keeps the bytes of documents and says where), takes back every number with it. A held account gets
+        none. Of a period that is final already only those are issued that are owed one: of accounts that were
+        released, or whose invoice was voided. ``revisions`` names, by window, the accepted revision that was rated; a
+        newer one accepted meanwhile is refused.
         """
         with self._write() as connection:
-            if _exists(connection, t.final_periods.c.period_id == period_id):
-                return _invoices(connection, period_id)
-            _require_newest(connection, revisions or {})
-            connection.execute(insert(t.final_periods).values(period_id=period_id, series=series, finalised_at=at))
-            last_number = connection.scalar(
-                select(t.number_series.c.last_number).where(t.number_series.c.series == series).with_for_update()
-            )
-            if last_number is None:
-                last_number = 0
-                connection.execute(insert(t.number_series).values(series=series, last_number=0))
-            held = set(connection.scalars(select(t.holds.c.account_id).where(*_is_held_in(period_id))))
-            clean = sorted((draft for draft in drafts if draft.account_id not in held), key=_draft_order)
-            rows = [
-                _invoice_row(period_id, series, series_number, draft, write_document)
-                for series_number, draft in enumerate(clean, start=last_number + 1)
-            ]
-            if rows:
-                connection.execute(insert(t.invoices), [{**row, "issued_at": at} for row in rows])
-            last_number += len(rows)
-            connection.execute(
-                update(t.number_series).where(t.number_series.c.series == series).values(last_number=last_number)
-            )
-            finalised = {"series": series, "invoice_count": len(rows), "last_number": last_number}
-            audit_log.append(
-                connection,
-                at,
-                *(Change("invoice_issued", f"invoice={row['number']}", _issued_details(row)) for row in rows),
-                Change("period_finalised", f"period={period_id}", finalised),
-            )
-            return _invoices(connection, period_id)
+            is_final = _exists(connection, t.final_periods.c.period_id == period_id)
+            owed = document_ledger.accounts_to_invoice(connection, period_id) if is_final else None
+            if owed != set():
+                _require_newest(connection, revisions or {})
+                if not is_final:
+                    row = {"period_id": period_id, "series": series, "finalised_at": at}
+                    connection.execute(insert(t.final_periods).values(**row))
+                wanted = (one for one in prepared if owed is None or one.account_id in owed)
+                count = document_ledger.issue(connection, period_id, wanted, store, at, series, None)
+                if not is_final:
+                    finalised = {"series": series, "invoice_count": count}
+                    audit_log.append(connection, at, Change("period_finalised", f"period={period_id}", finalised))
+            return document_ledger.documents(connection, t.documents.c.period_id == period_id)
 
-    def invoices(self, period_id: str | None = None) -> list[IssuedInvoice]:
-        """Return the invoices of one period, or all, in order of series and number."""
+    def issue_documents(
+        self,
+        period_id: str,
+        series: str,
+        prepared: Iterable[PreparedDocument],
+        store: StoreDocuments,
+        at: datetime,
+        credit_note_series: str | None = None,
+    ) -> int:
+        """Issue documents beside the invoices of a final period, in one transaction, and return how many.
+
+        They come in order of account; those of a held account are not issued. Credit notes have numbers of
+        ``series``, unless they have a series of their own.
+        """
+        with self._write() as connection:
+            if not _exists(connection, t.final_periods.c.period_id == period_id):
+                raise PublicationError(
+                    "document.period_is_open",
+                    f"period {period_id} is open: what changes goes into its invoices",
+                    ["no number was taken; close the period first"],
+                )
+            return document_ledger.issue(connection, period_id, prepared, store, at, series, credit_note_series)
+
+    def void_document(self, number: str, reason: str, at: datetime, by: str) -> IssuedDocument:
+        """Make a document void: its number stays, and credits that it drew are given back."""
+        _require_words(number=number, reason=reason, by=by)
+        with self._write() as connection:
+            return document_ledger.void(connection, number, reason, at, by)
+
+    def documents(self, period_id: str | None = None, account_id: str | None = None) -> list[IssuedDocument]:
+        """Return the documents of a period, of an account, or all, in order of series and number, void ones too."""
+        columns = t.documents.c
+        conditions = [] if period_id is None else [columns.period_id == period_id]
+        conditions += [] if account_id is None else [columns.account_id == account_id]
         with self._read() as connection:
-            return _invoices(connection, period_id)
+            return document_ledger.documents(connection, *conditions)
+
+    def document(self, number: str) -> IssuedDocument | None:
+        """Return the document of a number, if there is one."""
+        with self._read() as connection:
+            return next(iter(document_ledger.documents(connection, t.documents.c.number == number)), None)
+
+    def accounts_to_invoice(self, period_id: str) -> set[str]:
+        """Return the accounts that are owed an invoice of a final period: released, or theirs was voided."""
+        with self._read() as connection:
+            return document_ledger.accounts_to_invoice(connection, period_id)
+
+    def last_numbers(self) -> dict[str, int]:
+        """Return the last number of each series."""
+        columns = t.number_series.c
+        with self._read() as connection:
+            rows = connection.execute(select(columns.series, columns.last_number).order_by(columns.series))
+            return {row.series: row.last_number for row in rows}
+
+    # ---- credits ----
+
+    def grant_credit(
+        self,
+        account_id: str,
+        currency: str,
+        kind: CreditKind,
+        amount: Decimal,
+        reason: str,
+        at: datetime,
+        by: str,
+        *,
+        priority: int = 0,
+        expires_on: date | None = None,
+    ) -> CreditGrant:
+        """Grant a credit; smaller priorities are drawn first, and nothing after ``expires_on``."""
+        _require_words(account_id=account_id, reason=reason, by=by)
+        with self._write() as connection:
+            return document_ledger.add_grant(
+                connection, at, by, account_id, currency, kind, amount, priority, expires_on, reason
+            )
+
+    def revoke_credit(self, grant_id: str, reason: str, at: datetime, by: str) -> Decimal:
+        """Take what is left of a credit and return how much that was; it is never drawn again."""
+        _require_words(grant_id=grant_id, reason=reason, by=by)
+        with self._write() as connection:
+            return document_ledger.revoke(connection, grant_id, reason, at, by)
+
+    def credit_balances(self, account_id: str | None = None) -> list[CreditBalance]:
+        """Return what is left of the credits of an account, or of all, in order of id."""
+        conditions = [] if account_id is None else [t.credit_grants.c.account_id == account_id]
+        with self._read() as connection:
+            return document_ledger.balances(connection, *conditions)
+
+    def credit_entries(self) -> list[CreditEntry]:
+        """Return every entry of the ledger of credits, in the order they were made."""
+        with self._read() as connection:
+            return document_ledger.entries(connection)
 
     # ---- price books ----
 
@@ -651,18 +724,15 @@ class ControlPlane:
         An account may be held for several reasons. A hold is refused once the account has its invoice.
         """
         _require_words(account_id=account_id, reason=reason, by=by)
-        holds, invoices = t.holds.c, t.invoices.c
+        holds = t.holds.c
         with self._write() as connection:
             same = (holds.period_id == period_id, holds.account_id == account_id, holds.reason == reason)
             if _exists(connection, and_(*same, holds.held_by == by, holds.released_at.is_(None))):
                 return
-            number = connection.scalar(
-                select(invoices.number).where(invoices.period_id == period_id, invoices.account_id == account_id)
-            )
-            if number is not None:
+            if account_id in document_ledger.accounts_with_invoice(connection, period_id):
                 raise PublicationError(
                     "hold.already_invoiced",
-                    f"account {account_id} has invoice {number} of period {period_id}: there is nothing to hold back",
+                    f"account {account_id} has its invoice of period {period_id}: there is nothing to hold back",
                     ["nothing was changed; void the invoice if it is wrong"],
                 )
             hold_id = (connection.scalar(select(func.max(holds.hold_id))) or 0) + 1
@@ -964,6 +1034,7 @@ def _publish(connection: Connection, manifest: Manifest, at: datetime, collectio
                 "the published revision stands; a change of inputs needs the next revision",
             ],
         )
+    _refuse_draft_of_final_period(connection, manifest)
     connection.execute(insert(t.publications).values(**asdict(receipt), collection_id=collection_id, published_at=at))
     audit_log.append(
         connection,
@@ -979,6 +1050,17 @@ def _publish(connection: Connection, manifest: Manifest, at: datetime, collectio
         ),
     )
     return receipt
+
+
+def _refuse_draft_of_final_period(connection: Connection, manifest: Manifest) -> None:
+    """Refuse other line items for a final period: the ones its invoices rest on are the newest for ever."""
+    period_id = manifest.scope.removeprefix("period=")
+    if manifest.dataset == LINE_ITEMS.name and _exists(connection, t.final_periods.c.period_id == period_id):
+        raise PublicationError(
+            "rate.period_is_final",
+            f"period {period_id} is final and is never rated again",
+            ["its invoices rest on the line items it was closed with; nothing was published"],
+        )
 
 
 def _revision(row: Row[Any]) -> WindowRevision:
@@ -1019,34 +1101,3 @@ def _canary(connection: Connection) -> Canary | None:
 
 def _is_held_in(period_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return t.holds.c.period_id == period_id, t.holds.c.released_at.is_(None)
-
-
-def _draft_order(draft: InvoiceDraft) -> tuple[str, str]:
-    return draft.account_id, draft.currency
-
-
-def _invoice_row(
-    period_id: str,
-    series: str,
-    series_number: int,
-    draft: InvoiceDraft,
-    write_document: Callable[[InvoiceDraft, str], str],
-) -> dict[str, Any]:
-    number = f"{series}-{series_number:06d}"
-    document_sha256 = write_document(draft, number)
-    if not re.fullmatch(r"[0-9a-f]{64}", document_sha256):
-        raise ValueError(f"the document of {number} is named by its SHA-256, got {document_sha256!r}")
-    invoice = IssuedInvoice(number, draft.account_id, period_id, draft.currency, draft.total, document_sha256)
-    return {**asdict(invoice), "series": series, "series_number": series_number}
-
-
-def _issued_details(row: Mapping[str, Any]) -> dict[str, str]:
-    names = ("period_id", "account_id", "currency", "document_sha256")
-    return {**{name: row[name] for name in names}, "total": f"{row['total']:f}"}
-
-
-def _invoices(connection: Connection, period_id: str | None) -> list[IssuedInvoice]:
-    query = select(*_INVOICE_COLUMNS).order_by(t.invoices.c.series, t.invoices.c.series_number)
-    if period_id is not None:
-        query = query.where(t.invoices.c.period_id == period_id)
-    return [IssuedInvoice(*row) for row in connection.execute(query)]

@@ -171,20 +171,72 @@ number_series = Table(
     Column("last_number", BigInteger, nullable=False),
 )
 
-invoices = Table(
-    "invoices",
+# A numbered document; its bytes are in a file of documents in the lake, at [bundle_start, bundle_start + byte_count).
+documents = Table(
+    "documents",
     metadata,
     Column("number", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
     Column("series", Text, nullable=False),
     Column("series_number", BigInteger, nullable=False),
     Column("account_id", Text, nullable=False),
     Column("period_id", Text, ForeignKey("final_periods.period_id"), nullable=False),
     Column("currency", Text, nullable=False),
     Column("total", DecimalText, nullable=False),
+    Column("amount_due", DecimalText, nullable=False),
     Column("document_sha256", String(64), nullable=False),
+    Column("bundle_sha256", String(64), nullable=False),
+    Column("bundle_start", BigInteger, nullable=False),
+    Column("byte_count", BigInteger, nullable=False),
+    Column("corrects", Text, ForeignKey("documents.number"), nullable=True),
     Column("issued_at", Instant, nullable=False),
     UniqueConstraint("series", "series_number"),
-    UniqueConstraint("period_id", "account_id", "currency"),
+    CheckConstraint("kind IN ('invoice', 'credit_note', 'adjustment')", name="kind"),
+    Index(None, "period_id", "account_id"),
+    Index(None, "document_sha256"),
+    Index(None, "corrects"),
+)
+
+# A row makes a document void; the document itself is never changed, and its number stays.
+voids = Table(
+    "voids",
+    metadata,
+    Column("number", Text, ForeignKey("documents.number"), primary_key=True),
+    Column("voided_at", Instant, nullable=False),
+    Column("voided_by", Text, nullable=False),
+    Column("void_reason", Text, nullable=False),
+)
+
+credit_grants = Table(
+    "credit_grants",
+    metadata,
+    Column("grant_id", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", DecimalText, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("expires_on", Date, nullable=True),
+    Column("reason", Text, nullable=False),
+    Column("granted_at", Instant, nullable=False),
+    Column("granted_by", Text, nullable=False),
+    CheckConstraint("kind IN ('prepaid', 'promotional')", name="kind"),
+    Index(None, "account_id"),
+)
+
+# Append-only: the balance of a grant is its amount less all its entries.
+credit_entries = Table(
+    "credit_entries",
+    metadata,
+    Column("entry_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("grant_id", Text, ForeignKey("credit_grants.grant_id"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", DecimalText, nullable=False),
+    Column("document", Text, ForeignKey("documents.number"), nullable=True),
+    Column("at", Instant, nullable=False),
+    CheckConstraint("kind IN ('drawn', 'returned', 'revoked')", name="kind"),
+    Index(None, "grant_id"),
+    Index(None, "document"),
 )
 
 # Why an account gets no document of a period; a row changes once, when the hold is released.

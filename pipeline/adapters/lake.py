@@ -45,6 +45,9 @@ class Lake(Protocol):
     def get_bytes(self, path: str) -> bytes:
         """Return the verified content of a file."""
 
+    def read_part(self, path: str, start: int, byte_count: int) -> bytes:
+        """Return a part of a file, *unverified*: for a caller that has a hash of that part."""
+
     def local_file(self, path: str) -> Path:
         """Return a verified local file with the content of ``path``; it must not be written to."""
 
@@ -66,6 +69,9 @@ class ReadOnlyLake:
 
     def get_bytes(self, path: str) -> bytes:
         return self._lake.get_bytes(path)
+
+    def read_part(self, path: str, start: int, byte_count: int) -> bytes:
+        return self._lake.read_part(path, start, byte_count)
 
     def local_file(self, path: str) -> Path:
         return self._lake.local_file(path)
@@ -89,6 +95,9 @@ class WriteBesideLake:
 
     def get_bytes(self, path: str) -> bytes:
         return self._of(path).get_bytes(path)
+
+    def read_part(self, path: str, start: int, byte_count: int) -> bytes:
+        return self._of(path).read_part(path, start, byte_count)
 
     def local_file(self, path: str) -> Path:
         return self._of(path).local_file(path)
@@ -115,6 +124,15 @@ class LocalLake:
 
     def get_bytes(self, path: str) -> bytes:
         return self.local_file(path).read_bytes()
+
+    def read_part(self, path: str, start: int, byte_count: int) -> bytes:
+        _sha256_of_path(path)
+        local = self._root / path
+        if not local.is_file():
+            raise _missing(path, f"no file {local}")
+        with local.open("rb") as content:
+            content.seek(start)
+            return content.read(byte_count)
 
     def local_file(self, path: str) -> Path:
         expected = _sha256_of_path(path)
@@ -186,6 +204,12 @@ class S3Lake:
 
     def get_bytes(self, path: str) -> bytes:
         return self.local_file(path).read_bytes()
+
+    def read_part(self, path: str, start: int, byte_count: int) -> bytes:
+        _sha256_of_path(path)
+        if not self._staging.unverified_file(path).is_file():
+            self._download(path)
+        return self._staging.read_part(path, start, byte_count)
 
     def local_file(self, path: str) -> Path:
         if not self._staging.holds(path):

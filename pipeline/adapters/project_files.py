@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.adapters.accounts_table import ACCOUNT_COLUMNS, DATED, accounts_table
+from pipeline.adapters.accounts_table import ACCOUNT_COLUMNS, DATED, OPTIONAL_ACCOUNT_COLUMNS, accounts_table
 from pipeline.adapters.model_errors import INSTANT, sentence
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems, plan_change_problems
@@ -35,10 +35,12 @@ from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import book_problems
 from pipeline.core.project import Project, ProjectSettings
+from pipeline.core.tax import TaxTable
 from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone, period_containing
 
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
+TAX_TABLE = "taxes.toml"
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -91,6 +93,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     broken_rules = _rule_problems(files, rows)
     if broken_rules and compared is not None:
         broken_rules = _rule_problems(files, reader.accounts("accounts.csv"))
+    taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
     problems = [*reader.problems, *broken_rules]
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -103,6 +106,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         read_directory=lambda: AccountDirectory(tuple(reader.accounts("accounts.csv"))),
         price_books=tuple(file.priced for file in files.books.values()),
         files=reader.files,
+        taxes=taxes,
     )
 
 
@@ -366,7 +370,8 @@ class _Reader:
         found: list[tuple[str, dict[str, Any]]] = []
         try:
             header = next(reader, [])
-            if sorted(header) != sorted(ACCOUNT_COLUMNS):
+            missing = [column for column in OPTIONAL_ACCOUNT_COLUMNS if column not in header]
+            if sorted([*header, *missing]) != sorted(ACCOUNT_COLUMNS):
                 self.problems.append(
                     f"{name} line 1: found the header {','.join(header)!r}, accepted {_ACCOUNT_HEADER}"
                 )

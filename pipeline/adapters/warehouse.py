@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -137,6 +137,33 @@ class Warehouse:
         self._drop(name)
         self._relation_of(paths).create_view(_identifier(name))
 
+    def table_files(
+        self, name: str, dataset: Dataset, paths: Sequence[Path], only: tuple[str, Sequence[str]] | None = None
+    ) -> None:
+        """Make a table of the rows of Parquet files; ``only`` those that have one of these texts in a column."""
+        self.view_files("rows_of_files", dataset, paths)
+        self._drop(name)
+        rows = f"SELECT * FROM rows_of_files{self._semi_join(only)}"  # noqa: S608
+        self.connection.execute(f"CREATE TEMP TABLE {_identifier(name)} AS {rows}")
+        self._drop("rows_of_files")
+
+    def _semi_join(self, only: tuple[str, Sequence[str]] | None) -> str:
+        if only is None:
+            return ""
+        column, texts = only
+        self.table_rows("chosen_texts", ((column, "VARCHAR"),), [(text,) for text in texts])
+        return f" SEMI JOIN chosen_texts USING ({_identifier(column)})"
+
+    def rows(self, name: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a table, read a batch at a time; until the last one the session can do nothing else."""
+        for batch in self.connection.table(_identifier(name)).to_arrow_reader(HASHED_ROWS):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def row_count(self, name: str) -> int:
+        """Return how many rows a relation has."""
+        [(count,)] = self.connection.execute(f"SELECT COUNT(*) FROM {_identifier(name)}").fetchall()  # noqa: S608
+        return int(count)
+
     def table_rows(self, name: str, columns: Columns, rows: Sequence[Sequence[Any]]) -> None:
         """Make a table of rows held in Python; a float, a naive datetime or a digit too many raises."""
         for row in rows:
@@ -165,6 +192,14 @@ class Warehouse:
             self.connection.execute(f"CREATE TEMP TABLE {_identifier(name)} AS FROM incoming_rows")
         finally:
             self.connection.unregister("incoming_rows")
+
+    def keep_rows(self, name: str, column: str, values: Iterable[str]) -> None:
+        """Leave only those rows of a table or view whose text in a column is one of these."""
+        self.table_rows("kept_values", ((column, "VARCHAR"),), [(value,) for value in sorted(values)])
+        kept = f"SELECT * FROM {_identifier(name)} SEMI JOIN kept_values USING ({_identifier(column)})"  # noqa: S608
+        self.connection.execute(f"CREATE TEMP TABLE kept_rows AS {kept}")
+        self._drop(name)
+        self.connection.execute(f"ALTER TABLE kept_rows RENAME TO {_identifier(name)}")
 
     def encode(self, name: str, columns: Sequence[tuple[str, str]]) -> None:
         """Keep the texts of these columns (table, column) once, as the dictionary ``name``.
@@ -195,16 +230,25 @@ class Warehouse:
         return not self.connection.execute(unordered).fetchall()
 
     def build(
-        self, query: str, parameters: Parameters, name: str | None = None, *, keeps_order: bool = False
+        self,
+        query: str,
+        parameters: Parameters,
+        name: str | None = None,
+        *,
+        keeps_order: bool = False,
+        rows_max: int | None = None,
     ) -> None:
         """Make a table of the rows of the SQL file, named like it unless another name is given.
 
-        With ``keeps_order`` rows are not sorted: they are left in the order in which the query finds them.
+        With ``keeps_order`` rows are not sorted: they are left in the order in which the query finds them. No more than
+        ``rows_max`` rows are computed.
         """
         table = name or query
         self._drop(table)
         with _numbers_fit(query):
-            text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._ordered(query, keeps_order)}"
+            rows = self._ordered(query, keeps_order)
+            rows = rows if rows_max is None else f"FROM ({rows}) LIMIT {rows_max}"
+            text = f"CREATE TEMP TABLE {_identifier(table)} AS {rows}"
             self.connection.execute(text, _bound(parameters))
 
     def table_repeated(self, query: str, parameters: Parameters, name: str) -> None:
@@ -244,19 +288,25 @@ class Warehouse:
     ) -> Path:
         """Write the rows of the SQL file, in its order, as Parquet: the same rows make the same bytes.
 
-        With ``keeps_order`` they are not sorted; the relation that the query reads has them in that order. Rows whose columns or types are not the dataset's raise ``TypeError`` and leave no file.
+        With ``keeps_order`` they are not sorted; the relation that the query reads has them in that order. Rows whose
+        columns or types are not the dataset's raise ``TypeError`` and leave no file.
         """
         bound = {**_bound(parameters), "output_path": str(to)}
         to.parent.mkdir(parents=True, exist_ok=True)
         with _numbers_fit(query):
-            self.connection.execute(f"COPY ({self._ordered(query, keeps_order)}) TO $output_path ({_PARQUET_OPTIONS})", bound)
+            self.connection.execute(
+                f"COPY ({self._ordered(query, keeps_order)}) TO $output_path ({_PARQUET_OPTIONS})", bound
+            )
         return self._checked(to, dataset)
 
-    def write_table(self, name: str, to: Path, dataset: Dataset) -> Path:
-        """Write a named relation in the total order of the dataset's key; same promises as ``write``."""
+    def write_table(self, name: str, to: Path, dataset: Dataset, only: tuple[str, Sequence[str]] | None = None) -> Path:
+        """Write a named relation in the total order of the dataset's key; same promises as ``write``.
+
+        ``only`` rows with one of these texts in a column are written.
+        """
         to.parent.mkdir(parents=True, exist_ok=True)
         columns, key = ", ".join(dataset.column_names), ", ".join(dataset.key)
-        selection = f"SELECT {columns} FROM {_identifier(name)} ORDER BY {key}"  # noqa: S608
+        selection = f"SELECT {columns} FROM {_identifier(name)}{self._semi_join(only)} ORDER BY {key}"  # noqa: S608
         self.connection.execute(f"COPY ({selection}) TO $output_path ({_PARQUET_OPTIONS})", {"output_path": str(to)})
         return self._checked(to, dataset)
 

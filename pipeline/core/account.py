@@ -33,6 +33,7 @@ class AccountRow(StrictModel):
     valid_from: AwareDatetime
     valid_to: AwareDatetime = VALID_FOR_EVER
     external_references: Annotated[tuple[str, ...], Field(min_length=1)]
+    tax_region: str = ""
 
     @field_validator("currency")
     @classmethod
@@ -65,6 +66,7 @@ class Account:
     currency: str
     time_zone: str
     plan: str
+    tax_region: str = ""  # where taxes.toml finds its rates; empty where the column is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class AccountDirectory:
     def accounts(self) -> dict[str, Account]:
         """Return each account once, in order of id."""
         by_id = {
-            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan)
+            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan, row.tax_region)
             for row in sorted(self.rows, key=lambda row: row.valid_from)
         }
         return dict(sorted(by_id.items()))
@@ -93,7 +95,7 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
         first = first_of.setdefault(row.account_id, row)
         if first is row:
             continue
-        for column in ("name", "currency", "time_zone"):
+        for column in ("name", "currency", "time_zone", "tax_region"):
             if getattr(row, column) != getattr(first, column):
                 problems.append(
                     f"account {row.account_id}: {column} is {getattr(first, column)!r} in one row and "

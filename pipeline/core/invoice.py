@@ -1,72 +1,152 @@
-"""Invoices: what one account owes for one billing period, and the document that says so.
+"""Documents: what one account owes for one billing period (an invoice), or what changes that (credit note, adjustment).
 
-A *draft* has no number. An *issued* invoice has one, names the hash of its JSON document, and never changes.
-The JSON document is the invoice; the page is a rendering of it. The document holds finished values only
-(every decimal a string, every choice made here), so that a template formats and never decides, and no
-clock, so that the same inputs make the same bytes (P1).
+A *draft* is data and has no number. A *final* document has one, names the hash of its JSON bytes, and never changes;
+a wrong one is voided, which keeps its number, or corrected by another document. The JSON is the document; a page is a
+rendering of it. It holds finished values only (every decimal a string, every choice made here), so that a template
+formats and never decides, and no clock, so that the same inputs make the same bytes (P1).
+
+A document is made in two parts. ``prepare_document`` makes all of it that needs no transaction; ``finish_document``
+adds, inside the transaction that takes the number, the number and the credits that are drawn.
 """
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from enum import StrEnum
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pipeline.core.account import Account
+from pipeline.core.credit import CreditDraw
 from pipeline.core.decimals import plain_text
-from pipeline.core.manifest import canonical_json, sha256_hex
-from pipeline.core.money import Money, exact
-from pipeline.core.price_book import GraduatedCharge
+from pipeline.core.errors import PricingError
+from pipeline.core.line_item import LineItem, LineKind
+from pipeline.core.manifest import canonical_json
+from pipeline.core.money import exact, minor_unit_digits
+from pipeline.core.price_book import PLAN_SKU
+from pipeline.core.printed_terms import printed_terms
 from pipeline.core.project import PricedBook, SellerSettings
-from pipeline.core.rate_usage import LineItem, tiers_of
+from pipeline.core.tax import TaxTable, taxes_of
 from pipeline.core.window import BillingPeriod, require_utc
 
-DOCUMENT_VERSION = 1
+DOCUMENT_VERSION = 2
+_KIND_ORDER = {kind: number for number, kind in enumerate(LineKind)}
+
+
+class DocumentKind(StrEnum):
+    """What a document is; the others say which document they correct, if it is one."""
+
+    INVOICE = "invoice"
+    CREDIT_NOTE = "credit_note"
+    ADJUSTMENT = "adjustment"
+
+
+class DocumentState(StrEnum):
+    """A final document is what is owed; a void one keeps its number and is owed no more."""
+
+    FINAL = "final"
+    VOID = "void"
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceDraft:
-    """What an account owes for a period, before it has a number."""
+    """What the lines of an account add up to in a period: net, and before it has a number."""
 
     account_id: str
     currency: str
-    total: Decimal
+    subtotal: Decimal
 
 
 @dataclass(frozen=True, slots=True)
-class IssuedInvoice:
-    """A numbered, final invoice. ``document_sha256`` names its JSON document in the lake."""
+class PreparedDocument:
+    """A document as far as it is known before its number: ``members`` are its JSON members, each already encoded."""
+
+    kind: DocumentKind
+    account_id: str
+    currency: str
+    subtotal: Decimal
+    total: Decimal
+    issue_date: date
+    corrects: str | None
+    members: Mapping[str, bytes]
+
+
+class Bundle(NamedTuple):
+    """Where the lake keeps a document: the SHA-256 of a file of documents, and its bytes ``[start, start + count)``."""
+
+    sha256: str
+    start: int
+    byte_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedDocument:
+    """A numbered document. ``document_sha256`` names its bytes, which ``bundle`` holds.
+
+    ``total`` is with taxes, ``amount_due`` after the credits that were drawn. ``corrects`` is the number of the
+    document that a credit note or an adjustment is about. The last three say that it is void.
+    """
 
     number: str
+    kind: DocumentKind
     account_id: str
     period_id: str
     currency: str
     total: Decimal
+    amount_due: Decimal
     document_sha256: str
+    bundle: Bundle
+    corrects: str | None = None
+    voided_at: datetime | None = None
+    voided_by: str | None = None
+    void_reason: str | None = None
+
+    @property
+    def state(self) -> DocumentState:
+        """Tell whether the document is owed."""
+        return DocumentState.FINAL if self.voided_at is None else DocumentState.VOID
 
 
 @dataclass(frozen=True, slots=True)
 class InvoiceEvidence:
-    """What an invoice can be checked against: the rated lines and the usage they were rated from, by hash."""
+    """What a document can be checked against, by hash: rated lines, the usage they were rated from, the tax table."""
 
     line_items_manifest: str
-    usage_manifests: Mapping[str, str]  # window id -> manifest hash
+    usage_manifests_sha256: str
+    tax_table_sha256: str | None = None
 
 
 def draft_invoices(lines: Iterable[LineItem]) -> list[InvoiceDraft]:
     """Return one draft per account that has lines, in order of account; a total of zero or below is kept as it is.
 
+    A total has the decimals of its currency; amounts with more are refused.
+
     >>> draft_invoices([])
     []
     """
-    totals: dict[str, Money] = {}
-    for line in lines:
-        amount = Money(line.amount, line.currency)
-        totals[line.account_id] = totals[line.account_id] + amount if line.account_id in totals else amount
-    return [InvoiceDraft(account_id, total.currency, total.amount) for account_id, total in sorted(totals.items())]
+    totals: dict[str, Decimal] = {}
+    currencies: dict[str, str] = {}
+    with exact():
+        for line in lines:
+            currency = currencies.setdefault(line.account_id, line.currency)
+            if currency != line.currency:
+                raise ValueError(f"cannot combine {currency} and {line.currency}")
+            totals[line.account_id] = totals.get(line.account_id, Decimal(0)) + line.amount
+        return [
+            InvoiceDraft(account_id, currencies[account_id], total.quantize(_minor_unit(currencies[account_id])))
+            for account_id, total in sorted(totals.items())
+        ]
+
+
+@cache
+def _minor_unit(currency: str) -> Decimal:
+    return Decimal(1).scaleb(-minor_unit_digits(currency))
 
 
 def issue_date(cutoffs: Iterable[datetime], time_zone: str) -> date:
@@ -81,86 +161,205 @@ def issue_date(cutoffs: Iterable[datetime], time_zone: str) -> date:
     return require_utc(max(cutoffs), "cutoff").astimezone(ZoneInfo(time_zone)).date()
 
 
-def _line_of_document(line: LineItem, book: PricedBook) -> dict[str, Any]:
-    """Return one line as the customer reads it; the bounds and the flat fee of its tier come from its price book."""
-    charge = book.book.plans[line.plan].charge(line.sku, line.currency)
-    if charge is None:
-        raise ValueError(f"price book {book.version} has no charge for line item {line.line_item_id}")
-    tiers = tiers_of(charge)
-    tier = tiers[line.tier - 1]
-    above = tiers[line.tier - 2].up_to or Decimal(0) if line.tier > 1 else Decimal(0)
-    whole_units = line.quantity == line.quantity.to_integral_value() and above == above.to_integral_value()
-    with exact():
-        first_unit = above + 1 if whole_units else None
-    return {
-        "line_item_id": line.line_item_id,
-        "sku": line.sku,
-        "description": line.description,
-        "model": line.model,
-        "tier": line.tier,
-        "is_tiered": isinstance(charge, GraduatedCharge) and len(tiers) > 1,
-        "tier_above": plain_text(above),
-        "tier_first_unit": None if first_unit is None else plain_text(first_unit),  # null where units are split
-        "tier_up_to": None if tier.up_to is None else plain_text(tier.up_to),
-        "quantity": plain_text(line.quantity),
-        "unit": line.unit,
-        "unit_price": plain_text(line.unit_price),
-        "per_units": plain_text(line.per_units),
-        "flat_fee": plain_text(tier.flat_fee if line.quantity > 0 else Decimal(0)),
-        "amount_exact": plain_text(line.amount_exact),
-        "amount": plain_text(line.amount),
-        "residual": plain_text(line.residual),
-    }
-
-
-def invoice_document(
-    number: str,
-    draft: InvoiceDraft,
+def prepare_document(
     lines: Sequence[LineItem],
     account: Account,
     seller: SellerSettings,
     period: BillingPeriod,
-    book: PricedBook,
-    cutoffs: Sequence[datetime],
+    books: Mapping[str, PricedBook],
+    issued_on: date,
     evidence: InvoiceEvidence,
-) -> dict[str, Any]:
-    """Return the document of one invoice: values that ``canonical_json`` takes, and nothing else.
+    taxes: TaxTable | None = None,
+    usage_by_day: Sequence[Mapping[str, Any]] = (),
+    kind: DocumentKind = DocumentKind.INVOICE,
+    corrects: str | None = None,
+    corrected_line_ids: Mapping[str, str] | None = None,
+) -> PreparedDocument:
+    """Return the document of an account's lines, all but its number and credits.
 
-    Lines of another account, period or price book, or lines that do not add up to the draft, raise
-    ``ValueError``: they would make a document that contradicts itself.
+    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded.
+    ``corrected_line_ids`` names, by line item id, the line that an adjusting line corrects. A category of charges that
+    has no rate in the account's tax region raises ``PricingError``. Lines of another account or period, or of no known
+    book, raise ``ValueError``: they would make a document that contradicts itself.
     """
+    if not lines:
+        raise ValueError(f"a document of account {account.account_id} needs a line")
     for line in lines:
-        if (line.account_id, line.period_id, line.price_book_version) != (
-            account.account_id,
-            period.period_id,
-            book.version,
-        ):
-            raise ValueError(f"line item {line.line_item_id} does not belong to this invoice")
-    if draft_invoices(lines) != [draft]:
-        raise ValueError(f"the lines of {account.account_id} do not add up to {draft.total:f} {draft.currency}")
-    zone = ZoneInfo(period.time_zone)
-    return {
-        "document": "invoice",
+        if (line.account_id, line.period_id) != (account.account_id, period.period_id):
+            raise ValueError(f"line item {line.line_item_id} does not belong to this document")
+        if line.price_book_version not in books:
+            raise ValueError(f"line item {line.line_item_id} was priced by the unknown book {line.price_book_version}")
+    [draft] = draft_invoices(lines)
+    versions = sorted({line.price_book_version for line in lines})
+    newest = max((books[version] for version in versions), key=lambda book: (book.book.effective_from, book.version))
+    owed = () if taxes is None else _taxes(lines, account, taxes, newest)
+    with exact():
+        total = draft.subtotal + sum((tax.amount for tax in owed), Decimal(0))
+    first_date, last_date = _dates(period.start, period.end, period.time_zone)
+    content = {
+        "document": kind.value,
         "document_version": DOCUMENT_VERSION,
-        "number": number,
-        "issue_date": issue_date(cutoffs, period.time_zone).isoformat(),
+        "corrects": corrects,
+        "issue_date": issued_on.isoformat(),
         "seller": {"legal_entity": seller.legal_entity, "address": seller.address},
-        "customer": {"account_id": account.account_id, "name": account.name, "plan": account.plan},
+        "customer": {
+            "account_id": account.account_id,
+            "name": account.name,
+            "plan": account.plan,
+            "tax_region": account.tax_region,
+        },
         "period": {
             "period_id": period.period_id,
             "time_zone": period.time_zone,
             "start": period.start.isoformat(),
             "end": period.end.isoformat(),
-            "first_date": period.start.astimezone(zone).date().isoformat(),
-            "last_date": (period.end - timedelta(microseconds=1)).astimezone(zone).date().isoformat(),
+            "first_date": first_date,
+            "last_date": last_date,
         },
         "currency": draft.currency,
-        "lines": [_line_of_document(line, book) for line in sorted(lines, key=lambda line: (line.sku, line.tier))],
-        "total": plain_text(draft.total),
+        "lines": [
+            _line_of_document(line, books[line.price_book_version], period.time_zone, corrected_line_ids or {})
+            for line in sorted(lines, key=_line_order)
+        ],
+        "subtotal": plain_text(draft.subtotal),
+        "taxes": [tax.to_json() for tax in owed],
+        "total": plain_text(total),
+        "usage_by_day": list(usage_by_day),
         "evidence": {
-            "price_book_version": book.version,
-            "rounding": book.book.rounding.value,
+            "price_book_versions": versions,
+            "rounding": newest.book.rounding.value,
             "line_items_manifest": evidence.line_items_manifest,
-            "usage_manifests_sha256": sha256_hex(canonical_json(dict(evidence.usage_manifests))),
+            "usage_manifests_sha256": evidence.usage_manifests_sha256,
+            "tax_table_sha256": evidence.tax_table_sha256,
         },
+    }
+    members = {name: canonical_json(value) for name, value in content.items()}
+    return PreparedDocument(
+        kind, account.account_id, draft.currency, draft.subtotal, total, issued_on, corrects, members
+    )
+
+
+def finish_document(
+    prepared: PreparedDocument, number: str | None, draws: Sequence[CreditDraw] = ()
+) -> tuple[bytes, Decimal]:
+    """Return the bytes of a document with its number and the credits it draws, and what is due after them.
+
+    The bytes are canonical JSON. A draft has no number.
+    """
+    with exact():
+        amount_due = prepared.total - sum((draw.amount for draw in draws), Decimal(0))
+    if draws and amount_due < 0:
+        raise ValueError(f"document {number} would draw more credit than the {prepared.total:f} it comes to")
+    members = {
+        **prepared.members,
+        "number": canonical_json(number),
+        "credits": canonical_json([draw.to_json() for draw in draws]),
+        "amount_due": canonical_json(plain_text(amount_due)),
+    }
+    return b"{" + b",".join(b'"%s":%s' % (name.encode(), members[name]) for name in sorted(members)) + b"}", amount_due
+
+
+def lines_of_document(content: bytes) -> list[LineItem]:
+    """Return the lines that a document billed, as they were rated; in the document's order.
+
+    >>> lines_of_document(b'{"lines":[]}')
+    []
+    """
+    document = json.loads(content)
+    return [
+        LineItem(
+            line_item_id=line["line_item_id"],
+            account_id=document["customer"]["account_id"],
+            period_id=document["period"]["period_id"],
+            segment=line["segment"],
+            service_period_start=datetime.fromisoformat(line["service_period_start"]),
+            service_period_end=datetime.fromisoformat(line["service_period_end"]),
+            plan=line["plan"],
+            sku=line["sku"],
+            description=line["description"],
+            kind=LineKind(line["kind"]),
+            model=line["model"],
+            tier=line["tier"],
+            quantity=Decimal(line["quantity"]),
+            unit=line["unit"],
+            unit_price=Decimal(line["unit_price"]),
+            per_units=Decimal(line["per_units"]),
+            flat_fee=Decimal(line["flat_fee"]),
+            currency=document["currency"],
+            amount_exact=Decimal(line["amount_exact"]),
+            amount=Decimal(line["amount"]),
+            residual=Decimal(line["residual"]),
+            tax_category=line["tax_category"],
+            price_book_version=line["price_book_version"],
+        )
+        for line in document["lines"]
+    ]
+
+
+def _taxes(lines: Iterable[LineItem], account: Account, table: TaxTable, book: PricedBook) -> tuple[Any, ...]:
+    nets: defaultdict[str, Decimal] = defaultdict(Decimal)
+    with exact():
+        for line in lines:
+            nets[line.tax_category] += line.amount
+    missing = table.missing(account.tax_region, nets)
+    if missing:
+        region = repr(account.tax_region) if account.tax_region else "'' (accounts.csv has no tax_region for it)"
+        raise PricingError(
+            "tax.no_rate",
+            "taxes.toml has no rate for what is to be invoiced",
+            [f"account {account.account_id}, region {region}: no rate for category {name!r}" for name in missing],
+        )
+    return taxes_of(nets, account.tax_region, account.currency, table, book.book.rounding)
+
+
+def _line_order(line: LineItem) -> tuple[bool, str, int, int, int, str]:
+    """Return what lines are in order of: by SKU, what is of the plan at the end, and then as they came about."""
+    is_of_plan = line.sku.startswith(PLAN_SKU)
+    return is_of_plan, line.sku, line.segment, _KIND_ORDER[line.kind], line.tier, line.line_item_id
+
+
+@lru_cache(4096)
+def _instant(instant: datetime) -> str:
+    return require_utc(instant, "an instant of a document").isoformat()
+
+
+@lru_cache(4096)
+def _dates(start: datetime, end: datetime, time_zone: str) -> tuple[str, str]:
+    """Return the first and the last calendar day that an interval has in a zone."""
+    zone = ZoneInfo(time_zone)
+    last = end - timedelta(microseconds=1)
+    return start.astimezone(zone).date().isoformat(), last.astimezone(zone).date().isoformat()
+
+
+def _line_of_document(
+    line: LineItem, priced: PricedBook, time_zone: str, corrected_line_ids: Mapping[str, str]
+) -> dict[str, Any]:
+    first_date, last_date = _dates(line.service_period_start, line.service_period_end, time_zone)
+    book = priced.book
+    charge = book.charge(line.plan, line.account_id, line.sku, line.currency, date.fromisoformat(first_date))
+    return {
+        "line_item_id": line.line_item_id,
+        "kind": line.kind.value,
+        "segment": line.segment,
+        "service_period_start": _instant(line.service_period_start),
+        "service_period_end": _instant(line.service_period_end),
+        "service_first_date": first_date,
+        "service_last_date": last_date,
+        "plan": line.plan,
+        "sku": line.sku,
+        "description": line.description,
+        "model": line.model,
+        "tier": line.tier,
+        "terms": printed_terms(line, charge, book.plans[line.plan]),
+        "quantity": plain_text(line.quantity),
+        "unit": line.unit,
+        "unit_price": plain_text(line.unit_price),
+        "per_units": plain_text(line.per_units),
+        "flat_fee": plain_text(line.flat_fee),
+        "amount_exact": plain_text(line.amount_exact),
+        "amount": plain_text(line.amount),
+        "residual": plain_text(line.residual),
+        "tax_category": line.tax_category,
+        "price_book_version": line.price_book_version,
+        "corrects_line_item_id": corrected_line_ids.get(line.line_item_id),
     }

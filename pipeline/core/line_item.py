@@ -27,7 +27,7 @@ class LineKind(StrEnum):
     OVERAGE = "overage"  # what usage beyond the commitment costs on top
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # a value that nothing changes; frozen, it takes six times as long to make
 class LineItem:
     """One amount on an invoice; the fields are the columns of ``line_items``, in order.
 

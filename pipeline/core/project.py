@@ -1,7 +1,7 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book).
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
+from pipeline.core.tax import TaxTable
 from pipeline.core.window import ONE_DAY, calendar_date
 
 
@@ -90,11 +91,21 @@ class ControlPlaneSettings(StrictModel):
 
 
 class SellerSettings(StrictModel):
-    """The legal entity that invoices, and its number series (``LLM`` numbers LLM-000001, LLM-000002, ...)."""
+    """The legal entity that invoices, and its number series (``LLM`` numbers LLM-000001, LLM-000002, ...).
+
+    Credit notes have numbers of that series, too, unless ``credit_note_series`` names their own.
+    """
 
     legal_entity: Annotated[str, Field(min_length=1)]
     address: str = ""
     number_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")]
+    credit_note_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")] | None = None
+
+
+class RatingSettings(StrictModel):
+    """``reference_lines_max``: up to so many lines all are rated twice, beyond it those of a sample of accounts."""
+
+    reference_lines_max: Annotated[int, Field(ge=0)] | None = None
 
 
 class PriceBookSettings(StrictModel):
@@ -120,6 +131,7 @@ class ProjectSettings(StrictModel):
     control_plane: ControlPlaneSettings = ControlPlaneSettings()
     seller: SellerSettings
     price_books: PriceBookSettings = PriceBookSettings()
+    rating: RatingSettings = RatingSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +162,7 @@ class Project:
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
     read_directory: Callable[[], AccountDirectory]
+    taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
 
     @cached_property
     def directory(self) -> AccountDirectory:

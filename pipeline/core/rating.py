@@ -425,7 +425,7 @@ def _price_of_events(
         if free_amount > 0:
             free = min(count, int(free_amount // value))
             left = free_amount - free * value
-            if free < count and left > 0:  # this one crosses the end of the allowance
+            if free < count:  # this one crosses, or follows, the end of the allowance
                 total += pays(value - left)
                 count -= 1
             free_amount -= value * event.event_count

@@ -15,6 +15,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from pipeline.core.canary import canary_view
 from pipeline.core.check import CheckReport, Severity
 from pipeline.core.completeness import Missing, PendingObject, SourceException, UnclaimedObject
 from pipeline.core.manifest import Receipt
@@ -207,6 +208,7 @@ class ReportFacts:
     completeness: CompletenessFacts | None = None
     exceptions: tuple[SourceException, ...] = ()
     outcomes: EventOutcomes | None = None
+    canary: Mapping[str, Any] | None = None  # as canary.comparison_document has its periods
 
 
 def printable(raw: bytes) -> str:
@@ -459,6 +461,7 @@ def report_model(facts: ReportFacts) -> dict[str, Any]:
         "controls_failed_count": len(failed_controls(controls)),
         "completeness": facts.completeness,
         "exceptions": facts.exceptions,
+        "canary": None if facts.canary is None else canary_view(facts.canary),
         "evidence": facts.evidence,
         "objects": facts.evidence.objects[:OBJECT_ROWS_MAX],
         "objects_more_count": max(0, len(facts.evidence.objects) - OBJECT_ROWS_MAX),

@@ -88,7 +88,8 @@ def check_period(workspace: Workspace, line_items: Receipt, at: datetime) -> Che
     if not rated:
         return CheckReport("", 0, ())
     window = max(rated, key=lambda revision: revision.window_start)
-    checked = _Checked(LINE_ITEMS, line_items, rated, line_items.scope.removeprefix("period="))
+    period_id, _, _ = line_items.scope.removeprefix("period=").partition("/")
+    checked = _Checked(LINE_ITEMS, line_items, rated, period_id)
     return _check(workspace, window, [checked], line_items.scope, at)
 
 

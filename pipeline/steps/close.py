@@ -1,29 +1,36 @@
-"""Close: the open period of all accounts becomes final, and each account with usage gets its numbered invoice.
+"""Close: the open period of all accounts becomes final, and each account with lines gets its numbered invoice.
 
 A period closes on evidence (P9): every window of it accepted, no late event unsettled, collection shown to be
-complete past the last cutoff. It is rated afresh, checked and reconciled, and then made final in one transaction that
-takes the numbers (no gap), stores the JSON documents and records both. The JSON document is the invoice; the pages are
-rendered from the stored bytes, so closing again finishes or repeats them, and never makes another invoice.
+complete past the last cutoff, every earlier period closed. It is rated afresh, checked and reconciled, and then made
+final in one transaction that takes the numbers (no gap), draws credits, stores the JSON documents and records all of
+it. The JSON document is the invoice; the pages are rendered from the stored bytes, so closing again finishes or
+repeats them, and never makes another invoice.
+
+An account that is held gets no invoice. Once it is released, or when an invoice was voided, closing the final period
+again rates these accounts afresh and issues theirs; everybody else's documents stay to the byte.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 from pipeline.adapters.documents import render
+from pipeline.adapters.invoice_page import invoice_page
+from pipeline.adapters.scratch import scratch_folder
+from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import InputError, NotReadyError
-from pipeline.core.invoice import InvoiceDraft, InvoiceEvidence, IssuedInvoice, draft_invoices, invoice_document
-from pipeline.core.manifest import Receipt, canonical_json
+from pipeline.core.invoice import IssuedDocument
+from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.core.money import Money
-from pipeline.core.rate_usage import LineItem
 from pipeline.core.revision import RevisionState
-from pipeline.core.window import BillingWindow, billing_period, is_collected, windows_between
+from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
 from pipeline.steps.check import check_period
+from pipeline.steps.documents import document_bytes, store_documents
+from pipeline.steps.drafts import draft_documents
 from pipeline.steps.late import late_windows
 from pipeline.steps.period_usage import account_periods
 from pipeline.steps.rate import RatedPeriod, publish_draft, rated_period
@@ -33,34 +40,38 @@ from pipeline.steps.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class CloseResult:
-    """The invoices of a final period, what they add up to by currency, and the folder people read them in."""
+    """The documents of a final period that are owed, what is due on them by currency, who is held, and the folder."""
 
     period_id: str
-    invoices: list[IssuedInvoice]
+    invoices: list[IssuedDocument]
     totals: dict[str, Decimal]
+    held: dict[str, str]
     folder: Path
 
 
 def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
-    """Make a period final and write its invoices; on a final period, write the same files again.
+    """Make a period final and write its invoices; on a final period, issue what is owed and write the same files again.
 
     ``NotReadyError`` names everything that is missing; a control that fails raises, and no number is taken.
     """
-    if workspace.control_plane.period_state(period_id) == "final":
-        invoices = workspace.control_plane.invoices(period_id)
-    else:
-        workspace.control_plane.verify_audit_log()
+    control_plane = workspace.control_plane
+    is_final = control_plane.period_state(period_id) == "final"
+    owed = control_plane.accounts_to_invoice(period_id) if is_final else set()
+    if not is_final or owed:
+        control_plane.verify_audit_log()
+        _require_earlier_final(workspace, period_id)
         _require_ready(workspace, period_id)
-        rated = rated_period(workspace, period_id, candidate=None)
-        draft_lines = publish_draft(workspace, rated, at)
-        check_period(workspace, draft_lines, at)
-        drafts = draft_invoices(rated.lines)
-        reconcile_period(workspace, period_id, drafts, at)
-        invoices = _finalise(workspace, rated, draft_lines, drafts, at)
+        with rated_period(workspace, period_id, candidate=None, accounts=owed if is_final else None) as rated:
+            accounts = sha256_hex(canonical_json(sorted(owed)))[:12]
+            scope = f"period={period_id}/accounts={accounts}" if is_final else None
+            line_items = publish_draft(workspace, rated, at, scope)
+            check_period(workspace, line_items, at)
+            _finalise(workspace, rated, line_items, at, is_final=is_final)
+    documents = [document for document in control_plane.documents(period_id) if document.voided_at is None]
     folder = workspace.out / "invoices" / period_id
-    for invoice in invoices:
-        _write_readable(workspace, invoice, folder)
-    return CloseResult(period_id, invoices, _totals(invoices), folder)
+    for document in documents:
+        _write_readable(workspace, document, folder)
+    return CloseResult(period_id, documents, _due(documents), control_plane.held_accounts(period_id), folder)
 
 
 def windows_of_period(workspace: Workspace, period_id: str) -> list[BillingWindow]:
@@ -109,50 +120,67 @@ def _require_ready(workspace: Workspace, period_id: str) -> None:
         )
 
 
-def _finalise(
-    workspace: Workspace, rated: RatedPeriod, draft_lines: Receipt, drafts: list[InvoiceDraft], at: datetime
-) -> list[IssuedInvoice]:
-    accounts = workspace.project.directory.accounts()
-    books = {priced.version: priced for priced in workspace.project.price_books}
-    cutoffs = [revision.cutoff_at for revision in rated.revisions]
-    evidence = InvoiceEvidence(draft_lines.manifest_hash, {w: r.manifest_hash for w, r in rated.usage.items()})
-    lines_of: defaultdict[str, list[LineItem]] = defaultdict(list)
-    for line in rated.lines:
-        lines_of[line.account_id].append(line)
+def _require_earlier_final(workspace: Workspace, period_id: str) -> None:
+    """Refuse a period while an earlier one is open in which something was, or may have been, used.
 
-    def write_document(draft: InvoiceDraft, number: str) -> str:
-        account, lines = accounts[draft.account_id], lines_of[draft.account_id]
-        document = invoice_document(
-            number,
-            draft,
-            lines,
-            account,
-            workspace.project.settings.seller,
-            billing_period(rated.period_id, account.time_zone),
-            books[lines[0].price_book_version],
-            cutoffs,
-            evidence,
+    Numbers and credits follow the order of periods, and a fee in advance is for the period after.
+    """
+    accepted = set(workspace.control_plane.accepted_revisions())
+    final = workspace.control_plane.final_periods()
+    problems = []
+    for earlier in _months_between(workspace.project.settings.window.first_window_start - ONE_DAY, period_id):
+        windows = [] if earlier in final else windows_of_period(workspace, earlier)
+        if not windows:
+            continue
+        draft = workspace.control_plane.publication(LINE_ITEMS.name, f"period={earlier}")
+        waiting = [window.window_id for window in windows if window.window_id not in accepted]
+        if draft is not None and draft.row_count:
+            problems.append(f"period {earlier} is open and has {draft.row_count:,} line items")
+        elif waiting:
+            problems.append(f"period {earlier} is open, and what was used in window {waiting[0]} is not known yet")
+    if problems:
+        raise NotReadyError(
+            "close.earlier_period_open",
+            f"period {period_id} cannot be closed before the periods that come before it",
+            [*problems, "close them first, in order; no invoice was issued and no number was taken"],
         )
-        return workspace.lake.put_bytes(canonical_json(document), "documents", ".json").sha256
-
-    series = workspace.project.settings.seller.number_series
-    revisions = {revision.window_id: revision.revision for revision in rated.revisions}
-    return workspace.control_plane.finalise_period(rated.period_id, series, drafts, write_document, at, revisions)
 
 
-def _write_readable(workspace: Workspace, invoice: IssuedInvoice, folder: Path) -> None:
+def _months_between(start: datetime, period_id: str) -> list[str]:
+    months, month = [], start.replace(day=1)
+    while (name := month.strftime("%Y-%m")) < period_id:
+        months.append(name)
+        month = (month + timedelta(days=32)).replace(day=1)
+    return months
+
+
+def _finalise(workspace: Workspace, rated: RatedPeriod, line_items: Receipt, at: datetime, *, is_final: bool) -> None:
+    with scratch_folder(workspace.scratch, "documents") as folder:
+        drafts = draft_documents(workspace, rated.period_id, line_items, folder)
+        if not is_final:
+            reconcile_period(workspace, rated.period_id, drafts.totals, at)
+        workspace.control_plane.finalise_period(
+            rated.period_id,
+            workspace.project.settings.seller.number_series,
+            drafts.documents(),
+            store_documents(workspace),
+            at,
+            {revision.window_id: revision.revision for revision in rated.revisions},
+        )
+
+
+def _write_readable(workspace: Workspace, document: IssuedDocument, folder: Path) -> None:
     """Write the stored document, and the page rendered from it, to where people look."""
-    content = workspace.lake.get_bytes(f"documents/{invoice.document_sha256}.json")
-    page = render("invoice.html", json.loads(content)).encode()
-    workspace.lake.put_bytes(page, "documents", ".html")
+    content = document_bytes(workspace, document)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{invoice.number}_{invoice.account_id}.json").write_bytes(content)
-    (folder / f"{invoice.number}_{invoice.account_id}.html").write_bytes(page)
+    (folder / f"{document.number}_{document.account_id}.json").write_bytes(content)
+    page = render("invoice.html", invoice_page(json.loads(content)))
+    (folder / f"{document.number}_{document.account_id}.html").write_text(page, encoding="utf-8")
 
 
-def _totals(invoices: list[IssuedInvoice]) -> dict[str, Decimal]:
-    totals: dict[str, Money] = {}
-    for invoice in invoices:
-        amount = Money(invoice.total, invoice.currency)
-        totals[invoice.currency] = totals[invoice.currency] + amount if invoice.currency in totals else amount
-    return {currency: total.amount for currency, total in sorted(totals.items())}
+def _due(documents: list[IssuedDocument]) -> dict[str, Decimal]:
+    due: dict[str, Money] = {}
+    for document in documents:
+        amount = Money(document.amount_due, document.currency)
+        due[document.currency] = due[document.currency] + amount if document.currency in due else amount
+    return {currency: total.amount for currency, total in sorted(due.items())}

@@ -7,7 +7,7 @@ revision at hand. What ``period_usage`` reads is pinned, so that a draft can be 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -142,12 +142,13 @@ def view_period(
     pins: Mapping[str, Any],
     terms: PeriodTerms,
     own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
+    account_ids: Collection[str] | None = None,
 ) -> None:
     """Make the relations ``period_usage`` and ``event_values`` from what the pins of a draft name.
 
     Usage is divided between the segments of the terms; an account without terms has its whole period. Levels are
     divided between the owners of their resource, as the pinned directory has them. ``own_files`` are files to take, by
-    dataset and window, instead of those that were published.
+    dataset and window, instead of those that were published. ``account_ids`` leave out all other accounts.
     """
     own = own_files or {}
     read = {dataset.name: dataset for dataset in (USAGE, USAGE_VALUES, USAGE_LEVELS)} | {"earlier_levels": USAGE_LEVELS}
@@ -158,6 +159,8 @@ def view_period(
             for file in own.get((name, window_id)) or manifest_files(workspace, manifest)
         ]
         warehouse.view_files(name, dataset, files)
+        if account_ids is not None and dataset is not USAGE_LEVELS:  # levels are divided between accounts below
+            warehouse.keep_rows(name, "account_id", account_ids)
     meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
     table_billed_meters(warehouse, [BilledMeter(**{**meter, "divisor": int(meter["divisor"])}) for meter in meters])
     has_levels = any(meter["aggregation"] in LEVELS for meter in meters)
@@ -166,8 +169,10 @@ def view_period(
     changes = [(sku, datetime.fromisoformat(changed_at)) for sku, changed_at in pins["meter_changes"]]
     warehouse.table_rows("meter_changes", METER_CHANGES, changes)
     table_account_periods(warehouse, terms, datetime.fromisoformat(pins["levels_until"]))
-    warehouse.build("period_usage", {})
-    warehouse.build("event_values", {})
+    for query in ("period_usage", "event_values"):
+        warehouse.build(query, {})
+        if account_ids is not None:
+            warehouse.keep_rows(query, "account_id", account_ids)
 
 
 def pinned_terms(workspace: Workspace, pins: Mapping[str, Any], period_id: str) -> PeriodTerms:

@@ -18,6 +18,7 @@ from pipeline.core.errors import InputError, PublicationError
 from pipeline.core.price_book_rules import account_problems, book_problems, final_period_problems
 from pipeline.core.price_book_version import BookState, PriceBookVersion, state_of
 from pipeline.core.project import Project
+from pipeline.steps.price_trials import require_cases
 from pipeline.steps.publish import pin_file, read_manifest
 from pipeline.steps.workspace import Workspace, approved_books
 
@@ -32,6 +33,7 @@ class CheckedBook:
     plan_count: int
     charge_count: int
     override_count: int
+    case_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,12 @@ class ListedBook:
     rated_periods: list[str]
 
 
-def check_files(project: Project, paths: Sequence[Path]) -> list[CheckedBook]:
+def check_files(
+    project: Project, paths: Sequence[Path], scratch: Path, case_paths: Sequence[Path] = ()
+) -> list[CheckedBook]:
     """Return what is in the files, or raise one ``InputError`` that lists every problem of every one of them.
+
+    A book without a problem has to pass its rating cases: those of ``case_paths``, and those beside it (``_cases``).
 
     Without a path, all files of ``price_books/`` are checked. A book is asked to price the accounts that are there from
     its ``effective_from`` until the next of the books in the folder begins.
@@ -89,13 +95,14 @@ def check_files(project: Project, paths: Sequence[Path]) -> list[CheckedBook]:
             len(file.priced.book.plans),
             sum(len(plan.charges) for plan in file.priced.book.plans.values()),
             len(file.priced.book.overrides),
+            require_cases([*case_paths, *_cases(project, file)], file.priced.book, scratch),
         )
         for file in files
     ]
 
 
 def publish_book(workspace: Workspace, path: Path, by: str, reason: str, at: datetime) -> Published:
-    """Publish the book of a file: checked as in check_files, kept for ever under the name of its content.
+    """Publish the book of a file: checked as in check_files, also by its cases, and kept for ever.
 
     Refused: a book that begins in or before a final period, or has an override that reaches back into one.
     """
@@ -110,6 +117,7 @@ def publish_book(workspace: Workspace, path: Path, by: str, reason: str, at: dat
         problems += first_book_problems(settings, rows, {file.name: file.book})
     _refuse(problems)
     book, version = file.priced.book, file.priced.version
+    require_cases(_cases(workspace.project, file), book, workspace.scratch)
     published = workspace.control_plane.publish_price_book(
         PriceBookVersion(
             version=version,
@@ -176,6 +184,13 @@ def list_books(workspace: Workspace) -> list[ListedBook]:
     ]
 
 
+def find_sound_book(workspace: Workspace, name: str) -> PriceBookFile:
+    """Return a book as find_book does; one that does not fit the meters and accounts of the project is refused."""
+    file = find_book(workspace, name)
+    _refuse(_problems(workspace.project, file, []))
+    return file
+
+
 def find_book(workspace: Workspace, name: str) -> PriceBookFile:
     """Return a book by the path of its file, or by its version or the beginning of it; one with problems is refused."""
     path = Path(name)
@@ -195,6 +210,16 @@ def find_book(workspace: Workspace, name: str) -> PriceBookFile:
 
 
 # ---- rules ----
+
+
+def _cases(project: Project, file: PriceBookFile) -> list[Path]:
+    """Return the files of ``price_books/cases/`` that a book has to pass.
+
+    One that is named like a book of the folder is about that book, any other about every book.
+    """
+    folder = project.folder / "price_books"
+    others = {path.stem for path in folder.glob("*.toml")} - {Path(file.name).stem}
+    return sorted(path for path in (folder / "cases").glob("*.jsonl") if path.stem not in others)
 
 
 def _read(project: Project, path: Path) -> PriceBookFile:

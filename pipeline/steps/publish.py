@@ -49,16 +49,19 @@ def store_files(
     content_hash: str,
     pins: Mapping[str, Any],
 ) -> Manifest:
-    """Put data files whose rows are counted and hashed already, and then their manifest, into the lake."""
+    """Put data files whose rows are counted and hashed already, and then their manifest, into the lake.
+
+    Files without a partition stay in the order given, which is that of their rows.
+    """
     stored = []
     for file in files:
         directory = f"data/{dataset.name}" + (f"/event_date={file.partition}" if file.partition else "")
         ref = workspace.lake.put_file(file.path, directory, ".parquet")
         stored.append(DataFile(ref.path, ref.sha256, file.row_count, ref.byte_count, file.partition))
+    if any(file.partition for file in stored):
+        stored.sort()
     row_count = sum(file.row_count for file in files)
-    return _store(
-        workspace, Manifest(dataset.name, scope, revision, tuple(sorted(stored)), row_count, content_hash, pins)
-    )
+    return _store(workspace, Manifest(dataset.name, scope, revision, tuple(stored), row_count, content_hash, pins))
 
 
 def publish_revision(
@@ -78,16 +81,24 @@ def publish_revision(
 
 
 def publish_next(
-    workspace: Workspace, dataset: Dataset, scope: str, local_file: Path, pins: Mapping[str, Any], at: datetime
+    workspace: Workspace,
+    dataset: Dataset,
+    scope: str,
+    local_files: Sequence[Path],
+    pins: Mapping[str, Any],
+    at: datetime,
 ) -> Receipt:
-    """Publish the next revision of a dataset, or return the newest one if it has the same rows and pins."""
+    """Publish the next revision of a dataset, or return the newest one if it has the same rows and pins.
+
+    The files, one after the other, have the rows in the dataset's total order.
+    """
     with Warehouse(workspace.scratch) as warehouse:
-        _, content_hash = warehouse.describe_file(dataset, [local_file])
+        _, content_hash = warehouse.describe_file(dataset, local_files)
     newest = workspace.control_plane.publication(dataset.name, scope)
     if newest is not None and _is_same(workspace, newest, content_hash, pins):
         return newest
     revision = 1 if newest is None else newest.revision + 1
-    return publish_revision(workspace, dataset, scope, revision, [local_file], pins, at)
+    return publish_revision(workspace, dataset, scope, revision, local_files, pins, at)
 
 
 def publish_document(

@@ -73,7 +73,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
     pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}, "sql": pin_sql(ws, DRAFT_QUERIES)}
     totals = drafted_totals(ws, pins)
     line_item_amounts = {(account.account_id, account.currency): account.amount for account in totals.accounts}
-    invoice_amounts = {(invoice.account_id, invoice.currency): invoice.total for invoice in invoices}
+    invoice_amounts = {(invoice.account_id, invoice.currency): invoice.subtotal for invoice in invoices}
     invoiced = [
         InvoicedAccount(
             account_id, currency, line_item_amounts.get(pair, Decimal(0)), invoice_amounts.get(pair, Decimal(0))
@@ -87,7 +87,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         *invoice_controls(period_id, invoiced),
     ]
     with scratch_folder(ws.scratch, "reconcile") as folder:
-        receipt = publish_next(ws, RECONCILIATION, scope, write_controls(ws, controls, folder), pins, at)
+        receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)
     require_reconciled(controls, f"period {period_id}")
     return receipt
 

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.documents import format_instant, render
+from pipeline.adapters.documents import render
+from pipeline.adapters.text_formats import format_instant
 from pipeline.core.check import CheckReport
 from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE
 from pipeline.core.manifest import Receipt
@@ -26,6 +27,7 @@ from pipeline.steps.control_totals import (
 )
 from pipeline.steps.inputs import Pins
 from pipeline.steps.outcomes import stored_outcomes
+from pipeline.steps.price_trials import canary_of
 from pipeline.steps.publish import read_document, read_manifest
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace
@@ -64,6 +66,7 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         completeness=published_completeness(ws, pins.get("completeness")),
         outcomes=outcomes,
         exceptions=tuple(ws.control_plane.exceptions(window_id, revision)),
+        canary=canary_of(ws, found),
     )
     page = render("report.html", report_model(facts)).encode()
     ws.lake.put_bytes(page, "documents", ".html")

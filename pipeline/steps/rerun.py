@@ -36,7 +36,7 @@ from pipeline.steps.inputs import inputs_hash, pinned_meters
 from pipeline.steps.links import CollectedEvents
 from pipeline.steps.outcomes import EVENT_OUTCOMES, computed_outcomes, outcome_sql, published_outcomes
 from pipeline.steps.publish import read_manifest
-from pipeline.steps.rate import pinned_lines, write_lines
+from pipeline.steps.rate import pinned_lines
 from pipeline.steps.reconcile import write_controls
 from pipeline.steps.run_manifest import published_by, run_manifest
 from pipeline.steps.workspace import Workspace
@@ -214,10 +214,7 @@ def _computed(
     }
     for (dataset_name, name), manifest in manifests.items():
         if dataset_name == LINE_ITEMS.name:
-            lines = pinned_lines(ws, manifest, own)
-            draft_folder = folder / name.replace("/", "_")
-            with Warehouse(ws.scratch) as warehouse:
-                computed[dataset_name, name] = [write_lines(warehouse, lines, draft_folder)]
+            computed[dataset_name, name] = pinned_lines(ws, manifest, own, folder / name.replace("/", "_"))
         elif dataset_name == RECONCILIATION.name:
             totals = revision_totals(ws, revision, manifest.pins)
             computed[dataset_name, name] = [write_controls(ws, window_controls(totals.totals), folder)]

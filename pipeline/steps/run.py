@@ -23,6 +23,7 @@ from pipeline.steps.check import check
 from pipeline.steps.deduplicate import deduplicate, exclusion_counts
 from pipeline.steps.late import late_windows
 from pipeline.steps.outcomes import published_outcomes
+from pipeline.steps.price_trials import run_canary
 from pipeline.steps.rate import rate
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.report import report, report_path
@@ -182,6 +183,8 @@ def _rate_and_accept(
     window_id, number = revision.window_id, revision.revision
     for draft in rate(workspace, window_id, number, at, beside):
         say(f"{window_id}: draft of {draft.scope} has {draft.row_count:,} line items")
+    if run_canary(workspace, window_id, number, beside):
+        say(f"{window_id}: the canary price book has rated its accounts in the shadow, see the report")
     checked = check(workspace, window_id, number, at)
     warnings = checked.failed(Severity.WARNING)
     say(f"{window_id}: {len(checked.results)} expectations checked, {len(warnings)} warnings")

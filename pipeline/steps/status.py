@@ -11,6 +11,7 @@ from pipeline.core.reconciliation import failed_controls
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.completeness import source_status, unclaimed_status
 from pipeline.steps.deduplicate import late_event_count
+from pipeline.steps.documents import is_invoice
 from pipeline.steps.late import late_windows_by_state
 from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.reconcile import published_controls
@@ -85,7 +86,8 @@ def _period(ws: Workspace, period_id: str, is_final: bool) -> dict[str, Any]:
         "period": period_id,
         "state": "final" if is_final else "open",
         "line_items": 0 if draft is None else draft.row_count,
-        "invoices": len(ws.control_plane.invoices(period_id)),
+        "invoices": sum(is_invoice(document) for document in ws.control_plane.documents(period_id)),
+        "held": len(ws.control_plane.held_accounts(period_id)),
     }
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
+import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -20,9 +24,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from pipeline.adapters import control_plane as control_plane_module
@@ -37,11 +42,13 @@ from pipeline.core.completeness import (
     UnclaimedKey,
     UnclaimedObject,
 )
+from pipeline.core.credit import CreditKind, EntryKind
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
-from pipeline.core.invoice import InvoiceDraft, IssuedInvoice
+from pipeline.core.invoice import Bundle, DocumentKind, DocumentState, IssuedDocument, PreparedDocument
 from pipeline.core.manifest import DataFile, Manifest, sha256_hex
 from pipeline.core.price_book_version import PriceBookVersion
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
+from tests.core.test_credit import prepared
 
 T = TypeVar("T")
 
@@ -106,12 +113,13 @@ def revision(number: int = 1, window_id: str = "2026-01-15", **changed: Any) -> 
     return replace(original, **changed)
 
 
-def draft(account_id: str, total: str = "10.00", currency: str = "USD") -> InvoiceDraft:
-    return InvoiceDraft(account_id, currency, Decimal(total))
+def draft(account_id: str, total: str = "10.00", **changes: Any) -> PreparedDocument:
+    return prepared(account_id, total, **changes)
 
 
-def write_document(draft: InvoiceDraft, number: str) -> str:
-    return sha256_hex(f"{number} {draft.account_id}".encode())
+def store(contents: Sequence[bytes]) -> list[Bundle]:
+    sha256 = sha256_hex(b"".join(contents))
+    return [Bundle(sha256, number, len(content)) for number, content in enumerate(contents)]
 
 
 def race(calls: list[Callable[[], T]]) -> list[T | Exception]:
@@ -382,13 +390,13 @@ def test_windows_that_only_touch_the_span_are_not_in_it(control_plane: ControlPl
 
 
 def test_invoices_are_numbered_in_account_order_without_a_gap_across_periods(control_plane: ControlPlane) -> None:
-    january = control_plane.finalise_period("2026-01", "LLM", [draft("b"), draft("a")], write_document, AT)
-    february = control_plane.finalise_period("2026-02", "LLM", [draft("a")], write_document, AT)
-    other_series = control_plane.finalise_period("2026-03", "EU", [draft("a")], write_document, AT)
+    january = control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], store, AT)
+    february = control_plane.finalise_period("2026-02", "LLM", [draft("a")], store, AT)
+    other_series = control_plane.finalise_period("2026-03", "EU", [draft("a")], store, AT)
 
     assert [(i.number, i.account_id) for i in january] == [("LLM-000001", "a"), ("LLM-000002", "b")]
     assert [i.number for i in february + other_series] == ["LLM-000003", "EU-000001"]
-    assert control_plane.invoices() == other_series + january + february
+    assert control_plane.documents() == other_series + january + february
     assert control_plane.final_periods() == {"2026-01", "2026-02", "2026-03"}
 
 
@@ -396,25 +404,25 @@ def test_an_invoice_total_comes_back_with_the_digits_it_was_issued_with(control_
     totals = ["10.00", "0.1", "123456789012345678901234.5678"]
     drafts = [draft(f"acct-{index}", total) for index, total in enumerate(totals)]
 
-    control_plane.finalise_period("2026-01", "LLM", drafts, write_document, AT)
+    control_plane.finalise_period("2026-01", "LLM", drafts, store, AT)
 
-    assert [str(invoice.total) for invoice in control_plane.invoices("2026-01")] == totals
+    assert [str(invoice.total) for invoice in control_plane.documents("2026-01")] == totals
 
 
 def test_a_total_that_is_a_float_is_refused(control_plane: ControlPlane) -> None:
-    inexact = InvoiceDraft("a", "USD", 10.1)  # type: ignore[arg-type]
+    inexact = replace(draft("a"), total=10.1)  # type: ignore[arg-type]
 
-    with pytest.raises(Exception, match="a stored decimal is a finite Decimal, got float"):
-        control_plane.finalise_period("2026-01", "LLM", [inexact], write_document, AT)
+    with pytest.raises(TypeError, match="float"):
+        control_plane.finalise_period("2026-01", "LLM", [inexact], store, AT)
 
     assert control_plane.period_state("2026-01") == "open"
 
 
 def test_a_final_period_returns_its_invoices_and_writes_no_document(control_plane: ControlPlane) -> None:
-    issued = control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+    issued = control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
 
-    def refuse(draft: InvoiceDraft, number: str) -> str:
-        raise AssertionError(f"a document was written for {number}")
+    def refuse(contents: Sequence[bytes]) -> list[Bundle]:
+        raise AssertionError(f"{len(contents)} documents were stored")
 
     assert control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], refuse, AT) == issued
 
@@ -422,24 +430,23 @@ def test_a_final_period_returns_its_invoices_and_writes_no_document(control_plan
 def test_a_document_that_cannot_be_written_leaves_no_gap_in_the_numbers(control_plane: ControlPlane) -> None:
     drafts = [draft(account_id) for account_id in "abcd"]
 
-    def fail_at_the_third(draft: InvoiceDraft, number: str) -> str:
-        if draft.account_id == "c":
-            raise OSError("disk full")
-        return write_document(draft, number)
+    def fail(contents: Sequence[bytes]) -> list[Bundle]:
+        raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        control_plane.finalise_period("2026-01", "LLM", drafts, fail_at_the_third, AT)
+        control_plane.finalise_period("2026-01", "LLM", drafts, fail, AT)
 
-    assert control_plane.invoices() == []
+    assert control_plane.documents() == []
     assert control_plane.period_state("2026-01") == "open"
     assert control_plane.audit_log() == []
-    issued = control_plane.finalise_period("2026-02", "LLM", drafts, write_document, AT)
+    issued = control_plane.finalise_period("2026-02", "LLM", drafts, store, AT)
     assert [invoice.number for invoice in issued] == [f"LLM-00000{number}" for number in (1, 2, 3, 4)]
 
 
-def test_two_invoices_for_one_account_and_currency_in_a_period_are_refused(control_plane: ControlPlane) -> None:
-    with pytest.raises(IntegrityError):
-        control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("a")], write_document, AT)
+@pytest.mark.parametrize("accounts", ["aa", "ba"])
+def test_invoices_come_one_of_each_account_in_order(control_plane: ControlPlane, accounts: str) -> None:
+    with pytest.raises(ValueError, match="documents come in order of account"):
+        control_plane.finalise_period("2026-01", "LLM", [draft(account) for account in accounts], store, AT)
 
     assert control_plane.period_state("2026-01") == "open"
 
@@ -462,18 +469,228 @@ def test_a_period_is_not_made_final_with_a_revision_that_was_overtaken(control_p
         control_plane.decide_revision("2026-01-15", number, RevisionState.ACCEPTED, AT, "passed")
 
     with pytest.raises(PublicationError) as refused:
-        control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT, {"2026-01-15": 1})
+        control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT, {"2026-01-15": 1})
     assert refused.value.code == "close.revision_overtaken"
-    assert control_plane.invoices() == []
+    assert control_plane.documents() == []
 
-    issued = control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT, {"2026-01-15": 2})
+    issued = control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT, {"2026-01-15": 2})
     assert [invoice.number for invoice in issued] == ["LLM-000001"]
 
 
 def test_a_period_without_an_invoice_becomes_final_and_uses_no_number(control_plane: ControlPlane) -> None:
-    assert control_plane.finalise_period("2026-01", "LLM", [], write_document, AT) == []
+    assert control_plane.finalise_period("2026-01", "LLM", [], store, AT) == []
     assert control_plane.period_state("2026-01") == "final"
-    assert control_plane.finalise_period("2026-02", "LLM", [draft("a")], write_document, AT)[0].number == "LLM-000001"
+    assert control_plane.finalise_period("2026-02", "LLM", [draft("a")], store, AT)[0].number == "LLM-000001"
+
+
+# ---- documents ----
+
+
+def test_a_draft_of_a_final_period_cannot_be_published_and_the_one_it_was_closed_with_can(
+    control_plane: ControlPlane,
+) -> None:
+    lines = manifest("line_items", "period=2026-01")
+    control_plane.publish(lines, AT)
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+
+    with pytest.raises(PublicationError, match=r"rate\.period_is_final"):
+        control_plane.publish(replace(lines, revision=2, content_hash="content-2"), AT)
+    assert control_plane.publish(lines, AT).revision == 1
+    assert control_plane.publish(replace(lines, scope="period=2026-02"), AT).scope == "period=2026-02"
+
+
+def test_of_a_final_period_only_those_get_an_invoice_that_were_released_or_whose_own_was_voided(
+    control_plane: ControlPlane,
+) -> None:
+    control_plane.hold_account("2026-01", "b", "raters disagree", AT, "rate")
+    control_plane.hold_account("2026-01", "e", "disputed", AT, "ana")
+    drafts = [draft(account_id) for account_id in "abce"]
+    first = control_plane.finalise_period("2026-01", "LLM", drafts, store, AT)
+    control_plane.release_account("2026-01", "b", "they agree", AT, "ana")
+    control_plane.void_document("LLM-000002", "wrong address", AT, "ana")
+    assert control_plane.accounts_to_invoice("2026-01") == {"b", "c"}
+
+    again = [draft(account_id, "11.00") for account_id in "abcde"]
+    second = control_plane.finalise_period("2026-01", "LLM", again, store, AT)
+
+    assert [(one.number, one.account_id, one.state, f"{one.total}") for one in second] == [
+        ("LLM-000001", "a", DocumentState.FINAL, "10.00"),
+        ("LLM-000002", "c", DocumentState.VOID, "10.00"),
+        ("LLM-000003", "b", DocumentState.FINAL, "11.00"),
+        ("LLM-000004", "c", DocumentState.FINAL, "11.00"),
+    ]
+    assert second[0] == first[0]
+    assert control_plane.accounts_to_invoice("2026-01") == set()
+
+
+def test_a_void_document_keeps_its_number_and_says_who_and_why(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+
+    voided = control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
+
+    assert control_plane.document("LLM-000001") == voided
+    assert (voided.state, voided.void_reason, voided.voided_by) == (DocumentState.VOID, "wrong address", "ana")
+    with pytest.raises(InputError, match=r"void since .* wrong address"):
+        control_plane.void_document("LLM-000001", "again", AT, "ana")
+    with pytest.raises(InputError, match=r"document\.unknown"):
+        control_plane.void_document("LLM-000002", "never issued", AT, "ana")
+
+
+def credit_note(account_id: str, corrects: str, total: str = "-4.00") -> PreparedDocument:
+    return draft(account_id, total, kind=DocumentKind.CREDIT_NOTE, corrects=corrects)
+
+
+def test_credit_notes_have_a_series_of_their_own_if_one_is_named(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], store, AT)
+
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, "CN")
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("b", "LLM-000002")], store, AT)
+
+    assert [(one.number, one.corrects) for one in control_plane.documents()] == [
+        ("CN-000001", "LLM-000001"),
+        ("LLM-000001", None),
+        ("LLM-000002", None),
+        ("LLM-000003", "LLM-000002"),
+    ]
+    assert control_plane.last_numbers() == {"CN": 1, "LLM": 3}
+
+
+def test_what_is_corrected_cannot_be_void_before_what_corrects_it(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT)
+
+    with pytest.raises(PublicationError, match="is corrected by LLM-000002"):
+        control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
+    control_plane.void_document("LLM-000002", "wrong address", AT, "ana")
+    control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
+
+
+def test_an_open_period_has_no_document_beside_its_invoices(control_plane: ControlPlane) -> None:
+    with pytest.raises(PublicationError, match=r"document\.period_is_open"):
+        control_plane.issue_documents("2026-01", "LLM", [draft("a", kind=DocumentKind.ADJUSTMENT)], store, AT)
+
+    assert control_plane.last_numbers() == {}
+
+
+# ---- credits ----
+
+
+def grant(control_plane: ControlPlane, amount: str, account_id: str = "a", **changes: Any) -> str:
+    granted = control_plane.grant_credit(
+        account_id, "USD", CreditKind.PREPAID, Decimal(amount), "paid", AT, "ana", **changes
+    )
+    return granted.grant_id
+
+
+def left(control_plane: ControlPlane) -> dict[str, str]:
+    return {one.grant.grant_id: f"{one.balance:f}" for one in control_plane.credit_balances()}
+
+
+def test_invoices_draw_credits_across_periods_until_nothing_is_left(control_plane: ControlPlane) -> None:
+    later, sooner = grant(control_plane, "12", priority=2), grant(control_plane, "5", priority=1)
+    grant(control_plane, "100", "b")
+
+    for period_id in ("2026-01", "2026-02"):
+        control_plane.finalise_period(period_id, "LLM", [draft("a")], store, AT)
+
+    assert [f"{document.amount_due:f}" for document in control_plane.documents()] == ["0.00", "3.00"]
+    assert left(control_plane) == {later: "0.00", sooner: "0", "credit-000003": "100"}
+    assert [(entry.document, entry.grant_id, f"{entry.amount:f}") for entry in control_plane.credit_entries()] == [
+        ("LLM-000001", sooner, "5"),
+        ("LLM-000001", later, "5.00"),
+        ("LLM-000002", later, "7.00"),
+    ]
+
+
+def test_a_void_gives_back_what_was_drawn_by_entries_and_the_next_invoice_draws_it_again(
+    control_plane: ControlPlane,
+) -> None:
+    granted = grant(control_plane, "4.00")
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+
+    control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
+    assert left(control_plane) == {granted: "4.00"}
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+
+    assert left(control_plane) == {granted: "0.00"}
+    assert [(entry.kind.value, f"{entry.amount:f}") for entry in control_plane.credit_entries()] == [
+        ("drawn", "4.00"),
+        ("returned", "-4.00"),
+        ("drawn", "4.00"),
+    ]
+
+
+def test_a_revoked_credit_is_not_drawn_also_when_a_void_gives_back_to_it(control_plane: ControlPlane) -> None:
+    granted = grant(control_plane, "15.00")
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+
+    assert control_plane.revoke_credit(granted, "granted twice", AT, "ana") == Decimal("5.00")
+    control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
+    [issued] = control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)[1:]
+
+    assert issued.amount_due == Decimal("10.00")
+    with pytest.raises(InputError, match=r"credit\.already_revoked"):
+        control_plane.revoke_credit(granted, "again", AT, "ana")
+    with pytest.raises(InputError, match=r"credit\.unknown"):
+        control_plane.revoke_credit("credit-000009", "never granted", AT, "ana")
+
+
+def test_a_close_that_fails_draws_no_credit(control_plane: ControlPlane) -> None:
+    granted = grant(control_plane, "15.00")
+
+    def fail(contents: Sequence[bytes]) -> list[Bundle]:
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        control_plane.finalise_period("2026-01", "LLM", [draft("a")], fail, AT)
+
+    assert left(control_plane) == {granted: "15.00"}
+
+
+steps_of_credits = st.lists(
+    st.one_of(
+        st.tuples(st.just("grant"), st.integers(1, 2000)),
+        st.tuples(st.just("close"), st.integers(-500, 3000)),
+        st.tuples(st.just("void"), st.integers(0, 5)),
+        st.tuples(st.just("revoke"), st.integers(0, 5)),
+    ),
+    min_size=4,
+    max_size=10,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps_of_credits)
+def test_no_balance_falls_below_zero_and_the_ledger_ties_to_the_documents_whatever_happens(
+    tmp_path: Path, control_plane: ControlPlane, steps: list[tuple[str, int]]
+) -> None:
+    fresh = shutil.copyfile(tmp_path / "control_plane.db", tmp_path / f"{uuid4().hex}.db")  # migrating takes longer
+    control_plane = ControlPlane(f"sqlite:///{fresh}")
+    drawn: dict[str, Decimal] = {}
+
+    def keep(contents: Sequence[bytes]) -> list[Bundle]:
+        for document in map(json.loads, contents):
+            drawn[document["number"]] = sum((Decimal(c["amount"]) for c in document["credits"]), Decimal(0))
+        return store(contents)
+
+    for month, (step, number) in enumerate(steps):
+        if step == "grant":
+            grant(control_plane, f"{number / 100:.2f}")
+        elif step == "close":
+            document = draft("a", f"{number / 100:.2f}")
+            control_plane.finalise_period(f"2026-{month:02d}", "LLM", [document], keep, AT)
+        elif step == "void" and number < len(control_plane.documents()):
+            with suppress(InputError):
+                control_plane.void_document(control_plane.documents()[number].number, "why", AT, "ana")
+        elif number < len(control_plane.credit_balances()):
+            with suppress(InputError):
+                control_plane.revoke_credit(f"credit-{number + 1:06d}", "why", AT, "ana")
+
+        assert all(one.balance >= 0 for one in control_plane.credit_balances())
+        final = [one for one in control_plane.documents() if one.voided_at is None]
+        entered = sum((e.amount for e in control_plane.credit_entries() if e.kind is not EntryKind.REVOKED), Decimal(0))
+        assert entered == sum((drawn[one.number] for one in final), Decimal(0))
+        assert all(one.amount_due == one.total - drawn[one.number] for one in final)
 
 
 # ---- holds ----
@@ -525,15 +742,15 @@ def test_an_account_that_is_held_gets_no_number_and_the_others_do(control_plane:
     control_plane.hold_account("2026-01", "b", "raters disagree", AT, "rate")
     drafts = [draft(account_id) for account_id in "abc"]
 
-    issued = control_plane.finalise_period("2026-01", "LLM", drafts, write_document, AT)
+    issued = control_plane.finalise_period("2026-01", "LLM", drafts, store, AT)
 
     assert [(invoice.number, invoice.account_id) for invoice in issued] == [("LLM-000001", "a"), ("LLM-000002", "c")]
 
 
 def test_an_account_that_has_its_invoice_cannot_be_held(control_plane: ControlPlane) -> None:
-    control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
 
-    with pytest.raises(PublicationError, match="account a has invoice LLM-000001 of period 2026-01"):
+    with pytest.raises(PublicationError, match="account a has its invoice of period 2026-01"):
         control_plane.hold_account("2026-01", "a", "too late", AT, "ana")
     control_plane.hold_account("2026-02", "a", "in time", AT, "ana")
 
@@ -604,7 +821,7 @@ def _finalise(database_url: str, start: Any, outcomes: Any) -> None:
     runner = ControlPlane(database_url)
     drafts = [draft(f"acct-{index:02d}") for index in range(20)]
     start.wait(60)
-    outcomes.put(runner.finalise_period("2026-01", "LLM", drafts, write_document, AT))
+    outcomes.put(runner.finalise_period("2026-01", "LLM", drafts, store, AT))
 
 
 def test_two_processes_that_finalise_one_period_get_the_same_invoices(
@@ -619,7 +836,7 @@ def test_two_processes_that_finalise_one_period_get_the_same_invoices(
     for runner in runners:
         runner.join(60)
 
-    assert first == second == control_plane.invoices("2026-01")
+    assert first == second == control_plane.documents("2026-01")
     assert [invoice.number for invoice in first] == [f"LLM-{number:06d}" for number in range(1, 21)]
     control_plane.verify_audit_log()
 
@@ -627,13 +844,13 @@ def test_two_processes_that_finalise_one_period_get_the_same_invoices(
 def test_processes_that_finalise_other_periods_of_a_series_share_no_number(
     database_url: str, control_plane: ControlPlane
 ) -> None:
-    def finalise(month: int) -> list[IssuedInvoice]:
+    def finalise(month: int) -> list[IssuedDocument]:
         drafts = [draft(account_id) for account_id in "abc"]
-        return ControlPlane(database_url).finalise_period(f"2026-{month:02d}", "LLM", drafts, write_document, AT)
+        return ControlPlane(database_url).finalise_period(f"2026-{month:02d}", "LLM", drafts, store, AT)
 
     race([lambda m=m: finalise(m) for m in range(1, 9)])
 
-    assert [invoice.number for invoice in control_plane.invoices()] == [f"LLM-{n:06d}" for n in range(1, 25)]
+    assert [invoice.number for invoice in control_plane.documents()] == [f"LLM-{n:06d}" for n in range(1, 25)]
     control_plane.verify_audit_log()
 
 
@@ -648,11 +865,11 @@ def test_a_project_can_be_opened_and_read_while_another_process_writes(
     monkeypatch.setattr(control_plane_module, "BUSY_TIMEOUT_SECONDS", 0)
     seen: list[set[str]] = []
 
-    def read_while_writing(draft: InvoiceDraft, number: str) -> str:
+    def read_while_writing(contents: Sequence[bytes]) -> list[Bundle]:
         reader = ControlPlane(database_url)
         reader.migrate()
         seen.append(reader.final_periods())
-        return write_document(draft, number)
+        return store(contents)
 
     control_plane.finalise_period("2026-01", "LLM", [draft("a")], read_while_writing, AT)
 
@@ -684,7 +901,7 @@ def audited(control_plane: ControlPlane) -> ControlPlane:
     control_plane.publish(manifest(), AT)
     control_plane.decide_revision("2026-01-15", 1, RevisionState.REJECTED, AT, "a check failed")
     control_plane.decide_revision("2026-01-15", 1, RevisionState.ACCEPTED, AT, "gates passed")
-    control_plane.finalise_period("2026-01", "LLM", [draft("a")], write_document, AT)
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
     return control_plane
 
 
@@ -697,7 +914,7 @@ def test_every_change_of_state_is_in_the_audit_log(audited: ControlPlane) -> Non
         "published",
         "revision_rejected",
         "revision_accepted",
-        "invoice_issued",
+        "document_issued",
         "period_finalised",
     ]
     audited.verify_audit_log()
@@ -753,8 +970,8 @@ def test_a_removed_audit_entry_is_named_also_the_newest(
     [
         "UPDATE audit_log SET action = 'x'",
         "DELETE FROM audit_log",
-        "UPDATE invoices SET total = '0.00'",
-        "DELETE FROM invoices",
+        "UPDATE documents SET total = '0.00'",
+        "DELETE FROM documents",
         "UPDATE publications SET manifest_hash = 'x'",
         "DELETE FROM object_ledger",
         "DELETE FROM final_periods",
@@ -993,17 +1210,10 @@ def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     control_plane.commit_collection(found, manifests_of(found), AT)
     control_plane.open_revision(revision(), AT)
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
-        for table in (
-            "price_book_versions",
-            "canaries",
-            "holds",
-            "derived_pins",
-            "evidence",
-            "completeness_exceptions",
-            "pending_objects",
-            "unclaimed_objects",
-        ):
+        later = ("derived_pins", "evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects", "holds", "price_book_versions", "canaries")
+        for table in (*later, "credit_entries", "voids", "documents", "credit_grants"):
             database.execute(f"DROP TABLE {table}")
+        database.execute("CREATE TABLE invoices (number TEXT)")
         database.execute("DROP INDEX ix_object_ledger_contract")
         database.execute("ALTER TABLE object_ledger DROP COLUMN fault")
         database.execute("UPDATE alembic_version SET version_num = '0001'")

@@ -78,6 +78,21 @@ def test_no_file_is_an_empty_relation_with_the_columns_of_the_dataset(warehouse:
     assert rows_in(warehouse, "things") == []
 
 
+@pytest.mark.parametrize("is_file", [True, False])
+def test_rows_of_other_names_are_left_out_of_a_table_and_of_a_view(
+    warehouse: Warehouse, tmp_path: Path, is_file: bool
+) -> None:
+    path = written(warehouse, ROWS, tmp_path / "things.parquet")
+    if is_file:
+        warehouse.view_files("things", THINGS, [path])
+
+    warehouse.keep_rows("things", "name", {"b", "no such name"})
+
+    assert sorted((row["name"], row["number"]) for row in rows_in(warehouse, "things")) == [("b", 1), ("b", 2)]
+    warehouse.keep_rows("things", "name", set())
+    assert rows_in(warehouse, "things") == []
+
+
 def test_a_name_can_be_given_to_other_files_and_rows(warehouse: Warehouse, tmp_path: Path) -> None:
     path = written(warehouse, ROWS, tmp_path / "things.parquet")
 

@@ -174,8 +174,8 @@ def test_an_override_of_a_single_day_is_reached(changes: dict[str, Any]) -> None
 
 
 def test_an_account_is_reached_by_the_days_of_its_own_zone() -> None:
-    """Until 2026-05-31T15:00Z is until midnight in Tokyo: 1 June is outside, and 31 May is the last day."""
-    rows = [row(valid_to="2026-05-31T15:00:00Z", time_zone="Asia/Tokyo")]
+    """Until 2026-06-01T04:00Z is until midnight in New York: 1 June is outside, and 31 May is the last day."""
+    rows = [row(valid_to="2026-06-01T04:00:00Z", time_zone="America/New_York")]
 
     assert book_problems(book(overrides=[override(valid_from="2026-05-31")]), METERS, rows) == []
     assert len(book_problems(book(overrides=[override(valid_from="2026-06-01")]), METERS, rows)) == 1

@@ -287,6 +287,53 @@ def test_the_flat_fee_of_a_tier_is_due_once_when_parts_count_on_and_in_each_when
     assert total(starting_again) == (10 * 3 + 7 + 1 * 1 + 5) + (1 * 3 + 7)
 
 
+def test_a_tier_is_entered_above_the_bound_before_it_not_at_it() -> None:
+    terms = split(Change.SPLIT_COUNTING_ON, charge("graduated", tiers=TWO_TIERS))
+
+    at_the_bound = rate_account(terms, [used("10"), used("1", segment=2)]).lines
+    just_above = rate_account(terms, [used("10.5"), used("1", segment=2)]).lines
+
+    assert [(line.segment, line.tier, line.flat_fee) for line in at_the_bound] == [(2, 2, 5), (1, 1, 7)]
+    assert [(line.segment, line.tier, line.flat_fee) for line in just_above] == [(2, 2, 0), (1, 1, 7), (1, 2, 5)]
+
+
+def test_an_amount_off_the_plan_is_taken_off_the_last_part_and_a_percentage_off_each() -> None:
+    plan = {"discounts": [{"amount": "3", "currency": "USD"}, {"percent": "10"}]}
+    terms = split(Change.SPLIT_COUNTING_ON, charge(), plan=plan)
+
+    lines = rate_account(terms, [used("10"), used("13", segment=2)]).lines
+
+    discounts = [line for line in lines if line.kind is LineKind.PLAN_DISCOUNT]
+    assert [(line.segment, line.tier, line.amount) for line in discounts] == [(2, 1, -3), (2, 2, -1), (1, 2, -1)]
+
+
+def test_a_commitment_that_is_not_prorated_is_due_whole_in_each_part() -> None:
+    plan = {"commitments": [{"currency": "USD", "amount": "31", "prorated": False}]}
+    by_days = {"commitments": [{"currency": "USD", "amount": "31"}]}
+
+    whole = rate_account(split(Change.SPLIT_COUNTING_ON, charge(), plan=plan), [used("1")]).lines
+    shares = rate_account(split(Change.SPLIT_COUNTING_ON, charge(), plan=by_days), [used("1")]).lines
+
+    missing = [line.amount for line in whole if line.kind is LineKind.COMMITMENT]
+    assert missing == [31, 30]
+    assert [line.amount for line in shares if line.kind is LineKind.COMMITMENT] == [16, 14]
+
+
+def test_beyond_a_commitment_nothing_is_added_unless_it_costs_more() -> None:
+    plan = {"commitments": [{"currency": "USD", "amount": "5"}]}
+
+    assert shown(rate(used("10"), charges=[charge()], plan=plan).lines) == [("calls/per_unit/1", "10", "10.00")]
+
+
+def test_usage_of_an_account_that_is_not_there_has_no_minimum() -> None:
+    gone = [account_row(valid_from="2025-01-01T00:00:00Z", valid_to="2025-02-01T00:00:00Z")]
+    terms = terms_of(priced_book(charge(minimum_amount="31")), rows=gone)
+
+    lines = rate_account(terms, [used("-5")]).lines
+
+    assert shown(lines) == [("calls/per_unit/1", "-5", "-5.00")]
+
+
 def test_the_flat_fee_of_a_tier_is_given_back_when_usage_leaves_it() -> None:
     terms = split(Change.SPLIT_COUNTING_ON, charge("graduated", tiers=TWO_TIERS))
 
@@ -332,17 +379,26 @@ def test_what_is_no_sum_counts_for_its_days_and_never_on(aggregation: str) -> No
 
 def test_what_is_no_sum_is_rounded_half_up_at_nine_decimals_after_the_cells_are_added_up() -> None:
     cells = charge("matrix", cells=[{"match": {"region": "x"}, "unit_price": "0"}], default_unit_price="1")
-    usage = [used("0.000000001", dimensions={"region": name}, aggregation="max") for name in ("eu", "us", "jp")]
+    usage = [
+        used("0.000000001", segment=part, dimensions={"region": name}, aggregation="max")
+        for name in ("eu", "us", "jp")
+        for part in (1, 2)
+    ]
 
     lines = rate_account(split(Change.SPLIT_STARTING_AGAIN, cells), usage).lines
 
-    assert [(line.line_item_id[-7:], line.tier, line.quantity) for line in lines] == [("default", 0, Decimal("1e-9"))]
+    # Of 31 days, 15 are in the first part and 16 in the second: 1.45 and 1.55 billionths.
+    assert [(line.line_item_id[-7:], line.segment, line.quantity) for line in lines] == [
+        ("default", 2, Decimal("2e-9")),
+        ("default", 1, Decimal("1e-9")),
+    ]
 
 
 def test_a_part_without_a_day_and_without_usage_makes_no_line() -> None:
     minimum = charge(minimum_amount="31")
+    commitment = {"currency": "USD", "amount": "50", "prorated": False}
     gone = [account_row(valid_from="2025-01-01T00:00:00Z", valid_to="2025-02-01T00:00:00Z")]
-    terms = terms_of(priced_book(minimum, plan={"commitments": [{"currency": "USD", "amount": "50"}]}), rows=gone)
+    terms = terms_of(priced_book(minimum, plan={"commitments": [commitment]}), rows=gone)
     assert terms.active_days == 0
 
     assert rate_account(terms, []) == ([], [])
@@ -473,6 +529,15 @@ def test_allowances_count_on_over_the_parts_of_a_period() -> None:
 
     assert total(counting_on) == 10
     assert total(starting_again) == 0
+
+
+def test_a_refund_in_an_earlier_part_uses_up_no_allowance() -> None:
+    by_event = split(Change.SPLIT_COUNTING_ON, charge("percentage", percent="10", free_events=1))
+    by_amount = split(Change.SPLIT_COUNTING_ON, charge("percentage", percent="10", free_amount="100"))
+    events = [event("-50", 1), event("100", 2, segment=2)]
+    usage = [used("-50"), used("100", segment=2)]
+
+    assert [total(rate_account(terms, usage, events).lines) for terms in (by_event, by_amount)] == [-5, -5]
 
 
 # Arithmetic.

@@ -130,7 +130,7 @@ def forged_draft(ws: Workspace, period_id: str, query: str) -> Receipt:
     pins = read_manifest(ws, draft.manifest_hash).pins
     with TemporaryDirectory(dir=ws.scratch) as folder:
         forgery = forged_file(ws, LINE_ITEMS, dataset_files(ws, draft), query, Path(folder))
-        return publish_next(ws, LINE_ITEMS, scope, forgery, pins, AT)
+        return publish_next(ws, LINE_ITEMS, scope, [forgery], pins, AT)
 
 
 def forged_file(ws: Workspace, dataset: Dataset, files: list[Path], query: str, folder: Path) -> Path:

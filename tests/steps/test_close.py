@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -15,17 +16,31 @@ import pytest
 from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
+from pipeline.core.credit import CreditKind
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
-from pipeline.core.errors import InputError, NotReadyError, PricingError
-from pipeline.core.invoice import InvoiceDraft
+from pipeline.core.errors import InputError, NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
+from pipeline.steps import drafts as drafts_module
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close, windows_of_period
+from pipeline.steps.collect import collect
+from pipeline.steps.credits import grant_credit
+from pipeline.steps.documents import (
+    VerifiedDocuments,
+    billed_lines,
+    document_bytes,
+    store_documents,
+    verify_documents,
+    void_document,
+)
+from pipeline.steps.drafts import write_drafts
+from pipeline.steps.holds import hold_account, release_account
 from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import rated_period
 from pipeline.steps.workspace import Workspace, open_workspace
+from tests.core.test_credit import prepared
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
 
@@ -81,8 +96,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def documents(workspace: Workspace, period_id: str = "2026-01") -> list[dict[str, Any]]:
     return [
-        json.loads(workspace.lake.get_bytes(f"documents/{invoice.document_sha256}.json"))
-        for invoice in workspace.control_plane.invoices(period_id)
+        json.loads(document_bytes(workspace, document)) for document in workspace.control_plane.documents(period_id)
     ]
 
 
@@ -107,10 +121,7 @@ def test_each_account_with_usage_gets_one_numbered_invoice_in_order_of_account(r
 
 
 def test_numbers_go_on_where_the_last_period_ended(ready: Workspace) -> None:
-    december = [InvoiceDraft("acct-1", "USD", Decimal(1))]
-    ready.control_plane.finalise_period(
-        "2025-12", "TEST", december, lambda _draft, number: sha256_hex(number.encode()), AT
-    )
+    ready.control_plane.finalise_period("2025-12", "TEST", [prepared("acct-1")], store_documents(ready), AT)
 
     assert close(ready, "2026-01", AT).invoices[0].number == "TEST-000002"
 
@@ -169,7 +180,7 @@ def test_a_period_is_not_closed_when_what_its_nights_were_computed_from_has_chan
         close(changed, "2026-01", AT)
 
     assert len([line for line in refused.value.details if "changed inputs" in line]) == len(NIGHTS)
-    assert changed.control_plane.invoices() == []
+    assert changed.control_plane.documents() == []
 
 
 @pytest.mark.parametrize(("time_zone", "is_joined"), [("UTC", True), ("Etc/UTC", True), ("Asia/Tokyo", False)])
@@ -240,45 +251,264 @@ def test_lost_copies_are_written_again_byte_by_byte(ready: Workspace) -> None:
     assert files_of(first.folder) == files
 
 
-class LakeThatStopsAt:
-    """A real lake that fails when the n-th file of a kind is to be stored, as a full disk would."""
+class LakeThatIsFull:
+    """A real lake that fails when documents are to be stored, as a full disk would."""
 
-    def __init__(self, lake: Lake, suffix: str, number: int) -> None:
-        self._lake, self._suffix, self._left = lake, suffix, number
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
 
     def put_bytes(self, content: bytes, directory: str, suffix: str) -> DataFileRef:
-        if (directory, suffix) == ("documents", self._suffix):
-            self._left -= 1
-            if self._left == 0:
-                raise OSError("no space left on device")
+        if (directory, suffix) == ("documents", ".jsonl"):
+            raise OSError("no space left on device")
         return self._lake.put_bytes(content, directory, suffix)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lake, name)
 
 
-def test_a_close_that_dies_between_two_documents_takes_no_number(ready: Workspace) -> None:
-    dying = replace(ready, lake=LakeThatStopsAt(ready.lake, ".json", 2))
-
+def test_a_close_that_dies_while_documents_are_stored_takes_no_number(ready: Workspace) -> None:
     with pytest.raises(OSError, match="no space left"):
-        close(dying, "2026-01", AT)
+        close(replace(ready, lake=LakeThatIsFull(ready.lake)), "2026-01", AT)
 
-    assert ready.control_plane.invoices() == []
+    assert ready.control_plane.documents() == []
     assert ready.control_plane.period_state("2026-01") == "open"
     assert close(ready, "2026-01", AT).invoices[0].number == "TEST-000001"
 
 
-def test_a_close_that_dies_before_its_pages_is_finished_by_the_next_one(ready: Workspace) -> None:
-    dying = replace(ready, lake=LakeThatStopsAt(ready.lake, ".html", 2))
-    with pytest.raises(OSError, match="no space left"):
-        close(dying, "2026-01", AT)
-    issued = ready.control_plane.invoices("2026-01")
+def test_a_close_that_dies_before_its_pages_is_finished_by_the_next_one(ready: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(OSError, match="a file"):
+        close(replace(ready, out=tmp_path / "a file"), "2026-01", AT)
+    issued = ready.control_plane.documents("2026-01")
     assert len(issued) == 5
 
     result = close(ready, "2026-01", AT)
 
     assert result.invoices == issued
     assert len(files_of(result.folder)) == 10
+
+
+def test_a_document_whose_bytes_were_changed_is_named_with_both_hashes(ready: Workspace) -> None:
+    document = close(ready, "2026-01", AT).invoices[1]
+    path = ready.project.folder / "lake" / f"documents/{document.bundle.sha256}.jsonl"
+    content = path.read_bytes()
+    at = content.index(b"Second Customer")
+    path.write_bytes(content[:at] + b"5" + content[at + 1 :])
+
+    with pytest.raises(PublicationError) as refused:
+        document_bytes(ready, document)
+    verified = verify_documents(ready)
+
+    assert refused.value.code == "document.content_changed"
+    assert document.number in refused.value.summary
+    actual = sha256_hex(path.read_bytes()[document.bundle.start :][: document.bundle.byte_count])
+    assert f"expected SHA-256 {document.document_sha256}, got {actual}" in refused.value.details
+    assert verified.document_count == 5
+    assert [problem.splitlines()[0] for problem in verified.problems] == [str(refused.value).splitlines()[0]]
+
+
+def test_documents_are_verified_against_the_control_plane(ready: Workspace) -> None:
+    ready.control_plane.grant_credit("acct-1", "USD", CreditKind.PREPAID, Decimal("2.50"), "paid", AT, "ana")
+    close(ready, "2026-01", AT)
+    assert verify_documents(ready) == verify_documents(ready, "2026-01") == VerifiedDocuments(5, ())
+
+    with sqlite3.connect(ready.project.folder / "control_plane.db") as database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("UPDATE documents SET amount_due = '0' WHERE number = 'TEST-000002'")
+        database.execute("UPDATE credit_entries SET amount = '2.49'")
+        database.execute("DELETE FROM documents WHERE number = 'TEST-000004'")
+
+    assert verify_documents(ready).problems == (
+        "document TEST-000002: amount_due is 2.1, the control plane has 0",
+        "document TEST-000001: draws 2.5 of credit-000001, the ledger has 2.49",
+        "series TEST: number TEST-000004 has no document",
+    )
+
+
+def test_a_held_account_is_invoiced_when_it_is_released_and_everybody_else_stays_to_the_byte(ready: Workspace) -> None:
+    hold_account(ready, "2026-01", "acct-2", "disputed", AT, "ana")
+    first = close(ready, "2026-01", AT)
+    assert [(one.number, one.account_id) for one in first.invoices] == [
+        ("TEST-000001", "acct-1"),
+        ("TEST-000002", "acct-3"),
+        ("TEST-000003", "acct-5"),
+        ("TEST-000004", "acct-6"),
+    ]
+    assert first.held == {"acct-2": "disputed"}
+    assert close(ready, "2026-01", AT) == first, "nothing is issued while the account is held"
+    files = files_of(first.folder)
+
+    release_account(ready, "2026-01", "acct-2", "settled", AT, "ana")
+    second = close(ready, "2026-01", AT + ONE_DAY)
+
+    assert second.invoices[:4] == first.invoices
+    [issued] = second.invoices[4:]
+    assert (issued.number, issued.account_id, issued.total) == ("TEST-000005", "acct-2", Decimal("2.10"))
+    assert {name: content for name, content in files_of(second.folder).items() if name in files} == files
+    assert close(ready, "2026-01", AT) == second
+    assert verify_documents(ready).problems == ()
+
+
+def test_an_invoice_that_is_voided_is_issued_again_with_another_number_as_the_project_is_now(ready: Workspace) -> None:
+    first = close(ready, "2026-01", AT)
+    void_document(ready, "TEST-000002", "wrong name", AT, "ana")
+    renamed = SIX_ACCOUNTS.replace("Second Customer", "Second Customer Inc")
+    files = {"billing.toml": LAST_NIGHTS, "accounts.csv": renamed}
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
+
+    second = close(changed, "2026-01", AT)
+
+    assert [one.number for one in second.invoices] == [f"TEST-00000{n}" for n in (1, 3, 4, 5, 6)]
+    assert second.invoices[:4] == [first.invoices[0], *first.invoices[2:]]
+    by_number = {document["number"]: document for document in documents(changed)}
+    assert by_number["TEST-000006"]["customer"]["name"] == "Second Customer Inc"
+    assert by_number["TEST-000006"]["lines"] == by_number["TEST-000002"]["lines"]
+    assert second.totals == first.totals
+    assert verify_documents(changed).problems == ()
+
+
+def test_what_was_billed_to_an_account_is_read_from_its_documents_that_are_not_void(ready: Workspace) -> None:
+    close(ready, "2026-01", AT)
+    lines = billed_lines(ready, "2026-01", "acct-1")
+    void_document(ready, "TEST-000001", "wrong name", AT, "ana")
+    assert billed_lines(ready, "2026-01", "acct-1") == []
+
+    close(ready, "2026-01", AT)
+
+    assert billed_lines(ready, "2026-01", "acct-1") == lines
+    rated = [line for line in rated_period(ready, "2026-01", None).lines if line.account_id == "acct-1"]
+    assert sorted(lines, key=lambda line: line.line_item_id) == rated
+
+
+TAXES = """
+[[rates]]
+region = "IE"
+name = "VAT"
+percent = 23
+
+[[rates]]
+region = "export"
+name = "VAT"
+percent = 0
+reason = "reverse_charge"
+note = "VAT is owed by the customer (reverse charge)."
+"""
+
+
+def with_taxes(ready: Workspace, *regions: str) -> Workspace:
+    header, *rows = SIX_ACCOUNTS.splitlines()
+    accounts = "\n".join([f"{header},tax_region", *(f"{row},{r}" for row, r in zip(rows, regions, strict=True))])
+    files = {"billing.toml": LAST_NIGHTS, "accounts.csv": accounts, "taxes.toml": TAXES}
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
+    for night in NIGHTS:
+        bill(changed, night)
+    return changed
+
+
+def test_taxes_and_credits_of_an_account_are_on_its_invoice(ready: Workspace) -> None:
+    changed = with_taxes(ready, "IE", "export", "IE", "", "IE", "IE")
+    for account_id, currency, amount in (("acct-1", "USD", "5"), ("acct-2", "USD", "50"), ("acct-6", "USD", "9")):
+        grant_credit(changed, account_id, currency, CreditKind.PREPAID, Decimal(amount), "paid", AT, "ana")
+
+    result = close(changed, "2026-01", AT)
+
+    assert [(one.account_id, f"{one.total:f}", f"{one.amount_due:f}") for one in result.invoices] == [
+        ("acct-1", "7.38", "2.38"),
+        ("acct-2", "2.10", "0.00"),
+        ("acct-3", "0.86", "0.86"),
+        ("acct-5", "0.00", "0.00"),
+        ("acct-6", "-7.38", "-7.38"),
+    ]
+    exported = documents(changed)[1]
+    assert exported["taxes"][0]["note"] == "VAT is owed by the customer (reverse charge)."
+    assert exported["evidence"]["tax_table_sha256"] == sha256_hex(TAXES.encode())
+    left = {one.grant.account_id: f"{one.balance:f}" for one in changed.control_plane.credit_balances()}
+    assert left == {"acct-1": "0", "acct-2": "47.90", "acct-6": "9"}
+    assert verify_documents(changed).problems == ()
+
+
+def test_an_account_without_a_tax_rate_stops_the_close_by_name_unless_it_is_held(ready: Workspace) -> None:
+    changed = with_taxes(ready, "IE", "", "US-NY", "", "IE", "IE")
+
+    with pytest.raises(PricingError) as refused:
+        close(changed, "2026-01", AT)
+
+    assert refused.value.code == "tax.no_rate"
+    assert [line.partition(":")[0] for line in refused.value.details[:2]] == [
+        "account acct-2, region '' (accounts.csv has no tax_region for it)",
+        "account acct-3, region 'US-NY'",
+    ]
+    assert changed.control_plane.period_state("2026-01") == "open"
+    for account_id in ("acct-2", "acct-3"):
+        hold_account(changed, "2026-01", account_id, "no tax region", AT, "ana")
+    assert [one.account_id for one in close(changed, "2026-01", AT).invoices] == ["acct-1", "acct-5", "acct-6"]
+
+
+def test_drafts_show_what_would_be_invoiced_and_issue_nothing(ready: Workspace, tmp_path: Path) -> None:
+    grant_credit(ready, "acct-1", "USD", CreditKind.PREPAID, Decimal("1.50"), "paid", AT, "ana")
+    hold_account(ready, "2026-01", "acct-3", "disputed", AT, "ana")
+    audit_log = ready.control_plane.audit_log()
+
+    shown = write_drafts(ready, "2026-01", tmp_path / "drafts.jsonl")
+
+    assert [(one.account_id, f"{one.total:f}", f"{one.amount_due:f}", one.held) for one in shown[:3]] == [
+        ("acct-1", "6.00", "4.50", ""),
+        ("acct-2", "2.10", "2.10", ""),
+        ("acct-3", "0.70", "0.70", "disputed"),
+    ]
+    written = [json.loads(line) for line in (tmp_path / "drafts.jsonl").read_text().splitlines()]
+    assert [(one["number"], one["customer"]["account_id"]) for one in written] == [
+        (None, "acct-1"),
+        (None, "acct-2"),
+        (None, "acct-5"),
+        (None, "acct-6"),
+    ]
+    assert ready.control_plane.audit_log() == audit_log
+    close(ready, "2026-01", AT)
+    assert {**written[0], "number": "TEST-000001"} == documents(ready)[0]
+
+
+def test_documents_made_by_several_processes_are_those_of_one(
+    ready: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_drafts(ready, "2026-01", tmp_path / "one.jsonl")
+    monkeypatch.setattr(drafts_module, "LINES_PER_SHARE", 3)
+    monkeypatch.setattr(drafts_module, "LINES_OF_ONE_PROCESS", 0)
+    monkeypatch.setenv("BILLING_WORKERS", "2")
+
+    write_drafts(ready, "2026-01", tmp_path / "several.jsonl")
+
+    assert (tmp_path / "several.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes() != b""
+
+
+def refusal_of_february(workspace: Workspace) -> NotReadyError:
+    with pytest.raises(NotReadyError) as refused:
+        close(workspace, "2026-02", AT)
+    return refused.value
+
+
+def test_a_period_is_not_closed_while_an_earlier_one_with_usage_is_open(ready: Workspace) -> None:
+    refusal = refusal_of_february(ready)
+    assert refusal.code == "close.earlier_period_open"
+    assert refusal.details[0] == "period 2026-01 is open and has 10 line items"
+
+    close(ready, "2026-01", AT)
+
+    assert refusal_of_february(ready).code == "close.period_not_ready", "now it is its own nights that are missing"
+
+
+def test_an_earlier_period_need_not_be_closed_once_it_is_known_that_nothing_was_used_in_it(january: Workspace) -> None:
+    collect(january, AT, lambda _: None)
+    bill(january, NIGHTS[0])
+    refusal = refusal_of_february(january)
+    assert refusal.code == "close.earlier_period_open"
+    assert refusal.details[0] == "period 2026-01 is open, and what was used in window 2026-01-31 is not known yet"
+
+    for night in NIGHTS[1:]:
+        bill(january, night)
+
+    assert refusal_of_february(january).code == "close.period_not_ready"
 
 
 def test_what_rounding_took_from_an_invoice_of_zero_is_on_its_line(ready: Workspace) -> None:
@@ -303,7 +533,7 @@ def test_a_period_is_not_closed_before_every_night_of_it_is_accepted(january: Wo
         "window 2026-02-01 was never run; billing run --window 2026-02-01",
         "no invoice was issued and no number was taken",
     )
-    assert january.control_plane.invoices() == []
+    assert january.control_plane.documents() == []
 
 
 def test_a_period_is_not_closed_while_late_usage_waits(ready: Workspace) -> None:

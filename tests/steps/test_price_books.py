@@ -331,7 +331,7 @@ def test_files_that_are_live_are_not_published(tmp_path: Path) -> None:
 def test_all_drafts_are_checked_when_none_is_named(folder: Path, draft: Draft) -> None:
     draft("2026-02-01")
 
-    checked = check_files(load_project(folder), [])
+    checked = check_files(load_project(folder), [], folder)
 
     assert [(one.file, one.effective_from) for one in checked] == [
         ("price_books/2025-01-01.toml", date(2025, 1, 1)),
@@ -344,7 +344,7 @@ def test_the_problems_of_all_files_are_shown_together_and_an_account_with_its_li
     draft(old="[plans.standard]", new="[plans.standard]\ndiscounts = [{ amount = 5, currency = 'GBP' }]")
     (folder / "accounts.csv").write_text(ACCOUNTS.replace("America/New_York,standard", "America/New_York,gold"))
 
-    error = refused(lambda: check_files(load_project(folder), []))
+    error = refused(lambda: check_files(load_project(folder), [], folder))
 
     assert isinstance(error, InputError)
     assert list(error.details) == [
@@ -365,10 +365,10 @@ def test_an_account_needs_a_plan_only_in_the_books_of_its_own_time(folder: Path,
     gold = PRICE_BOOK.split("[plans.standard]")[1].replace("plans.standard", "plans.gold")
 
     draft("2026-02-01", added=f"\n[plans.gold]\n{gold}")
-    assert len(check_files(load_project(folder), [])) == 2
+    assert len(check_files(load_project(folder), [], folder)) == 2
 
     draft("2026-02-02", added=f"\n[plans.gold]\n{gold}")
-    error = refused(lambda: check_files(load_project(folder), []))
+    error = refused(lambda: check_files(load_project(folder), [], folder))
     assert error.details[0].endswith("(plans of price_books/2025-01-01.toml)")
 
 

@@ -179,20 +179,22 @@ def test_a_flipped_byte_of_a_published_file_is_never_read(workspace: Workspace) 
 
 def test_the_next_revision_is_the_newest_one_again_while_rows_and_pins_are_the_same(workspace: Workspace) -> None:
     scope = "period=2026-01"
-    first = publish_next(workspace, USAGE, scope, usage_file(workspace, "1"), PINS, AT)
-    again = publish_next(workspace, USAGE, scope, usage_file(workspace, "1"), PINS, LATER)
-    other_rows = publish_next(workspace, USAGE, scope, usage_file(workspace, "2"), PINS, LATER)
-    other_pins = publish_next(workspace, USAGE, scope, usage_file(workspace, "2"), {"meters": "other"}, LATER)
-    first_rows_again = publish_next(workspace, USAGE, scope, usage_file(workspace, "1"), PINS, LATER)
+    first = publish_next(workspace, USAGE, scope, [usage_file(workspace, "1")], PINS, AT)
+    again = publish_next(workspace, USAGE, scope, [usage_file(workspace, "1")], PINS, LATER)
+    other_rows = publish_next(workspace, USAGE, scope, [usage_file(workspace, "2")], PINS, LATER)
+    other_pins = publish_next(workspace, USAGE, scope, [usage_file(workspace, "2")], {"meters": "other"}, LATER)
+    first_rows_again = publish_next(workspace, USAGE, scope, [usage_file(workspace, "1")], PINS, LATER)
 
     assert again == first
     assert [r.revision for r in (first, other_rows, other_pins, first_rows_again)] == [1, 2, 3, 4]
 
 
 def test_rows_written_by_another_compression_are_the_same_rows(workspace: Workspace) -> None:
-    first = publish_next(workspace, USAGE, SCOPE, usage_file(workspace, "1", "2"), PINS, AT)
+    first = publish_next(workspace, USAGE, SCOPE, [usage_file(workspace, "1", "2")], PINS, AT)
 
-    assert publish_next(workspace, USAGE, SCOPE, usage_file(workspace, "1", "2", compression="gzip"), PINS, AT) == first
+    assert (
+        publish_next(workspace, USAGE, SCOPE, [usage_file(workspace, "1", "2", compression="gzip")], PINS, AT) == first
+    )
 
 
 def test_a_document_is_published_once_per_content(workspace: Workspace) -> None:

@@ -1,0 +1,146 @@
+"""Shares of a period's line items, each of whole accounts: what several processes make documents of."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core.account import Account
+from pipeline.core.errors import PricingError
+from pipeline.core.invoice import (
+    InvoiceDraft,
+    InvoiceEvidence,
+    PreparedDocument,
+    draft_invoices,
+    issue_date,
+    prepare_document,
+)
+from pipeline.core.line_item import LineItem, LineKind
+from pipeline.core.project import PricedBook, SellerSettings
+from pipeline.core.tax import TaxTable
+from pipeline.core.window import billing_period
+
+
+@dataclass(frozen=True, slots=True)
+class DraftFacts:
+    """What documents need beside lines."""
+
+    period_id: str
+    accounts: Mapping[str, Account]
+    seller: SellerSettings
+    books: Mapping[str, PricedBook]
+    cutoffs: tuple[datetime, ...]
+    evidence: InvoiceEvidence
+    taxes: TaxTable | None
+    held: frozenset[str]
+    usage_by_day: Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Line items ``[start, end)`` of the files, which hold all lines of their accounts."""
+
+    facts: Path
+    files: tuple[Path, ...]
+    start: int
+    end: int
+    spool: Path
+
+
+@dataclass(frozen=True, slots=True)
+class MadeShare:
+    """What a share came to: totals of each account, where its document is in the spool, and what was refused."""
+
+    spool: Path
+    totals: list[tuple[InvoiceDraft, int | None]]
+    problems: list[str]
+
+
+@lru_cache(1)
+def _facts(path: Path) -> DraftFacts:
+    facts: DraftFacts = pickle.loads(path.read_bytes())  # noqa: S301 - our own process wrote it
+    return facts
+
+
+def make_share(share: Share) -> MadeShare:
+    """Prepare the documents of a share into its spool; a held account has a total and no document."""
+    facts = _facts(share.facts)
+    totals: list[tuple[InvoiceDraft, int | None]] = []
+    problems: list[str] = []
+    with share.spool.open("wb") as spool:
+        for lines in _lines_by_account(share):
+            account_id = lines[0].account_id
+            [draft] = draft_invoices(lines)
+            start: int | None = None
+            if account_id not in facts.held:
+                try:
+                    document = _prepare(lines, facts)
+                    start = spool.tell()
+                    pickle.dump(document, spool, protocol=pickle.HIGHEST_PROTOCOL)
+                except PricingError as error:
+                    problems += error.details
+            totals.append((draft, start))
+    return MadeShare(share.spool, totals, problems)
+
+
+def _prepare(lines: Sequence[LineItem], facts: DraftFacts) -> PreparedDocument:
+    account = facts.accounts[lines[0].account_id]
+    period = billing_period(facts.period_id, account.time_zone)
+    return prepare_document(
+        lines,
+        account,
+        facts.seller,
+        period,
+        facts.books,
+        issue_date(facts.cutoffs or [period.end], period.time_zone),
+        facts.evidence,
+        facts.taxes,
+        facts.usage_by_day.get(account.account_id, ()),
+    )
+
+
+def _lines_by_account(share: Share) -> Iterator[list[LineItem]]:
+    """Yield the lines of each account of a share."""
+    lines: list[LineItem] = []
+    for line in _lines(share):
+        if lines and lines[0].account_id != line.account_id:
+            yield lines
+            lines = []
+        lines.append(line)
+    if lines:
+        yield lines
+
+
+def _lines(share: Share) -> Iterator[LineItem]:
+    position = 0
+    for path in share.files:
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                count = file.metadata.row_group(group).num_rows
+                first, last = max(share.start - position, 0), min(share.end - position, count)
+                if first < last:
+                    rows = file.read_row_group(group).slice(first, last - first)
+                    yield from _line_items(rows)
+                position += count
+
+
+def _line_items(rows: pa.Table) -> Iterator[LineItem]:
+    columns = {name: _values(rows.column(name)) for name in rows.column_names}
+    columns["kind"] = [LineKind(kind) for kind in columns["kind"]]
+    for values in zip(*(columns[name] for name in LineItem.__dataclass_fields__), strict=True):
+        yield LineItem(*values)
+
+
+def _values(column: Any) -> list[Any]:
+    """Return the values of a column; each different one is made once, because most columns have few of them."""
+    encoded = column.combine_chunks().dictionary_encode()
+    different = encoded.dictionary.to_pylist()
+    return [different[index] for index in encoded.indices.to_pylist()]
