@@ -213,3 +213,38 @@ def test_a_run_says_which_withdrawals_do_nothing_and_which_replacements_are_not_
     assert "  withdrawals without effect: 2 unmatched\n" in said
     assert "take an event back and are not billed themselves: 1 late, 3 orphaned_account\n" in said
     assert len(said_of_none.splitlines()) == 2
+
+
+def test_credits_and_holds_are_set_listed_and_taken_back_from_a_shell(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+    who = ("--by", "ana", "--project", folder)
+    of_acct_1 = ("--account", "acct-1", "--currency", "USD")
+
+    granted = billing("credit", "grant", *of_acct_1, "--amount", "99.50", "--reason", "order 1", *who)
+    assert granted.stdout == "credit-000001: 99.50 USD for account acct-1\n", granted.stderr
+    wrong = billing("credit", "grant", *of_acct_1, "--amount", "1,5", "--reason", "order 2", *who)
+    assert (wrong.returncode, wrong.stderr.splitlines()[0]) == (
+        2,
+        "cli.wrong_option: --amount: '1,5' is no decimal number such as 99.50",
+    )
+    held = billing("hold", "--account", "acct-1", "--period", "2026-01", "--reason", "disputed", *who)
+    assert held.stdout == "account acct-1 is held in 2026-01: disputed\n"
+    [hold] = json_of(billing("holds", "--project", folder, "--json"))
+    assert (hold["account_id"], hold["held_by"], hold["released_at"]) == ("acct-1", "ana", None)
+    release = ("release", "--account", "acct-1", "--period", "2026-01", "--reason", "settled", *who)
+    assert [billing(*release).returncode, billing(*release).returncode] == [0, 2], "there is nothing left to release"
+    revoked = billing("credit", "revoke", "credit-000001", "--reason", "granted twice", *who)
+    assert revoked.stdout == "credit-000001 is revoked; 99.50 of it was left\n"
+    [credit] = json_of(billing("credit", "list", "--project", folder, "--json"))
+    assert (credit["balance"], credit["is_revoked"]) == ("0.00", True)
+
+
+def test_documents_that_are_not_there_are_named(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+
+    assert billing("invoice", "list", "--project", folder).stdout == "none\n"
+    assert billing("invoice", "verify", "--project", folder).stdout == "0 documents: all as they were issued\n"
+    shown = billing("invoice", "show", "TEST-000001", "--project", folder)
+    assert (shown.returncode, shown.stderr.split(":")[0]) == (2, "document.unknown")
+    drafts = billing("invoice", "drafts", "--period", "2026-01", "--project", folder)
+    assert (drafts.returncode, drafts.stderr.split(":")[0]) == (1, "invoice.no_draft")

@@ -647,6 +647,29 @@ def test_a_close_that_fails_draws_no_credit(control_plane: ControlPlane) -> None
     assert left(control_plane) == {granted: "15.00"}
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE credit_entries SET amount = '0'",
+        "DELETE FROM credit_entries",
+        "UPDATE credit_grants SET amount = '1000000'",
+        "DELETE FROM voids",
+    ],
+)
+def test_credits_and_voids_cannot_be_changed_by_any_client(
+    tmp_path: Path, control_plane: ControlPlane, statement: str
+) -> None:
+    grant(control_plane, "4.00")
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+    control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
+
+    with (
+        sqlite3.connect(tmp_path / "control_plane.db") as database,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        database.execute(statement)
+
+
 steps_of_credits = st.lists(
     st.one_of(
         st.tuples(st.just("grant"), st.integers(1, 2000)),

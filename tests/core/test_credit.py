@@ -59,10 +59,10 @@ def test_credits_are_drawn_by_priority_then_expiry_then_age_then_id() -> None:
         credit("d", granted_at=GRANTED + timedelta(days=1)),
         credit("c"),
         credit("b"),
-        credit("a", priority=0, expires_on=date(2026, 3, 1)),
+        credit("z", priority=0, expires_on=date(2026, 3, 1), granted_at=GRANTED + timedelta(days=2)),
     ]
 
-    assert list(drawn("45", *balances)) == ["a", "b", "c", "d", "e"]
+    assert list(drawn("45", *balances)) == ["z", "b", "c", "d", "e"]
     assert drawn("45", *balances)["e"] == "5"
 
 
