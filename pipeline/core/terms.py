@@ -87,28 +87,40 @@ class AccountTerms:
 class PeriodTerms:
     """The terms of each account of a directory in one period; an account is in ``accounts`` or in ``problems``.
 
+    ``periods`` are those of all accounts that may have usage, also of some that are not in the directory any more.
     A problem is a sentence that says why usage of the account cannot be priced. ``price_books`` are all that
     were looked at: terms that are made of these books alone are the same.
     """
 
     period_id: str
+    periods: Mapping[str, BillingPeriod]
     accounts: Mapping[str, AccountTerms]
     problems: Mapping[str, str]
     price_books: tuple[PricedBook, ...]
 
 
-def period_terms(directory: AccountDirectory, price_books: Iterable[PricedBook], period_id: str) -> PeriodTerms:
-    """Return the terms of every account of the directory, in order of id, also of those that are not there then."""
+def period_terms(
+    directory: AccountDirectory,
+    price_books: Iterable[PricedBook],
+    period_id: str,
+    departed: Mapping[str, BillingPeriod] | None = None,
+) -> PeriodTerms:
+    """Return the terms of every account of the directory, in order of id, also of those that are not there then.
+
+    ``departed`` are the periods of accounts that are not in the directory any more.
+    """
     rows_of: defaultdict[str, list[_Stay]] = defaultdict(list)
     for row in directory.rows:
         rows_of[row.account_id].append(_Stay(row.valid_from, row.valid_to, row.plan))
     books = _Books(price_books)
     months = {time_zone: _Month(period_id, time_zone) for time_zone in directory.time_zones()}
     made: dict[tuple[object, ...], _SharedTerms | str] = {}
+    periods = dict(departed or {})
     accounts: dict[str, AccountTerms] = {}
     problems: dict[str, str] = {}
     for account_id, account in directory.accounts().items():
         month = months[account.time_zone]
+        periods[account_id] = month.period
         stays = _stays_near(month, rows_of[account_id])
         own_prices = account_id if account_id in books.overridden else None
         key = (account.time_zone, account.currency, own_prices, stays)
@@ -119,7 +131,7 @@ def period_terms(directory: AccountDirectory, price_books: Iterable[PricedBook],
             problems[account_id] = terms
         else:
             accounts[account_id] = AccountTerms(account, month.period, len(month.days), *terms)
-    return PeriodTerms(period_id, accounts, problems, tuple(books.looked_at.values()))
+    return PeriodTerms(period_id, periods, accounts, problems, tuple(books.looked_at.values()))
 
 
 def priced_dimensions(charges: Mapping[str, AnyCharge]) -> list[str]:

@@ -192,7 +192,7 @@ def _reference_tables(
     yield (
         "accounts",
         (("account_id", "VARCHAR"), ("currency", "VARCHAR"), ("plan", "VARCHAR")),
-        [(account.account_id, account.currency, account.plan) for account in accounts],
+        sorted({(row.account_id, row.currency, row.plan) for row in workspace.project.directory.rows}),
     )
     yield (
         "account_validity",

@@ -38,7 +38,7 @@ from pipeline.steps.inputs import (
     table_meters,
     view_raw_event_files,
 )
-from pipeline.steps.period_usage import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, METER_CHANGES, PRICED_DIMENSIONS, table_billed_meters
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
 from pipeline.steps.workspace import Workspace
@@ -59,8 +59,8 @@ COMPARED_OUTCOMES = Dataset(
     (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
-        ("is_billed_from", "BOOLEAN"),
-        ("is_billed_to", "BOOLEAN"),
+        ("is_counted_from", "BOOLEAN"),
+        ("is_counted_to", "BOOLEAN"),
         ("reason", "VARCHAR"),
     ),
     ("object_id", "line_number"),
@@ -80,8 +80,8 @@ COMPARED_EVENTS = Dataset(
         ("data", "VARCHAR"),
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
-        ("is_billed_from", "BOOLEAN"),
-        ("is_billed_to", "BOOLEAN"),
+        ("is_counted_from", "BOOLEAN"),
+        ("is_counted_to", "BOOLEAN"),
         ("step", "BIGINT"),  # of the waterfall
     ),
     ("object_id", "line_number"),
@@ -187,7 +187,7 @@ def _changed_skus(ws: Workspace, before: WindowRevision, after: WindowRevision) 
 
 
 def _write_outcomes(ws: Workspace, before: WindowRevision, after: WindowRevision, folder: Path) -> list[str]:
-    """Write which events the two revisions do not both bill; return every reason there is."""
+    """Write which events the two revisions do not count alike; return every reason there is."""
     files_before, files_after = (set(revision.pins["raw_event_files"]) for revision in (before, after))
     bounds = {"window_start": before.window_start, "window_end": before.window_end}
     with Warehouse(ws.scratch) as warehouse:
@@ -212,7 +212,7 @@ def _write_events(
     steps: Mapping[str, int],
     folder: Path,
 ) -> Path:
-    """Write the events of the changed accounts that either revision bills, with the account by each directory."""
+    """Write the events of the changed accounts that either revision counts, with the account by each directory."""
     paths = sorted({*before.pins["raw_event_files"], *after.pins["raw_event_files"]})
     files = []
     for side, revision in (("from", before), ("to", after)):
@@ -228,6 +228,8 @@ def _write_events(
         warehouse.view_files("compared_outcomes", COMPARED_OUTCOMES, [_outcomes_file(folder)])
         warehouse.table_rows("changed_accounts", CHANGED_ACCOUNTS, [(account,) for account in accounts])
         warehouse.table_rows("reason_steps", REASON_STEPS, list(steps.items()))
+        for side, revision in (("from", before), ("to", after)):
+            _view_published(ws, warehouse, USAGE_LEVELS, f"{side}_{USAGE_LEVELS.name}", revision)
         _table_resource_owners(ws, warehouse, before, after)
         return warehouse.write("compared_events", {}, folder / "compared_events.parquet", COMPARED_EVENTS)
 
@@ -296,8 +298,9 @@ def _window_quantities(
     warehouse.view_files("earlier_levels", USAGE_LEVELS, [])
     warehouse.table_rows("meter_changes", METER_CHANGES, [])
     table_billed_meters(warehouse, billed_meters([meters]))
-    rows = [(account_id, window.start, window.end, window.end) for account_id in accounts]
+    rows = [(account_id, 1, window.start, window.end, window.end, None) for account_id in accounts]
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+    warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, [])
     wanted = set(accounts)
     return {
         (row["account_id"], row["sku"], row["unit"]): row["quantity"]

@@ -17,9 +17,11 @@ from typing import Any
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError
-from pipeline.core.manifest import Receipt, canonical_json
+from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.core.meter import LEVELS, Aggregation, BilledMeter, Meter, billed_meters, meter_changes
+from pipeline.core.project import PricedBook
 from pipeline.core.revision import RevisionState, WindowRevision
+from pipeline.core.terms import PeriodTerms, period_terms, priced_dimensions
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period
 from pipeline.steps import late
 from pipeline.steps.inputs import (
@@ -29,15 +31,22 @@ from pipeline.steps.inputs import (
     pinned_directory,
     pinned_meters,
 )
+from pipeline.steps.pinned import pinned_price_books
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
 from pipeline.steps.workspace import Workspace
 
-PERIOD_QUERIES = ("period_usage",)
+PERIOD_QUERIES = ("period_usage", "event_values")
 ACCOUNT_PERIODS = (
     ("account_id", "VARCHAR"),
-    ("period_start", INSTANT),
+    ("segment", "INTEGER"),
+    ("period_start", INSTANT),  # of the segment
     ("period_end", INSTANT),
     ("levels_until", INSTANT),  # a level that nobody changed is counted up to here
+    ("price_list", "INTEGER"),  # which SKUs are priced by dimensions; null: none
+)
+PRICED_DIMENSIONS = (
+    ("price_list", "INTEGER"),
+    ("sku", "VARCHAR"),
 )
 METER_CHANGES = (
     ("sku", "VARCHAR"),
@@ -56,13 +65,13 @@ BILLED_METERS = (
 
 @dataclass(frozen=True, slots=True)
 class PeriodInputs:
-    """What a period is rated from: window revisions in order, their usage by window, the period of each account.
+    """What a period is rated from: the terms of each account, window revisions in order, their usage by window.
 
-    ``pins`` names what ``view_period`` reads.
+    ``pins`` names what ``view_period`` reads and, as ``accounts.csv`` and ``price_books``, what terms are made of.
     """
 
     period_id: str
-    periods: Mapping[str, BillingPeriod]
+    terms: PeriodTerms
     revisions: tuple[WindowRevision, ...]
     usage: Mapping[str, Receipt]
     pins: Mapping[str, Any]
@@ -83,7 +92,7 @@ def account_periods(workspace: Workspace, period_id: str) -> dict[str, BillingPe
     for closed_in in _final_neighbours(workspace, period_id).values():
         zones |= closed_in
     zones |= {name: account.time_zone for name, account in workspace.project.directory.accounts().items()}
-    return {account_id: billing_period(period_id, zone) for account_id, zone in sorted(zones.items())}
+    return periods_in(period_id, zones)
 
 
 def period_inputs(
@@ -103,6 +112,7 @@ def period_inputs(
     levels = {revision.window_id: _usage(workspace, revision, USAGE_LEVELS) for revision in revisions}
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
+    terms = period_terms(workspace.project.directory, workspace.project.price_books, period_id, periods)
     meters_of = {revision.window_id: pinned_meters(workspace, revision) for revision in revisions}
     meters = billed_meters(meters_of.values())
     earlier = _earlier_levels(workspace, periods, meters)
@@ -114,26 +124,30 @@ def period_inputs(
         "earlier_levels": {one.window_id: receipt.manifest_hash for one, _, receipt in earlier},
         # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
+        "price_books": {
+            priced.version: pin_file(workspace, _price_book_file(workspace, priced)) for priced in terms.price_books
+        },
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
         "usage_levels": {window_id: receipt.manifest_hash for window_id, receipt in levels.items()},
         "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
         "meter_changes": [[sku, changed_at.isoformat()] for sku, changed_at in meter_changes(counted)],
         "time_zones": pin_file(workspace, canonical_json({name: one.time_zone for name, one in periods.items()})),
     }
-    return PeriodInputs(period_id, periods, tuple(revisions), usage, pins)
+    return PeriodInputs(period_id, terms, tuple(revisions), usage, pins)
 
 
 def view_period(
     warehouse: Warehouse,
     workspace: Workspace,
     pins: Mapping[str, Any],
-    periods: Mapping[str, BillingPeriod],
+    terms: PeriodTerms,
     own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
 ) -> None:
-    """Make the relation ``period_usage`` from what the pins of a draft name.
+    """Make the relations ``period_usage`` and ``event_values`` from what the pins of a draft name.
 
-    Levels are divided between the owners of their resource, as the pinned directory has them.
-    ``own_files`` are files to take, by dataset and window, instead of those that were published.
+    Usage is divided between the segments of the terms; an account without terms has its whole period. Levels are
+    divided between the owners of their resource, as the pinned directory has them. ``own_files`` are files to take, by
+    dataset and window, instead of those that were published.
     """
     own = own_files or {}
     read = {dataset.name: dataset for dataset in (USAGE, USAGE_VALUES, USAGE_LEVELS)} | {"earlier_levels": USAGE_LEVELS}
@@ -151,12 +165,38 @@ def view_period(
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
     changes = [(sku, datetime.fromisoformat(changed_at)) for sku, changed_at in pins["meter_changes"]]
     warehouse.table_rows("meter_changes", METER_CHANGES, changes)
-    known_until = datetime.fromisoformat(pins["levels_until"])
-    bounds = [
-        (account_id, period.start, period.end, min(known_until, period.end)) for account_id, period in periods.items()
-    ]
-    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+    table_account_periods(warehouse, terms, datetime.fromisoformat(pins["levels_until"]))
     warehouse.build("period_usage", {})
+    warehouse.build("event_values", {})
+
+
+def pinned_terms(workspace: Workspace, pins: Mapping[str, Any], period_id: str) -> PeriodTerms:
+    """Return the terms that the pins of a draft make, the same as they were."""
+    periods = periods_in(period_id, json.loads(workspace.lake.get_bytes(f"pins/{pins['time_zones']}")))
+    directory = pinned_directory(workspace, pins["accounts.csv"])
+    return period_terms(directory, pinned_price_books(workspace, pins["price_books"]), period_id, periods)
+
+
+def table_account_periods(warehouse: Warehouse, terms: PeriodTerms, known_until: datetime) -> None:
+    """Make ``account_periods``, a row for each segment, and ``priced_dimensions``: what is priced by dimensions."""
+    bounds: list[tuple[Any, ...]] = []
+    price_lists: dict[int, int | None] = {}  # accounts share their charges, so that each are looked at once
+    priced: list[tuple[int, str]] = []
+    for account_id, period in terms.periods.items():
+        if account_id not in terms.accounts:
+            bounds.append((account_id, 1, period.start, period.end, min(known_until, period.end), None))
+            continue
+        for segment in terms.accounts[account_id].segments:
+            key = id(segment.charges)
+            if key not in price_lists:
+                skus = priced_dimensions(segment.charges)
+                number = len(price_lists)
+                price_lists[key] = number if skus else None
+                priced += [(number, sku) for sku in skus]
+            until = min(known_until, segment.end)
+            bounds.append((account_id, segment.number, segment.start, segment.end, until, price_lists[key]))
+    warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+    warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, priced)
 
 
 def period_usage_rows(warehouse: Warehouse) -> list[dict[str, Any]]:
@@ -174,6 +214,12 @@ def table_billed_meters(warehouse: Warehouse, meters: Iterable[BilledMeter]) -> 
 def pin_billed_meters(workspace: Workspace, meters: Sequence[BilledMeter]) -> str:
     """Keep how usage is billed in the lake and return its SHA-256."""
     return pin_file(workspace, canonical_json([{**asdict(m), "divisor": str(m.divisor)} for m in meters]))
+
+
+def periods_in(period_id: str, time_zones: Mapping[str, str]) -> dict[str, BillingPeriod]:
+    """Return the period of each account, in order of id."""
+    of_zone = {time_zone: billing_period(period_id, time_zone) for time_zone in set(time_zones.values())}
+    return {account_id: of_zone[time_zone] for account_id, time_zone in sorted(time_zones.items())}
 
 
 def _usage(workspace: Workspace, revision: WindowRevision, dataset: Dataset) -> Receipt:
@@ -258,3 +304,9 @@ def _revisions(
     if candidate is not None:
         chosen[candidate.window_id] = candidate
     return sorted(chosen.values(), key=lambda revision: revision.window_start)
+
+
+def _price_book_file(workspace: Workspace, priced: PricedBook) -> bytes:
+    """Return the bytes that the version of a book is named after."""
+    _, digits = priced.version.rsplit("@", 1)
+    return next(content for content in workspace.project.files.values() if sha256_hex(content).startswith(digits))

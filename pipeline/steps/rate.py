@@ -7,7 +7,6 @@ as ``line_items`` of the period; nothing is issued here.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,10 @@ from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import PublicationError
-from pipeline.core.manifest import Manifest, Receipt, sha256_hex
-from pipeline.core.project import PricedBook, book_on
+from pipeline.core.manifest import Manifest, Receipt
+from pipeline.core.project import book_on
 from pipeline.core.rate_usage import LineItem, PeriodUsage, rate_usage
 from pipeline.core.revision import WindowRevision
-from pipeline.core.window import billing_period
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_directory
 from pipeline.steps.period_usage import (
@@ -31,10 +29,11 @@ from pipeline.steps.period_usage import (
     period_inputs,
     period_usage_rows,
     periods_touched,
+    pinned_terms,
     view_period,
 )
 from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
-from pipeline.steps.publish import pin_file, publish_next
+from pipeline.steps.publish import publish_next
 from pipeline.steps.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -94,8 +93,8 @@ def rated_period(
     inputs = period_inputs(workspace, period_id, candidate, beside)
     project = workspace.project
     with Warehouse(workspace.scratch) as warehouse:
-        view_period(warehouse, workspace, inputs.pins, inputs.periods)
-        period_usage = [PeriodUsage(**row) for row in period_usage_rows(warehouse)]
+        view_period(warehouse, workspace, inputs.pins, inputs.terms)
+        period_usage = _old_rows(warehouse)
     lines = rate_usage(period_usage, period_id, project.directory.accounts(), project.price_book_on)
     return RatedPeriod(period_id, tuple(lines), inputs.revisions, inputs.usage, inputs.pins)
 
@@ -112,13 +111,12 @@ def pinned_lines(
 ) -> list[LineItem]:
     """Return the line items of a published draft once more, from its pins; ``own_files`` as in ``view_period``."""
     period_id = draft.scope.removeprefix("period=")
-    time_zones = json.loads(workspace.lake.get_bytes(f"pins/{draft.pins['time_zones']}"))
-    periods = {account_id: billing_period(period_id, time_zone) for account_id, time_zone in time_zones.items()}
+    terms = pinned_terms(workspace, draft.pins, period_id)
     books = pinned_price_books(workspace, draft.pins["price_books"])
     directory = pinned_directory(workspace, draft.pins["accounts.csv"])
     with Warehouse(workspace.scratch, sql=pinned_sql(workspace, draft.pins["sql"])) as warehouse:
-        view_period(warehouse, workspace, draft.pins, periods, own_files)
-        period_usage = [PeriodUsage(**row) for row in period_usage_rows(warehouse)]
+        view_period(warehouse, workspace, draft.pins, terms, own_files)
+        period_usage = _old_rows(warehouse)
     return rate_usage(period_usage, period_id, directory.accounts(), lambda day: book_on(books, day))
 
 
@@ -131,11 +129,6 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
             ["its invoices rest on the line items it was closed with; nothing was published"],
         )
     pins = {
-        "price_books": {
-            priced.version: pin_file(workspace, _price_book_file(workspace, priced))
-            for priced in workspace.project.price_books
-            if priced.version in {line.price_book_version for line in rated.lines}
-        },
         "sql": pin_sql(workspace, PERIOD_QUERIES),
         **rated.pins,
     }
@@ -147,7 +140,6 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime) -> Rec
         return publish_next(workspace, LINE_ITEMS, f"period={rated.period_id}", draft, pins, at)
 
 
-def _price_book_file(workspace: Workspace, priced: PricedBook) -> bytes:
-    """Return the bytes that the version of a book is named after."""
-    _, digits = priced.version.rsplit("@", 1)
-    return next(content for content in workspace.project.files.values() if sha256_hex(content).startswith(digits))
+def _old_rows(warehouse: Warehouse) -> list[PeriodUsage]:
+    names = ("account_id", "sku", "unit", "quantity", "aggregation")
+    return [PeriodUsage(**{name: row[name] for name in names}) for row in period_usage_rows(warehouse)]
