@@ -160,13 +160,11 @@ def _usage_by_sku(terms: AccountTerms, usage: Sequence[PeriodUsage], problems: l
     for sku, rows in rows_of.items():
         sound = rows if len(rows) == 1 else _counted_in_one_way(rows, problems)
         sku_usage = _sku_usage(terms, sku, sound)
-        too_large = next((row for row in rows if not -QUANTITY_END < row.quantity < QUANTITY_END), None)
-        if too_large is None and not -QUANTITY_END < sum(map(abs, sku_usage.quantities.values())) < QUANTITY_END:
-            too_large = rows[0]
-        if too_large is not None:
-            problems.append(f"{_where(too_large)}: the usage of the period has more than 29 digits before the point")
-        else:
+        if sum(map(abs, sku_usage.quantities.values())) < QUANTITY_END:
             used[sku] = sku_usage
+        else:
+            where = _where(max(rows, key=lambda row: abs(row.quantity)))
+            problems.append(f"{where}: the usage of the period has more than 29 digits before the point")
     return used
 
 

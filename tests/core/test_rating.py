@@ -180,7 +180,9 @@ def test_a_number_in_a_dimension_keeps_its_digits() -> None:
 
 def test_a_dynamic_charge_of_another_unit_than_the_currency_is_a_problem() -> None:
     assert rate(used("5.25", unit="USD"), charges=[charge("dynamic")]).lines[0].amount == Decimal("5.25")
-    assert "expected its unit to be USD" in only_problem(rate(used("5.25", unit="EUR"), charges=[charge("dynamic")]))
+    of_another_unit = rate(used("5.25", unit="EUR"), charges=[charge("dynamic")])
+    assert "expected its unit to be USD" in only_problem(of_another_unit)
+    assert of_another_unit.lines == []
 
 
 def test_a_sku_counted_in_two_units_is_a_problem_whatever_the_order() -> None:
@@ -344,9 +346,8 @@ def test_the_flat_fee_of_a_tier_is_given_back_when_usage_leaves_it() -> None:
 
 
 def test_the_fee_of_a_volume_is_due_in_the_last_part_also_without_usage_in_it() -> None:
-    terms = split(
-        Change.SPLIT_COUNTING_ON, charge("stairstep", tiers=[{"up_to": "5", "flat_fee": "10"}, {"flat_fee": "20"}])
-    )
+    steps = charge("stairstep", tiers=[{"up_to": "5", "flat_fee": "0"}, {"flat_fee": "20"}])
+    terms = split(Change.SPLIT_COUNTING_ON, steps)
 
     lines = rate_account(terms, [used("6")]).lines
 
