@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache, lru_cache
+from math import ceil, floor
 from operator import getitem
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ _REASONS = {"reverse_charge": "reverse charge", "exempt": "exempt"}
 _SHARED_TEXTS = 20_000  # kept at once
 
 BAR_STEP, BAR_WIDTH, CHART_HEIGHT = 6, 4, 28
+_FULL_HEIGHT = 27.999999  # heights are rounded up, and a product of floats may be a trifle too large
 
 
 Row = tuple[str, str, str, str, str]  # service period where it is not the whole one, what, price, quantity, amount
@@ -195,7 +197,7 @@ def _shared_words(
             factor = format_quantity(terms["overage_factor"])
             return (
                 f"{description}: usage beyond {money(terms['amount'])} for a whole period",
-                f"usage costs {factor} times its price",
+                f"costs {factor} times its price",
             )
     bounds = _bounds(terms, unit)
     fee = f"a flat fee of {money(flat_fee)}" if flat_fee != "0" else ""
@@ -319,13 +321,13 @@ def usage_chart(daily: Mapping[str, Any]) -> Chart | None:
     if lowest >= 0:
         if not highest:
             return None
-        scale = CHART_HEIGHT / highest
+        scale = _FULL_HEIGHT / highest
         baseline = CHART_HEIGHT
-        heights = [int(size * scale + 0.999) for size in sizes]  # rounded up
+        heights = [ceil(size * scale) for size in sizes]
     else:
         scale = (CHART_HEIGHT - 2) / (max(highest, 0) - lowest)  # a bar rounded up on either side of the line
         baseline = CHART_HEIGHT - 1 - int(-lowest * scale)
-        heights = [int(size * scale + (0.999 if size > 0 else -0.999 if size < 0 else 0)) for size in sizes]
+        heights = [ceil(size * scale) if size > 0 else floor(size * scale) for size in sizes]
     path = "".join(map(getitem, _bars(day_count, baseline), heights))
     peak = sizes.index(highest)  # type: ignore[arg-type]
     first_date = daily["first_date"]
