@@ -1,7 +1,7 @@
--- merged_usage: one row per account, SKU, dimensions, resource and grain: shards of a window merged.
+-- merged_usage: one row per account, SKU, dimensions and grain: shards of a window merged.
 --
--- Grain:   account_id, sku, dimensions, grain_start, resource, owned_from
--- Reads:   usage, usage_values
+-- Grain:   account_id, sku, dimensions, grain_start
+-- Reads:   usage, usage_values, usage_levels
 -- Params:  none
 --
 -- Events that were shared out by a hash of their key are counted shard by shard; merged, the rows are those
@@ -15,9 +15,7 @@ merged_totals AS (
         account_id,
         sku,
         dimensions,
-        resource,
         grain_start,
-        owned_from,
         aggregation,
         unit,
         SUM(value_sum) AS value_sum,
@@ -25,13 +23,9 @@ merged_totals AS (
         MIN(quantity) AS quantity_min,
         CAST(SUM(event_count) AS BIGINT) AS event_count,
         BIT_XOR(event_set_hash) AS event_set_hash,
-        COUNT(*) AS shard_count,
-        MIN(first_event_at) AS first_event_at,
-        MAX(latest_event_at) AS latest_event_at,
-        MAX(latest_value) AS latest_value,
-        MAX(level_microseconds) AS level_microseconds
+        SUM(quantity) AS quantity_sum
     FROM usage
-    GROUP BY account_id, sku, dimensions, resource, grain_start, owned_from, aggregation, unit
+    GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
 ),
 
 merged_value_counts AS (
@@ -43,6 +37,20 @@ merged_value_counts AS (
         COUNT(DISTINCT value_text) AS value_count
     FROM usage_values
     GROUP BY account_id, sku, dimensions, grain_start
+),
+
+resource_rows AS (
+    SELECT
+        sku,
+        COUNT(*) AS row_count
+    FROM usage_levels
+    GROUP BY account_id, sku, dimensions, grain_start, resource, owned_from
+),
+
+torn_levels AS (
+    SELECT DISTINCT sku
+    FROM resource_rows
+    WHERE row_count > 1
 ),
 
 -- An average is divided in integers, as whole billionths.
@@ -60,13 +68,12 @@ SELECT
     whole_totals.account_id,
     whole_totals.sku,
     whole_totals.dimensions,
-    whole_totals.resource,
     whole_totals.grain_start,
-    whole_totals.owned_from,
     whole_totals.aggregation,
     CASE
-        WHEN whole_totals.aggregation IN ('latest', 'time_weighted_sum') AND whole_totals.shard_count > 1
+        WHEN torn_levels.sku IS NOT NULL
             THEN ERROR('a series of SKU ' || whole_totals.sku || ' has levels in two shards')
+        WHEN whole_totals.aggregation IN ('latest', 'time_weighted_sum') THEN whole_totals.quantity_sum
         WHEN whole_totals.aggregation = 'min' THEN whole_totals.quantity_min
         WHEN whole_totals.aggregation = 'unique_count' THEN merged_value_counts.value_count
         -- Rounded half up, away from zero.
@@ -84,17 +91,12 @@ SELECT
     whole_totals.value_sum,
     whole_totals.unit,
     whole_totals.event_count,
-    whole_totals.event_set_hash,
-    whole_totals.first_event_at,
-    whole_totals.latest_event_at,
-    whole_totals.latest_value,
-    whole_totals.level_microseconds
+    whole_totals.event_set_hash
 FROM whole_totals
 LEFT JOIN merged_value_counts USING (account_id, sku, dimensions, grain_start)
+LEFT JOIN torn_levels ON whole_totals.sku = torn_levels.sku
 ORDER BY
     whole_totals.account_id,
     whole_totals.sku,
     whole_totals.dimensions,
-    whole_totals.grain_start,
-    whole_totals.resource,
-    whole_totals.owned_from
+    whole_totals.grain_start

@@ -1,16 +1,17 @@
--- period_usage: one row per account, SKU, aggregation and unit: what the account used in its billing period.
+-- period_usage: one row per account, SKU and segment of its billing period: what it used, as it is priced.
 --
--- Grain:   account_id, sku, aggregation, unit
--- Reads:   usage, usage_values, earlier_usage, billed_meters, account_periods, account_references,
---          meter_changes
+-- Grain:   account_id, sku, segment, dimensions, aggregation, unit
+-- Reads:   usage, usage_values, usage_levels, earlier_levels, billed_meters, account_periods,
+--          priced_dimensions, account_references, meter_changes
 -- Params:  none
 --
 -- A billing period is a calendar month in the account's own time zone, so every account has its own
--- bounds. They fall on grains, so a row of usage belongs to one period as a whole. Each series (account, SKU,
--- dimensions) is aggregated over the period, then the quantity of the account is the sum of its series. It is
--- converted to the billed unit here, once, by an integer, and rounded once, half up at nine decimals; an
--- average is a quotient of its own, so it is rounded per series. Usage of an account that has no period,
--- because it left the directory since, is kept for rating to refuse: it is never dropped.
+-- bounds, and several segments where its prices change. They fall on grains, so a row of usage belongs to
+-- one segment as a whole. Each series (account, SKU, dimensions) is aggregated over the segment, then the
+-- quantity of the account is the sum of its series; where a SKU is priced by dimensions, each of them is a
+-- quantity of its own. It is converted to the billed unit here, once, by an integer, and rounded once, half
+-- up at nine decimals; an average is a quotient of its own, so it is rounded per series. Usage of an account
+-- that has no period, because it left the directory since, is kept for rating to refuse: it is never dropped.
 -- A level belongs to its resource: it lasts until the next event of the resource or until its meter changes,
 -- and of that time each account has what the directory says it owned. What nobody owned stays with the
 -- account that was billed for the event if nobody owned the resource then either: a fallback account.
@@ -18,9 +19,16 @@
 WITH
 
 period_grains AS (
-    SELECT usage.*
+    SELECT
+        usage.*,
+        COALESCE(account_periods.segment, 1) AS segment,
+        CASE WHEN priced_dimensions.sku IS NULL THEN '' ELSE usage.dimensions END AS priced_as
     FROM usage
     LEFT JOIN account_periods ON usage.account_id = account_periods.account_id
+    LEFT JOIN priced_dimensions
+        ON
+            account_periods.price_list = priced_dimensions.price_list
+            AND usage.sku = priced_dimensions.sku
     WHERE
         account_periods.account_id IS NULL
         OR (
@@ -29,24 +37,49 @@ period_grains AS (
         )
 ),
 
+period_levels AS (
+    SELECT
+        usage_levels.*,
+        COALESCE(account_periods.segment, 1) AS segment,
+        CASE WHEN priced_dimensions.sku IS NULL THEN '' ELSE usage_levels.dimensions END AS priced_as,
+        account_periods.account_id IS NULL AS is_departed
+    FROM usage_levels
+    LEFT JOIN account_periods ON usage_levels.account_id = account_periods.account_id
+    LEFT JOIN priced_dimensions
+        ON
+            account_periods.price_list = priced_dimensions.price_list
+            AND usage_levels.sku = priced_dimensions.sku
+    WHERE
+        account_periods.account_id IS NULL
+        OR (
+            usage_levels.grain_start >= account_periods.period_start
+            AND usage_levels.grain_start < account_periods.period_end
+        )
+),
+
 account_sums AS (
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         '' AS rounded_series,
         SUM(value_sum) AS numerator,
-        1 AS denominator
+        1 AS denominator,
+        SUM(event_count) AS event_count
     FROM period_grains
     WHERE aggregation IN ('sum', 'count')
-    GROUP BY account_id, sku, aggregation, unit
+    GROUP BY account_id, sku, segment, priced_as, aggregation, unit
 ),
 
 series_quantities AS (
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         CASE WHEN aggregation = 'average' THEN dimensions ELSE '' END AS rounded_series,
@@ -58,7 +91,22 @@ series_quantities AS (
         CASE WHEN aggregation = 'average' THEN SUM(event_count) ELSE 1 END AS denominator
     FROM period_grains
     WHERE aggregation IN ('max', 'min', 'average')
-    GROUP BY account_id, sku, aggregation, unit, dimensions
+    GROUP BY account_id, sku, segment, priced_as, aggregation, unit, dimensions
+),
+
+-- A quantity that comes from elsewhere takes its number of events from here, a sum counts its own.
+event_counts AS (
+    SELECT
+        account_id,
+        sku,
+        segment,
+        priced_as,
+        aggregation,
+        unit,
+        SUM(event_count) AS event_count
+    FROM period_grains
+    WHERE aggregation NOT IN ('sum', 'count')
+    GROUP BY account_id, sku, segment, priced_as, aggregation, unit
 ),
 
 -- Buckets count from the epoch; of one that the period's bound cuts, only the grains of the period count.
@@ -66,6 +114,8 @@ bucket_maxima AS (
     SELECT
         period_grains.account_id,
         period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
         period_grains.aggregation,
         period_grains.unit,
         MAX(period_grains.quantity) AS numerator
@@ -75,6 +125,8 @@ bucket_maxima AS (
     GROUP BY
         period_grains.account_id,
         period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
         period_grains.aggregation,
         period_grains.unit,
         period_grains.dimensions,
@@ -85,6 +137,8 @@ series_values AS (
     SELECT
         period_grains.account_id,
         period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
         period_grains.aggregation,
         period_grains.unit,
         period_grains.dimensions,
@@ -96,6 +150,8 @@ series_values AS (
     GROUP BY
         period_grains.account_id,
         period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
         period_grains.aggregation,
         period_grains.unit,
         period_grains.dimensions,
@@ -106,18 +162,22 @@ unique_counts AS (
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         COUNT(*) AS numerator
     FROM series_values
     WHERE aggregation = 'unique_count'
-    GROUP BY account_id, sku, aggregation, unit
+    GROUP BY account_id, sku, segment, priced_as, aggregation, unit
 ),
 
 sample_values AS (
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         dimensions,
@@ -131,10 +191,12 @@ ranked_samples AS (
     SELECT
         *,
         SUM(event_count) OVER (
-            PARTITION BY account_id, sku, aggregation, unit, dimensions
+            PARTITION BY account_id, sku, segment, aggregation, unit, dimensions
             ORDER BY sample_value DESC
         ) AS count_down_to_sample,
-        SUM(event_count) OVER (PARTITION BY account_id, sku, aggregation, unit, dimensions) AS sample_count
+        SUM(event_count) OVER (
+            PARTITION BY account_id, sku, segment, aggregation, unit, dimensions
+        ) AS sample_count
     FROM sample_values
 ),
 
@@ -143,6 +205,8 @@ percentiles AS (
     SELECT
         ranked_samples.account_id,
         ranked_samples.sku,
+        ranked_samples.segment,
+        ranked_samples.priced_as,
         ranked_samples.aggregation,
         ranked_samples.unit,
         MAX(ranked_samples.sample_value) AS numerator
@@ -154,6 +218,8 @@ percentiles AS (
     GROUP BY
         ranked_samples.account_id,
         ranked_samples.sku,
+        ranked_samples.segment,
+        ranked_samples.priced_as,
         ranked_samples.aggregation,
         ranked_samples.unit,
         ranked_samples.dimensions
@@ -161,18 +227,17 @@ percentiles AS (
 
 -- What was reached before the period starts it; a SKU that is no time-weighted sum any more has no level.
 level_rows AS (
-    SELECT usage.*
-    FROM usage
-    WHERE usage.aggregation IN ('latest', 'time_weighted_sum')
+    SELECT *
+    FROM usage_levels
     UNION ALL
-    SELECT earlier_usage.*
-    FROM earlier_usage
+    SELECT earlier_levels.*
+    FROM earlier_levels
     SEMI JOIN billed_meters
         ON
-            earlier_usage.sku = billed_meters.sku
-            AND earlier_usage.aggregation = billed_meters.aggregation
-            AND earlier_usage.unit = billed_meters.unit
-    WHERE earlier_usage.aggregation = 'time_weighted_sum'
+            earlier_levels.sku = billed_meters.sku
+            AND earlier_levels.aggregation = billed_meters.aggregation
+            AND earlier_levels.unit = billed_meters.unit
+    WHERE earlier_levels.aggregation = 'time_weighted_sum'
 ),
 
 -- Of two fallback accounts that share a resource the later event sets the level, so each row looks ahead to
@@ -285,40 +350,63 @@ held_spans AS (
     WHERE level_spans.span_start < level_spans.span_end
 ),
 
+-- Of what nobody owned, and of an account that left the directory since, there is nothing to bill.
 level_holdings AS (
     SELECT
         held_spans.*,
+        LEAD(held_spans.held_from) OVER (
+            PARTITION BY
+                held_spans.sku,
+                held_spans.aggregation,
+                held_spans.unit,
+                held_spans.dimensions,
+                held_spans.resource
+            ORDER BY held_spans.held_from
+        ) AS next_held_from
+    FROM held_spans
+    SEMI JOIN account_periods ON held_spans.account_id = account_periods.account_id
+),
+
+segment_holdings AS (
+    SELECT
+        level_holdings.*,
+        account_periods.segment,
+        CASE WHEN priced_dimensions.sku IS NULL THEN '' ELSE level_holdings.dimensions END AS priced_as,
         account_periods.period_start,
         account_periods.period_end,
         EPOCH_US(account_periods.levels_until) AS levels_until
-    FROM held_spans
-    INNER JOIN account_periods USING (account_id)
+    FROM level_holdings
+    INNER JOIN account_periods ON level_holdings.account_id = account_periods.account_id
+    LEFT JOIN priced_dimensions
+        ON
+            account_periods.price_list = priced_dimensions.price_list
+            AND level_holdings.sku = priced_dimensions.sku
 ),
 
 level_parts AS (
     SELECT
-        period_grains.account_id,
-        period_grains.sku,
-        period_grains.aggregation,
-        period_grains.unit,
+        account_id,
+        sku,
+        segment,
+        priced_as,
+        aggregation,
+        unit,
         TRUE AS is_in_period,
-        CASE
-            WHEN account_periods.account_id IS NULL THEN 0
-            ELSE period_grains.level_microseconds
-        END AS numerator
-    FROM period_grains
-    LEFT JOIN account_periods USING (account_id)
-    WHERE period_grains.aggregation = 'time_weighted_sum'
+        CASE WHEN is_departed THEN 0 ELSE level_microseconds END AS numerator
+    FROM period_levels
+    WHERE aggregation = 'time_weighted_sum'
     UNION ALL
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         FALSE AS is_in_period,
         latest_value
         * GREATEST(LEAST(held_to, levels_until) - GREATEST(held_from, EPOCH_US(period_start)), 0) AS numerator
-    FROM level_holdings
+    FROM segment_holdings
     WHERE aggregation = 'time_weighted_sum'
 ),
 
@@ -326,36 +414,30 @@ time_weighted_sums AS (
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         SUM(numerator) AS numerator
     FROM level_parts
-    GROUP BY account_id, sku, aggregation, unit
+    GROUP BY account_id, sku, segment, priced_as, aggregation, unit
     HAVING BOOL_OR(is_in_period) OR SUM(numerator) <> 0
 ),
 
-followed_holdings AS (
-    SELECT
-        *,
-        LEAD(held_from) OVER (
-            PARTITION BY sku, unit, dimensions, resource
-            ORDER BY held_from
-        ) AS next_held_from
-    FROM level_holdings
-    WHERE aggregation = 'latest'
-),
-
--- The account that was the last to own the resource before its month, or what is known of it, ends.
+-- The account that was the last to own the resource before its segment, or what is known of it, ends.
 latest_values AS (
     SELECT
         account_id,
         sku,
+        segment,
+        priced_as,
         aggregation,
         unit,
         latest_value AS numerator
-    FROM followed_holdings
+    FROM segment_holdings
     WHERE
-        grain_start >= period_start
+        aggregation = 'latest'
+        AND grain_start >= period_start
         AND grain_start < period_end
         AND held_from < levels_until
         AND (next_held_from IS NULL OR next_held_from >= levels_until)
@@ -364,14 +446,15 @@ latest_values AS (
 
 departed_values AS (
     SELECT DISTINCT
-        period_grains.account_id,
-        period_grains.sku,
-        period_grains.aggregation,
-        period_grains.unit,
+        account_id,
+        sku,
+        segment,
+        priced_as,
+        aggregation,
+        unit,
         0 AS numerator
-    FROM period_grains
-    ANTI JOIN account_periods ON period_grains.account_id = account_periods.account_id
-    WHERE period_grains.aggregation = 'latest'
+    FROM period_levels
+    WHERE aggregation = 'latest' AND is_departed
 ),
 
 summed_series AS (
@@ -395,35 +478,23 @@ summed_series AS (
 ),
 
 account_parts AS (
-    SELECT
-        account_id,
-        sku,
-        aggregation,
-        unit,
-        rounded_series,
-        numerator,
-        denominator
+    SELECT *
     FROM account_sums
-    UNION ALL
-    SELECT
-        account_id,
-        sku,
-        aggregation,
-        unit,
-        rounded_series,
-        numerator,
-        denominator
+    UNION ALL BY NAME
+    SELECT *
     FROM series_quantities
-    UNION ALL
+    UNION ALL BY NAME
     SELECT
-        account_id,
-        sku,
-        aggregation,
-        unit,
+        *,
         '' AS rounded_series,
-        numerator,
         1 AS denominator
     FROM summed_series
+    UNION ALL BY NAME
+    SELECT
+        *,
+        '' AS rounded_series,
+        1 AS denominator
+    FROM event_counts
 ),
 
 -- Sums in whole billionths, and the integer that each is divided by.
@@ -431,6 +502,8 @@ billed_fractions AS (
     SELECT
         account_parts.account_id,
         account_parts.sku,
+        account_parts.segment,
+        account_parts.priced_as,
         account_parts.aggregation,
         billed_meters.billed_unit AS unit,
         CAST(SIGN(SUM(account_parts.numerator)) AS HUGEINT) AS fraction_sign,
@@ -439,12 +512,15 @@ billed_fractions AS (
             WHEN billed_meters.divisor IS NULL
                 THEN ERROR('no meter bills the usage of SKU ' || account_parts.sku)
             ELSE CAST(account_parts.denominator AS HUGEINT) * CAST(billed_meters.divisor AS HUGEINT)
-        END AS divisor
+        END AS divisor,
+        SUM(account_parts.event_count) AS event_count
     FROM account_parts
     LEFT JOIN billed_meters USING (sku, aggregation, unit)
     GROUP BY
         account_parts.account_id,
         account_parts.sku,
+        account_parts.segment,
+        account_parts.priced_as,
         account_parts.aggregation,
         account_parts.rounded_series,
         account_parts.denominator,
@@ -455,13 +531,17 @@ billed_fractions AS (
 SELECT
     account_id,
     sku,
+    segment,
+    priced_as AS dimensions,
     aggregation,
     unit,
     SUM(
         fraction_sign
         * (billionths // divisor + CAST(2 * (billionths % divisor) >= divisor AS HUGEINT))
         * 0.000000001
-    ) AS quantity
+    ) AS quantity,
+    CAST(COALESCE(SUM(event_count), 0) AS BIGINT) AS event_count
 FROM billed_fractions
-GROUP BY account_id, sku, aggregation, unit
-ORDER BY account_id, sku, aggregation, unit
+GROUP BY account_id, sku, segment, priced_as, aggregation, unit
+HAVING COUNT(fraction_sign) > 0
+ORDER BY account_id, sku, segment, priced_as, aggregation, unit

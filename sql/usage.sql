@@ -1,17 +1,14 @@
--- usage: one row per account, SKU, dimensions, resource and grain: what merging grains into any period needs.
+-- usage: one row per account, SKU, dimensions and grain: what conservation and merging need of every meter.
 --
--- Grain:   account_id, sku, dimensions, grain_start, resource, owned_from
--- Reads:   event_quantities, usage_values, account_references
+-- Grain:   account_id, sku, dimensions, grain_start
+-- Reads:   event_quantities, usage_values, usage_levels
 -- Params:  $grain  INTERVAL  length of a grain; grains count from 1970-01-01 UTC
 --
 -- The value sum is the control total: it ties to the events whatever the aggregation. The quantity is what
--- this grain alone comes to: of a percentile its highest sample, of a time-weighted sum its latest level. A
--- level belongs to a resource: a row ends where the resource changes hands, and keeps its first and latest
--- instant, its latest value and the level times the microseconds between the two. Of events at one instant
--- the one received last decides, then the higher source and id. The event set hash names the set of events
--- behind the row, whatever their order: it is the XOR of the hashes of their keys, so that hashes of
--- disjoint sets merge. Most meters count or sum, and their rows need nothing else: only events of the others
--- are looked at again.
+-- this grain alone comes to: of a percentile its highest sample, of levels the latest of each
+-- resource, added up. The event set hash names the set of events behind the row, whatever their order: it is the XOR of the
+-- hashes of their keys, so that hashes of disjoint sets merge. Most meters count or sum, and their rows need
+-- nothing else: only events of the others are looked at again.
 
 WITH
 
@@ -45,88 +42,8 @@ other_totals AS (
         COUNT(*) AS event_count,
         BIT_XOR(key_hash) AS event_set_hash
     FROM event_quantities
-    WHERE aggregation NOT IN ('sum', 'count', 'latest', 'time_weighted_sum')
+    WHERE aggregation NOT IN ('sum', 'count')
     GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
-),
-
-level_events AS (
-    SELECT
-        account_id,
-        sku,
-        dimensions,
-        COALESCE(subject, '') AS resource,
-        TIME_BUCKET($grain, event_at, TIMESTAMPTZ '1970-01-01 00:00:00Z') AS grain_start,
-        aggregation,
-        unit,
-        event_at,
-        received_at,
-        source,
-        id,
-        key_hash,
-        quantity
-    FROM event_quantities
-    WHERE aggregation IN ('latest', 'time_weighted_sum')
-),
-
-level_resources AS (
-    SELECT DISTINCT resource
-    FROM level_events
-),
-
-owner_changes AS (
-    SELECT
-        account_references.reference AS resource,
-        account_references.valid_from AS changed_at
-    FROM account_references
-    SEMI JOIN level_resources ON account_references.reference = level_resources.resource
-    UNION
-    SELECT
-        account_references.reference AS resource,
-        account_references.valid_to AS changed_at
-    FROM account_references
-    SEMI JOIN level_resources ON account_references.reference = level_resources.resource
-),
-
-owned_level_events AS (
-    SELECT
-        level_events.*,
-        GREATEST(level_events.grain_start, owner_changes.changed_at) AS owned_from
-    FROM level_events
-    ASOF LEFT JOIN owner_changes
-        ON
-            level_events.resource = owner_changes.resource
-            AND level_events.event_at >= owner_changes.changed_at
-),
-
-level_changes AS (
-    SELECT
-        *,
-        LEAD(event_at) OVER (
-            PARTITION BY sku, dimensions, resource, grain_start, owned_from
-            ORDER BY event_at, received_at, source, id
-        ) AS next_event_at
-    FROM owned_level_events
-),
-
-grain_levels AS (
-    SELECT
-        account_id,
-        sku,
-        dimensions,
-        resource,
-        grain_start,
-        owned_from,
-        aggregation,
-        unit,
-        SUM(quantity) AS value_sum,
-        COUNT(*) AS event_count,
-        BIT_XOR(key_hash) AS event_set_hash,
-        MIN(event_at) AS first_event_at,
-        MAX(event_at) AS latest_event_at,
-        LAST(quantity ORDER BY event_at, received_at, source, id) AS latest_value,
-        COALESCE(SUM(quantity * (EPOCH_US(next_event_at) - EPOCH_US(event_at))), 0) AS level_microseconds
-    FROM level_changes
-    GROUP BY account_id, sku, dimensions, resource, grain_start, owned_from, aggregation, unit
 ),
 
 grain_value_counts AS (
@@ -137,6 +54,29 @@ grain_value_counts AS (
         grain_start,
         COUNT(*) AS value_count
     FROM usage_values
+    GROUP BY account_id, sku, dimensions, grain_start
+),
+
+-- A resource that came back has several rows; the newest one has its latest value.
+resource_levels AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        ARG_MAX(latest_value, owned_from) AS latest_value
+    FROM usage_levels
+    GROUP BY account_id, sku, dimensions, grain_start, resource
+),
+
+grain_levels AS (
+    SELECT
+        account_id,
+        sku,
+        dimensions,
+        grain_start,
+        SUM(latest_value) AS level_sum
+    FROM resource_levels
     GROUP BY account_id, sku, dimensions, grain_start
 ),
 
@@ -154,7 +94,6 @@ whole_totals AS (
 usage_rows AS (
     SELECT
         *,
-        '' AS resource,
         value_sum AS quantity
     FROM summed_grains
     UNION ALL BY NAME
@@ -162,7 +101,6 @@ usage_rows AS (
         whole_totals.account_id,
         whole_totals.sku,
         whole_totals.dimensions,
-        '' AS resource,
         whole_totals.grain_start,
         whole_totals.aggregation,
         CASE whole_totals.aggregation
@@ -171,6 +109,8 @@ usage_rows AS (
             WHEN 'percentile' THEN whole_totals.value_max
             WHEN 'sum_of_maxima' THEN whole_totals.value_max
             WHEN 'unique_count' THEN grain_value_counts.value_count
+            WHEN 'latest' THEN grain_levels.level_sum
+            WHEN 'time_weighted_sum' THEN grain_levels.level_sum
             -- Rounded half up, away from zero.
             WHEN 'average'
                 THEN SIGN(whole_totals.value_sum) * 0.000000001 * (
@@ -187,35 +127,23 @@ usage_rows AS (
         whole_totals.event_set_hash
     FROM whole_totals
     LEFT JOIN grain_value_counts USING (account_id, sku, dimensions, grain_start)
-    UNION ALL BY NAME
-    SELECT
-        *,
-        latest_value AS quantity
-    FROM grain_levels
+    LEFT JOIN grain_levels USING (account_id, sku, dimensions, grain_start)
 )
 
 SELECT
     account_id,
     sku,
     dimensions,
-    resource,
     grain_start,
-    owned_from,
     aggregation,
     quantity,
     value_sum,
     unit,
     event_count,
-    event_set_hash,
-    first_event_at,
-    latest_event_at,
-    latest_value,
-    level_microseconds
+    event_set_hash
 FROM usage_rows
 ORDER BY
     account_id,
     sku,
     dimensions,
-    grain_start,
-    resource,
-    owned_from
+    grain_start

@@ -1,11 +1,12 @@
--- usage_values: one row per value that a unique count or a percentile needs, per series and grain.
+-- usage_values: one row per value that is needed beside the usage, per series and grain.
 --
 -- Grain:   account_id, sku, dimensions, grain_start, value_text
--- Reads:   event_quantities
+-- Reads:   event_quantities, meters
 -- Params:  $grain  INTERVAL  length of a grain; grains count from 1970-01-01 UTC
 --
 -- Two counts of unique users do not add up, and two percentiles have no common one: only the values
--- themselves can be merged into a longer time. Meters of other aggregations have no rows here.
+-- themselves can be merged into a longer time. A meter that keeps its values has them here because the price
+-- of each event depends on its own. Other meters have no rows.
 
 WITH
 
@@ -20,7 +21,13 @@ value_events AS (
             ELSE CAST(quantity AS VARCHAR)
         END AS value_text
     FROM event_quantities
-    WHERE aggregation IN ('unique_count', 'percentile')
+    WHERE
+        aggregation IN ('unique_count', 'percentile')
+        OR sku IN (
+            SELECT meters.sku
+            FROM meters
+            WHERE meters.keeps_values
+        )
 )
 
 SELECT

@@ -17,7 +17,7 @@ import pytest
 from pipeline.adapters.checks import Suite, load_suite, run_suite, suite_files
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.check import Severity
-from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, Dataset
+from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, USAGE_LEVELS, Dataset
 
 WINDOW_START = datetime(2026, 1, 15, tzinfo=UTC)
 WINDOW_END = datetime(2026, 1, 16, tzinfo=UTC)
@@ -30,6 +30,13 @@ INSTANT_BEFORE = timedelta(microseconds=1)
 BANNED_SQL = r"\b(NOW|TODAY|HASH|RANDOM|UUID|AVG|READ_\w+)\s*\(|\bCURRENT_\w+|\b(BETWEEN|DOUBLE|FLOAT|REAL)\b|/"
 
 CHECKED = (USAGE_EVENTS, USAGE, LINE_ITEMS)
+
+
+def level(resource: str, owned_from: timedelta, value: Decimal) -> tuple[Any, ...]:
+    instant = WINDOW_START + owned_from
+    key = ("acct-1", "disk", "{}", resource, WINDOW_START, instant, "time_weighted_sum", "bytes")
+    return (*key, instant, instant, value, Decimal(0))
+
 
 REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, ...]]]] = {
     "run": (
@@ -55,6 +62,14 @@ REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, .
         [
             ("acct-1", "2026-01", PERIOD_START, PERIOD_END),
             ("acct-2", "2026-01", PERIOD_START - IN_TOKYO, PERIOD_END - IN_TOKYO),
+        ],
+    ),
+    "usage_levels": (
+        USAGE_LEVELS.columns,
+        [
+            level("customer-1", timedelta(0), Decimal(5)),
+            level("customer-1", timedelta(minutes=30), Decimal(7)),  # it came back
+            level("customer-2", timedelta(0), Decimal(1)),
         ],
     ),
     "meters": (
@@ -97,19 +112,13 @@ def usage(**changed: Any) -> dict[str, Any]:
         "account_id": "acct-1",
         "sku": "tokens",
         "dimensions": "{}",
-        "resource": "",
         "grain_start": WINDOW_START,
-        "owned_from": None,
         "aggregation": "sum",
         "quantity": Decimal("0.000000001"),
         "value_sum": Decimal("0.000000001"),
         "unit": "tokens",
         "event_count": 1,
         "event_set_hash": 81985529216486895,
-        "first_event_at": None,
-        "latest_event_at": None,
-        "latest_value": None,
-        "level_microseconds": None,
     }
     return {**good, **changed}
 
@@ -158,12 +167,8 @@ GOOD_ROWS = {
             sku="disk",
             aggregation="time_weighted_sum",
             unit="bytes",
-            resource="customer-1",
-            owned_from=WINDOW_START,
-            first_event_at=WINDOW_START,
-            latest_event_at=WINDOW_START,
-            latest_value=Decimal(7),
-            level_microseconds=Decimal(0),
+            quantity=Decimal(8),
+            event_count=3,
         ),
         usage(grain_start=WINDOW_END - timedelta(hours=1), quantity=Decimal(0)),
     ],
@@ -239,11 +244,10 @@ FAULTS = [
     ),
     (USAGE_EVENTS, "window_has_events", "DELETE FROM usage_events"),
     (USAGE, "one_row_per_grain", "INSERT INTO usage SELECT * FROM usage WHERE sku = 'requests'"),
-    (USAGE, "one_row_per_grain", "INSERT INTO usage SELECT * FROM usage WHERE sku = 'disk'"),
-    (USAGE, "a_level_has_its_resource", "UPDATE usage SET owned_from = NULL WHERE sku = 'disk'"),
-    (USAGE, "a_level_has_its_resource", "UPDATE usage SET resource = NULL WHERE sku = 'disk'"),
-    (USAGE, "a_level_has_its_resource", "UPDATE usage SET resource = 'customer-1' WHERE sku = 'tokens'"),
-    (USAGE, "a_level_has_its_resource", "UPDATE usage SET owned_from = grain_start WHERE sku = 'tokens'"),
+    (USAGE, "one_row_per_level", "INSERT INTO usage_levels SELECT * FROM usage_levels WHERE resource = 'customer-2'"),
+    (USAGE, "a_level_has_its_resource", "UPDATE usage_levels SET owned_from = NULL"),
+    (USAGE, "a_level_has_its_resource", "UPDATE usage_levels SET owned_from = owned_from - INTERVAL 1 MICROSECOND"),
+    (USAGE, "a_level_has_its_resource", "UPDATE usage_levels SET resource = NULL WHERE resource = 'customer-2'"),
     (USAGE, "account_is_there", "UPDATE usage SET account_id = NULL WHERE sku = 'requests'"),
     (USAGE, "sku_is_there", "UPDATE usage SET sku = NULL WHERE sku = 'requests'"),
     (USAGE, "dimensions_are_there", "UPDATE usage SET dimensions = NULL WHERE sku = 'requests'"),
@@ -257,14 +261,22 @@ FAULTS = [
     (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET sku = 'unknown' WHERE sku = 'requests'"),
     (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET unit = 'tokens' WHERE sku = 'requests'"),
     (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET aggregation = 'max' WHERE sku = 'requests'"),
-    (USAGE, "a_level_has_its_instants", "UPDATE usage SET latest_value = NULL WHERE sku = 'disk'"),
-    (USAGE, "a_level_has_its_instants", "UPDATE usage SET latest_event_at = NULL WHERE sku = 'disk'"),
-    (USAGE, "a_level_has_its_instants", "UPDATE usage SET first_event_at = NULL WHERE sku = 'disk'"),
+    *(
+        (USAGE, "a_level_has_its_instants", f"UPDATE usage_levels SET {name} = NULL WHERE resource = 'customer-2'")
+        for name in ("latest_value", "latest_event_at", "first_event_at", "level_microseconds")
+    ),
+    (USAGE, "a_level_has_its_instants", "UPDATE usage_levels SET owned_from = owned_from + INTERVAL 1 MICROSECOND"),
     (
         USAGE,
         "a_level_has_its_instants",
-        "UPDATE usage SET first_event_at = first_event_at + INTERVAL 1 MICROSECOND WHERE sku = 'disk'",
+        "UPDATE usage_levels SET first_event_at = first_event_at + INTERVAL 1 MICROSECOND",
     ),
+    (USAGE, "a_level_is_that_of_its_resources", "DELETE FROM usage_levels"),
+    (USAGE, "a_level_is_that_of_its_resources", "DELETE FROM usage_levels WHERE resource = 'customer-2'"),
+    (USAGE, "a_level_is_that_of_its_resources", "UPDATE usage SET quantity = quantity + 5 WHERE sku = 'disk'"),
+    (USAGE, "a_level_is_that_of_its_resources", "UPDATE usage_levels SET sku = 'tokens'"),
+    (USAGE, "a_level_has_its_usage", "DELETE FROM usage WHERE sku = 'disk'"),
+    (USAGE, "a_level_has_its_usage", "UPDATE usage_levels SET unit = 'GB' WHERE resource = 'customer-2'"),
     (USAGE, "made_of_events", "UPDATE usage SET event_count = 0 WHERE sku = 'requests'"),
     (USAGE, "a_count_is_its_events", "UPDATE usage SET quantity = 3.000000001 WHERE sku = 'requests'"),
     (USAGE, "event_set_is_named", "UPDATE usage SET event_set_hash = NULL WHERE sku = 'requests'"),

@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems
+from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems, plan_change_problems
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
@@ -80,6 +80,7 @@ def load_project(folder: Path) -> Project:
         problems += _settings_problems(settings)
         problems += _control_file_problems(settings, read_contracts)
         problems += _grain_problems(settings, rows)
+        problems += [f"accounts.csv: {problem}" for problem in plan_change_problems(rows, settings.window.grain)]
         problems += _fallback_problems(settings, rows)
     problems += _withdrawal_problems(read_contracts, meter_file)
     if len(read_books) == len(books):

@@ -1,15 +1,15 @@
 """The account directory: who is billed, in which currency and time zone, and which subjects are theirs.
 
 ``accounts.csv`` has one row per account and validity interval ``[valid_from, valid_to)``. An account may
-have several rows (other external references over time); name, currency, time zone and plan
-are the same in all of them.
+have several rows (other external references or another plan over time); name, currency and time zone
+are the same in all of them, and so is the plan at any one time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 from zoneinfo import ZoneInfo
 
@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from pipeline.core.contract import StrictModel
 from pipeline.core.money import minor_unit_digits
+from pipeline.core.window import EPOCH
 
 VALID_FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -57,7 +58,7 @@ class AccountRow(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What rating and invoicing need of one account."""
+    """What rating and invoicing need of one account; ``plan`` is its newest one, ``core.terms`` has that of a time."""
 
     account_id: str
     name: str
@@ -76,7 +77,7 @@ class AccountDirectory:
         """Return each account once, in order of id."""
         by_id = {
             row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan)
-            for row in self.rows
+            for row in sorted(self.rows, key=lambda row: row.valid_from)
         }
         return dict(sorted(by_id.items()))
 
@@ -92,12 +93,18 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
         first = first_of.setdefault(row.account_id, row)
         if first is row:
             continue
-        for column in ("name", "currency", "time_zone", "plan"):
+        for column in ("name", "currency", "time_zone"):
             if getattr(row, column) != getattr(first, column):
                 problems.append(
                     f"account {row.account_id}: {column} is {getattr(first, column)!r} in one row and "
                     f"{getattr(row, column)!r} in another; it is the same in every row of an account"
                 )
+    for at, before, row in plan_changes(rows):
+        if before.valid_to > at:
+            problems.append(
+                f"account {row.account_id}: plan is {before.plan!r} and {row.plan!r} at the same time, on "
+                f"{at.isoformat()}; end the row of the one plan (valid_to) where the other begins (valid_from)"
+            )
     owners: dict[str, list[AccountRow]] = {}
     for row in rows:
         for reference in row.external_references:
@@ -109,3 +116,35 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
                     )
             owners.setdefault(reference, []).append(row)
     return problems
+
+
+def plan_changes(rows: Iterable[AccountRow]) -> list[tuple[datetime, AccountRow, AccountRow]]:
+    """Return each instant at which an account goes to another plan, with the row before and the row that begins.
+
+    A row of one plan that lasts beyond the beginning of a row of another one contradicts it.
+    """
+    rows_of: dict[str, list[AccountRow]] = {}
+    for row in rows:
+        rows_of.setdefault(row.account_id, []).append(row)
+    changes = []
+    for own_rows in rows_of.values():
+        if len(own_rows) == 1:
+            continue
+        last, *others = sorted(own_rows, key=lambda row: (row.valid_from, row.valid_to))
+        for row in others:
+            if row.plan != last.plan:
+                changes.append((row.valid_from, last, row))
+            if row.plan != last.plan or row.valid_to > last.valid_to:
+                last = row
+    return changes
+
+
+def plan_change_problems(rows: Iterable[AccountRow], grain: timedelta) -> list[str]:
+    """Return each change of plan that does not fall on a grain of usage: it would cut one in two."""
+    return [
+        f"account {row.account_id}: plan changes from {before.plan!r} to {row.plan!r} on {at.isoformat()}, which "
+        f"cuts a grain of usage in two; accepted a whole multiple of {grain // timedelta(minutes=1)} minutes in UTC "
+        "(window.grain of billing.toml)"
+        for at, before, row in plan_changes(rows)
+        if (at - EPOCH) % grain
+    ]

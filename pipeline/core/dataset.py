@@ -108,21 +108,15 @@ USAGE = Dataset(
         ("account_id", "VARCHAR"),
         ("sku", "VARCHAR"),
         ("dimensions", "VARCHAR"),  # JSON object of the meter's dimensions, keys in the meter's order
-        ("resource", "VARCHAR"),  # the subject of a level (latest, time_weighted_sum); empty for others
         ("grain_start", INSTANT),
-        ("owned_from", INSTANT),  # null for others: since when in the grain the resource had this owner, or none
         ("aggregation", "VARCHAR"),  # an Aggregation
         ("quantity", QUANTITY),  # what the grain alone comes to; see sql/usage.sql
         ("value_sum", QUANTITY),  # of the events' values: the control total, whatever the aggregation
         ("unit", "VARCHAR"),  # of the values; the billed unit is the period's
         ("event_count", "BIGINT"),
         ("event_set_hash", "UBIGINT"),  # of the set of (source, id), whatever the order
-        ("first_event_at", INSTANT),  # this and what follows: of latest and time_weighted_sum only
-        ("latest_event_at", INSTANT),
-        ("latest_value", QUANTITY),
-        ("level_microseconds", QUANTITY),  # the level times the microseconds from the first to the latest event
     ),
-    ("account_id", "sku", "dimensions", "grain_start", "resource", "owned_from"),
+    ("account_id", "sku", "dimensions", "grain_start"),
 )
 
 USAGE_VALUES = Dataset(
@@ -136,6 +130,25 @@ USAGE_VALUES = Dataset(
         ("event_count", "BIGINT"),
     ),
     ("account_id", "sku", "dimensions", "grain_start", "value_text"),
+)
+
+USAGE_LEVELS = Dataset(
+    "usage_levels",
+    (
+        ("account_id", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("dimensions", "VARCHAR"),
+        ("resource", "VARCHAR"),  # the subject of the events
+        ("grain_start", INSTANT),
+        ("owned_from", INSTANT),  # since when in the grain the resource had this owner, or none
+        ("aggregation", "VARCHAR"),  # latest or time_weighted_sum
+        ("unit", "VARCHAR"),
+        ("first_event_at", INSTANT),
+        ("latest_event_at", INSTANT),
+        ("latest_value", QUANTITY),
+        ("level_microseconds", QUANTITY),  # the level times the microseconds from the first to the latest event
+    ),
+    ("account_id", "sku", "dimensions", "grain_start", "resource", "owned_from"),
 )
 
 LINE_ITEMS = Dataset(
@@ -184,6 +197,6 @@ DATASETS = {
     dataset.name: dataset
     for dataset in (
         *(RAW_EVENTS, QUARANTINE, EXCLUDED_EVENTS, USAGE_EVENTS),
-        *(USAGE, USAGE_VALUES, LINE_ITEMS, RECONCILIATION),
+        *(USAGE, USAGE_VALUES, USAGE_LEVELS, LINE_ITEMS, RECONCILIATION),
     )
 }

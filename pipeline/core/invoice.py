@@ -21,7 +21,7 @@ from pipeline.core.manifest import canonical_json, sha256_hex
 from pipeline.core.money import Money, exact
 from pipeline.core.price_book import GraduatedCharge
 from pipeline.core.project import PricedBook, SellerSettings
-from pipeline.core.rating import LineItem, tiers_of
+from pipeline.core.rate_usage import LineItem, tiers_of
 from pipeline.core.window import BillingPeriod, require_utc
 
 DOCUMENT_VERSION = 1

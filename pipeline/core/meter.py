@@ -41,6 +41,7 @@ class Aggregation(StrEnum):
 
 
 LEVELS = (Aggregation.LATEST, Aggregation.TIME_WEIGHTED_SUM)  # each resource has a level, which goes with it
+VALUES = (Aggregation.UNIQUE_COUNT, Aggregation.PERCENTILE)  # only the values themselves merge into a longer time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,9 @@ class Meter(StrictModel):
     """Counts events of one type (and filter) into the quantity of one SKU.
 
     ``value`` is ``quantity`` (the typed column) or ``data.<path>``; a count needs none, a unique count takes the text
-    at a path. ``filter`` maps paths of ``data`` to the text they must equal. ``unit`` is what the values are in;
-    ``billing_unit`` is what is priced, converted once, on the quantity of the period.
+    at a path. ``keep_values`` keeps the value of each event, for a price that depends on it. ``filter`` maps paths of
+    ``data`` to the text they must equal. ``unit`` is what the values are in; ``billing_unit`` is what is priced,
+    converted once, on the quantity of the period.
     """
 
     sku: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
@@ -112,6 +114,7 @@ class Meter(StrictModel):
     billing_unit: Annotated[str, Field(min_length=1)] | BillingUnit | None = None
     filter: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], str] = Field(default_factory=dict)
     dimensions: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.]+$")], ...] = ()
+    keep_values: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _value_fits_aggregation(self) -> Self:
@@ -154,6 +157,25 @@ class Meter(StrictModel):
                     f"billing_unit: found {self.billing_unit!r}, accepted {', '.join(BYTES_OF)} or {own_size}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _values_that_can_be_kept(self) -> Self:
+        if self.keep_values and self.aggregation not in (Aggregation.SUM, Aggregation.COUNT):
+            raise ValueError(
+                f'keep_values: accepted for aggregation = "sum" and "count" only, '
+                f'found aggregation = "{self.aggregation.value}"'
+            )
+        if self.keep_values and f"{self.divisor}".strip("0") != "1":
+            raise ValueError(
+                f"keep_values: the billing unit is {self.divisor} {self.unit}, accepted a power of ten: "
+                "each value has to be exact in the billing unit"
+            )
+        return self
+
+    @property
+    def has_values(self) -> bool:
+        """Tell whether ``usage_values`` holds the values of its events, and not only what they come to."""
+        return self.keep_values or self.aggregation in VALUES
 
     @property
     def billed_unit(self) -> str:

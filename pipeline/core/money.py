@@ -49,6 +49,12 @@ def exact() -> AbstractContextManager[decimal.Context]:
 
 
 @cache
+def rounding_context(mode: RoundingMode) -> decimal.Context:
+    """Return the context in which an amount is rounded; the same one for every line of a mode."""
+    return decimal.Context(prec=76, rounding=_DECIMAL_ROUNDING[mode])
+
+
+@cache
 def minor_unit_digits(currency: str) -> int:
     """Return how many decimals amounts of a currency have (ISO 4217); an unknown code raises ``ValueError``.
 
@@ -103,5 +109,4 @@ class Money:
         Money(amount=Decimal('2.68'), currency='USD')
         """
         minor_unit = Decimal(1).scaleb(-minor_unit_digits(self.currency))
-        context = decimal.Context(prec=76, rounding=_DECIMAL_ROUNDING[mode])
-        return Money(self.amount.quantize(minor_unit, context=context), self.currency)
+        return Money(rounding_context(mode).quantize(self.amount, minor_unit), self.currency)

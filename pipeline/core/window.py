@@ -153,6 +153,16 @@ def billing_period(period_id: str, time_zone: str) -> BillingPeriod:
     return BillingPeriod(period_id, time_zone, start, end)
 
 
+def next_period_id(period_id: str) -> str:
+    """Return the calendar month after ``YYYY-MM``.
+
+    >>> next_period_id("2026-12")
+    '2027-01'
+    """
+    year, month = int(period_id[:4]), int(period_id[5:])
+    return f"{year + (month == 12):04}-{month % 12 + 1:02}"
+
+
 def period_containing(instant: datetime, time_zone: str) -> BillingPeriod:
     """Return the billing period that contains the instant in the given time zone."""
     return billing_period(require_utc(instant, "instant").astimezone(ZoneInfo(time_zone)).strftime("%Y-%m"), time_zone)

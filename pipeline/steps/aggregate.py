@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import USAGE, USAGE_VALUES, Dataset
+from pipeline.core.dataset import USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Receipt
-from pipeline.core.meter import Meter
+from pipeline.core.meter import LEVELS, Meter
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.deduplicate import revision_pins, revision_warehouse
 from pipeline.steps.inputs import pinned_meters, table_meters, view_usage_events
@@ -20,7 +20,7 @@ from pipeline.steps.workspace import Workspace
 
 
 def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime) -> Receipt:
-    """Publish ``usage_values`` and ``usage`` of a window revision from what it pins; the same revision, the same bytes.
+    """Publish the usage of a window revision, its values and levels, from what it pins: the same bytes each time.
 
     Any revision can be computed again, however old: its inputs and its SQL are in the lake. Returns the receipt of
     ``usage``, which is published last.
@@ -31,22 +31,36 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
         revision_warehouse(workspace, pinned) as warehouse,
     ):
         view_usage_events(warehouse, workspace, pinned, name="metered_events")
-        (values, usage) = computed_usage(warehouse, pinned_meters(workspace, pinned), pinned, folder)
-        publish_revision(workspace, values[0], pinned.scope, revision, [values[1]], revision_pins(pinned), at)
-        return publish_revision(workspace, usage[0], pinned.scope, revision, [usage[1]], revision_pins(pinned), at)
+        *_, usage = [
+            publish_revision(workspace, dataset, pinned.scope, revision, [file], revision_pins(pinned), at)
+            for dataset, file in computed_usage(warehouse, pinned_meters(workspace, pinned), pinned, folder)
+        ]
+        return usage
 
 
 def computed_usage(
     warehouse: Warehouse, meters: Sequence[Meter], revision: WindowRevision, folder: Path
-) -> tuple[tuple[Dataset, Path], tuple[Dataset, Path]]:
-    """Write ``usage_values`` and ``usage`` of ``metered_events`` into a folder, in the grain of a revision."""
+) -> list[tuple[Dataset, Path]]:
+    """Write ``usage_values``, ``usage_levels`` and ``usage`` of ``metered_events`` into a folder, in this order.
+
+    The grain is that of the revision. Values or levels that no meter has are an empty file, and cost no look at events.
+    """
     grain = {"grain": timedelta(seconds=revision.pins["grain_seconds"])}
     table_meters(warehouse, meters)
     warehouse.view("event_quantities", {})
-    values = warehouse.write("usage_values", grain, folder / "usage_values.parquet", USAGE_VALUES)
-    warehouse.view_files(USAGE_VALUES.name, USAGE_VALUES, [values])
-    usage = warehouse.write("usage", grain, folder / "usage.parquet", USAGE)
-    return (USAGE_VALUES, values), (USAGE, usage)
+    files = []
+    has_values = any(meter.has_values for meter in meters)
+    has_levels = any(meter.aggregation in LEVELS for meter in meters)
+    for dataset, has_rows in ((USAGE_VALUES, has_values), (USAGE_LEVELS, has_levels)):
+        to = folder / f"{dataset.name}.parquet"
+        if has_rows:
+            warehouse.write(dataset.name, grain, to, dataset)
+            warehouse.view_files(dataset.name, dataset, [to])
+        else:
+            warehouse.table_rows(dataset.name, dataset.columns, [])
+            warehouse.write_table(dataset.name, to, dataset)
+        files.append((dataset, to))
+    return [*files, (USAGE, warehouse.write(USAGE.name, grain, folder / "usage.parquet", USAGE))]
 
 
 def find_revision(workspace: Workspace, window_id: str, revision: int) -> WindowRevision:

@@ -10,6 +10,7 @@ period that the window touches. Beside the dataset itself, the SQL of an expecta
     meters            sku, event_type, aggregation, unit, billed_unit (as pinned by the revisions that were counted)
     currencies        currency, minor_unit
     price_books       version
+    usage_levels      the levels of the revision (beside `usage` alone)
 
 The report is stored before the gate decides, so a refused revision shows why. It belongs to the revision, and
 checking again what has not changed stores nothing new; a mended suite or another draft makes the next report.
@@ -26,7 +27,16 @@ from typing import Any
 from pipeline.adapters.checks import load_suite, run_suite
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.check import CheckReport, CheckResult, require_checks_passed
-from pipeline.core.dataset import AMOUNT, EXCLUDED_EVENTS, INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, Dataset
+from pipeline.core.dataset import (
+    AMOUNT,
+    EXCLUDED_EVENTS,
+    INSTANT,
+    LINE_ITEMS,
+    USAGE,
+    USAGE_EVENTS,
+    USAGE_LEVELS,
+    Dataset,
+)
 from pipeline.core.errors import NotReadyError
 from pipeline.core.manifest import Receipt
 from pipeline.core.money import minor_unit_digits
@@ -35,9 +45,16 @@ from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.late import periods_touched
+from pipeline.steps.period_usage import account_periods
 from pipeline.steps.pinned import pinned_sql
-from pipeline.steps.publish import manifest_files, pin_file, publish_document, read_document, read_manifest
-from pipeline.steps.rate import account_periods
+from pipeline.steps.publish import (
+    dataset_files,
+    manifest_files,
+    pin_file,
+    publish_document,
+    read_document,
+    read_manifest,
+)
 from pipeline.steps.workspace import Workspace
 
 CHECK_RESULTS = "check_results"
@@ -88,6 +105,9 @@ def _check(
                 view_usage_events(warehouse, workspace, window, files)
             else:
                 warehouse.view_files(publication.dataset.name, publication.dataset, files)
+            if publication.dataset is USAGE:
+                levels = dataset_files(workspace, USAGE_LEVELS, window.scope, window.revision)
+                warehouse.view_files(USAGE_LEVELS.name, USAGE_LEVELS, levels)
             for name, columns, rows in _reference_tables(workspace, window, publication):
                 warehouse.table_rows(name, columns, rows)
             suite = suites[publication.dataset.name]
@@ -172,7 +192,7 @@ def _reference_tables(
     yield (
         "accounts",
         (("account_id", "VARCHAR"), ("currency", "VARCHAR"), ("plan", "VARCHAR")),
-        [(account.account_id, account.currency, account.plan) for account in accounts],
+        sorted({(row.account_id, row.currency, row.plan) for row in workspace.project.directory.rows}),
     )
     yield (
         "account_validity",

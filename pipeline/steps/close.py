@@ -20,12 +20,13 @@ from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.invoice import InvoiceDraft, InvoiceEvidence, IssuedInvoice, draft_invoices, invoice_document
 from pipeline.core.manifest import Receipt, canonical_json
 from pipeline.core.money import Money
-from pipeline.core.rating import LineItem
+from pipeline.core.rate_usage import LineItem
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import BillingWindow, billing_period, is_collected, windows_between
 from pipeline.steps.check import check_period
 from pipeline.steps.late import late_windows
-from pipeline.steps.rate import RatedPeriod, account_periods, publish_draft, rated_period
+from pipeline.steps.period_usage import account_periods
+from pipeline.steps.rate import RatedPeriod, publish_draft, rated_period
 from pipeline.steps.reconcile import reconcile_period
 from pipeline.steps.workspace import Workspace
 

@@ -23,6 +23,7 @@ from pipeline.core.dataset import (
     RAW_EVENTS,
     RECONCILIATION,
     USAGE,
+    USAGE_LEVELS,
     USAGE_VALUES,
 )
 from pipeline.core.manifest import canonical_json
@@ -50,19 +51,27 @@ from pipeline.core.report import (
     shortened,
 )
 from pipeline.core.revision import LedgerObject, WindowRevision
-from pipeline.core.window import BillingWindow, billing_period
+from pipeline.core.terms import PeriodTerms
+from pipeline.core.window import BillingWindow
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
+from pipeline.steps.period_usage import (
+    PERIOD_QUERIES,
+    periods_in,
+    periods_touched,
+    pin_billed_meters,
+    pinned_terms,
+    view_period,
+)
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
-from pipeline.steps.rate import periods_touched, pin_billed_meters, view_period
 from pipeline.steps.workspace import Workspace
 
 LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
-DRAFT_QUERIES = ("period_usage", "line_item_quantities", "line_item_amounts", "account_amounts")
+DRAFT_QUERIES = (*PERIOD_QUERIES, "line_item_quantities", "line_item_amounts", "account_amounts")
 CONTROL_QUERIES = (
     *("object_line_counts", "night_event_counts", "quarantine_counts", "quarantine_samples", "window_objects"),
     *(
@@ -105,7 +114,8 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
     night = night_of(ws, revision)
     objects = _objects(ws, revision, night)
     published = {
-        dataset.name: _manifest_hash(ws, dataset.name, revision) for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE)
+        dataset.name: _manifest_hash(ws, dataset.name, revision)
+        for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE_LEVELS, USAGE)
     }
     checked = ws.control_plane.publication(CHECK_RESULTS, revision.document_scope)
     return {
@@ -354,9 +364,12 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
         for period_id, draft in sorted(pins["drafts"].items()):
             period_pins = _undrafted_pins(pins) if draft is None else read_manifest(ws, draft).pins
             warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, [] if draft is None else manifest_files(ws, draft))
-            periods = {account_id: billing_period(period_id, row["time_zone"]) for account_id, row in directory.items()}
-            view_period(warehouse, ws, period_pins, periods)
-            warehouse.build("period_usage", {})
+            if draft is None:
+                time_zones = {account_id: row["time_zone"] for account_id, row in directory.items()}
+                terms = PeriodTerms(period_id, periods_in(period_id, time_zones), {}, {}, ())
+            else:
+                terms = pinned_terms(ws, period_pins, period_id)
+            view_period(warehouse, ws, period_pins, terms)
             pairs = warehouse.select("line_item_quantities", {})
             quantities += [
                 PeriodQuantity(period_id, row["sku"], row["unit"], row["usage_quantity"], row["line_item_quantity"])
@@ -377,9 +390,10 @@ def _undrafted_pins(pins: Pins) -> dict[str, Any]:
     return {
         "accounts.csv": pins["accounts.csv"],
         "billed_meters": pins["billed_meters"],
-        "earlier_usage": {},
+        "earlier_levels": {},
         "levels_until": pins["levels_until"],
         "meter_changes": [],
         "usage": {"": pins[USAGE.name]},
+        "usage_levels": {"": pins[USAGE_LEVELS.name]},
         "usage_values": {"": pins[USAGE_VALUES.name]},
     }

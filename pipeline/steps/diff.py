@@ -14,7 +14,16 @@ from pathlib import Path
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.change import SETTINGS, Cause, Quantities, QuantityChange, cause_of, causes_in_order, waterfall
-from pipeline.core.dataset import EXCLUDED_EVENTS, QUANTITY, RAW_EVENTS, USAGE, USAGE_EVENTS, USAGE_VALUES, Dataset
+from pipeline.core.dataset import (
+    EXCLUDED_EVENTS,
+    QUANTITY,
+    RAW_EVENTS,
+    USAGE,
+    USAGE_EVENTS,
+    USAGE_LEVELS,
+    USAGE_VALUES,
+    Dataset,
+)
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.meter import LEVELS, Meter, billed_meters
 from pipeline.core.revision import WindowRevision
@@ -29,11 +38,12 @@ from pipeline.steps.inputs import (
     table_meters,
     view_raw_event_files,
 )
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, METER_CHANGES, PRICED_DIMENSIONS, table_billed_meters
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import dataset_files
-from pipeline.steps.rate import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
 from pipeline.steps.workspace import Workspace
 
+COMPARED_USAGE = (USAGE, USAGE_VALUES, USAGE_LEVELS)
 OWN_QUERIES = ("hybrid_events", "period_usage")  # of today: they look at revisions, they do not make them
 PINS_OF_CAUSE: dict[str, tuple[str, ...]] = {
     Cause.ACCOUNT_MAPPING.value: ("accounts.csv", "account_fallbacks"),
@@ -149,8 +159,8 @@ def _view_published(ws: Workspace, warehouse: Warehouse, dataset: Dataset, name:
 def _changed_accounts(ws: Workspace, before: WindowRevision, after: WindowRevision) -> list[str]:
     with Warehouse(ws.scratch) as warehouse:
         for side, revision in (("from", before), ("to", after)):
-            _view_published(ws, warehouse, USAGE, f"{side}_usage", revision)
-            _view_published(ws, warehouse, USAGE_VALUES, f"{side}_usage_values", revision)
+            for dataset in COMPARED_USAGE:
+                _view_published(ws, warehouse, dataset, f"{side}_{dataset.name}", revision)
         warehouse.table_rows("changed_skus", CHANGED_SKUS, [(sku,) for sku in _changed_skus(ws, before, after)])
         _table_resource_owners(ws, warehouse, before, after)
         return [row["account_id"] for row in warehouse.select("changed_accounts", {})]
@@ -281,13 +291,14 @@ def _window_quantities(
     accounts: Sequence[str],
 ) -> Quantities:
     """Return the quantities of these accounts in the window, counted as if the window were their period."""
-    for dataset in (USAGE, USAGE_VALUES):
+    for dataset in COMPARED_USAGE:
         warehouse.view_files(dataset.name, dataset, files[dataset.name])
-    warehouse.view_files("earlier_usage", USAGE, [])
+    warehouse.view_files("earlier_levels", USAGE_LEVELS, [])
     warehouse.table_rows("meter_changes", METER_CHANGES, [])
     table_billed_meters(warehouse, billed_meters([meters]))
-    rows = [(account_id, window.start, window.end, window.end) for account_id in accounts]
+    rows = [(account_id, 1, window.start, window.end, window.end, None) for account_id in accounts]
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, rows)
+    warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, [])
     wanted = set(accounts)
     return {
         (row["account_id"], row["sku"], row["unit"]): row["quantity"]
@@ -298,9 +309,7 @@ def _window_quantities(
 
 def _require_published(ws: Workspace, revision: WindowRevision, accounts: Sequence[str], computed: Quantities) -> None:
     """Refuse a waterfall whose first or last state is not what the revision published."""
-    files = {
-        dataset.name: dataset_files(ws, dataset, revision.scope, revision.revision) for dataset in (USAGE, USAGE_VALUES)
-    }
+    files = {dataset.name: dataset_files(ws, dataset, revision.scope, revision.revision) for dataset in COMPARED_USAGE}
     window = BillingWindow(revision.window_start, revision.window_end)
     with Warehouse(ws.scratch) as warehouse:
         table_accounts(warehouse, ws, revision.pins)

@@ -30,7 +30,10 @@ Pins = Mapping[str, Any]
 
 ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
-WINDOW_QUERIES = ("window_events", "event_quantities", "excluded_events", "usage_events", "usage_values", "usage")
+WINDOW_QUERIES = (
+    *("window_events", "event_quantities", "excluded_events", "usage_events"),
+    *("usage_values", "usage_levels", "usage"),
+)
 
 METER_COLUMNS = (
     ("sku", "VARCHAR"),
@@ -40,6 +43,7 @@ METER_COLUMNS = (
     ("unit", "VARCHAR"),
     ("filters", "STRUCT(path VARCHAR, expected VARCHAR)[]"),
     ("dimensions", "VARCHAR[]"),
+    ("keeps_values", "BOOLEAN"),
 )
 
 ACCOUNT_REFERENCE_COLUMNS = (
@@ -240,6 +244,7 @@ def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
             meter.unit,
             [{"path": path, "expected": expected} for path, expected in meter.filter.items()],
             list(meter.dimensions),
+            meter.keep_values,
         )
         for meter in meters
     ]

@@ -14,7 +14,15 @@ from typing import Any
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.versions import engine_versions
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, RECONCILIATION, USAGE, USAGE_VALUES
+from pipeline.core.dataset import (
+    DATASETS,
+    EXCLUDED_EVENTS,
+    LINE_ITEMS,
+    RECONCILIATION,
+    USAGE,
+    USAGE_LEVELS,
+    USAGE_VALUES,
+)
 from pipeline.core.errors import NotReadyError, PublicationError
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.outcome import EventOutcomes
@@ -199,7 +207,10 @@ def _computed(
         view_usage_events(warehouse, ws, revision, excluded, "metered_events")
         for dataset, file in (*events, *computed_usage(warehouse, pinned_meters(ws, revision), revision, folder)):
             computed.setdefault((dataset.name, revision.scope), []).append(file)
-    own = {(name, revision.window_id): computed[name, revision.scope] for name in (USAGE.name, USAGE_VALUES.name)}
+    own = {
+        (dataset.name, revision.window_id): computed[dataset.name, revision.scope]
+        for dataset in (USAGE, USAGE_VALUES, USAGE_LEVELS)
+    }
     for (dataset_name, name), manifest in manifests.items():
         if dataset_name == LINE_ITEMS.name:
             lines = pinned_lines(ws, manifest, own)

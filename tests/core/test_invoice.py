@@ -12,7 +12,7 @@ from pipeline.core.invoice import InvoiceDraft, InvoiceEvidence, draft_invoices,
 from pipeline.core.manifest import canonical_json
 from pipeline.core.price_book import PriceBook
 from pipeline.core.project import PricedBook, SellerSettings
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage
+from pipeline.core.rate_usage import LineItem, PeriodUsage, rate_usage
 from pipeline.core.window import billing_period
 
 BERLIN = billing_period("2026-01", "Europe/Berlin")

@@ -1,323 +1,652 @@
-"""Rating: usage times the price book, exact until the line item, rounded once there (P6)."""
+"""The reference rater: what docs/pricing.md does not show with numbers, what is refused, and what always holds (P6)."""
 
-import json
-import tomllib
-from dataclasses import fields
-from datetime import UTC, date, datetime
+from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core.account import Account
-from pipeline.core.dataset import LINE_ITEMS
-from pipeline.core.errors import PricingError
-from pipeline.core.price_book import PriceBook, Tier
-from pipeline.core.project import PricedBook
-from pipeline.core.rating import LineItem, PeriodUsage, rate_usage, split_into_tiers
-
-ORACLES = Path(__file__).parents[3] / "shared" / "oracles" / "rating-cases.jsonl"
-SUPPORTED_CHARGE_KEYS = {"model", "unit_price", "per_units", "tiers"}
-SUPPORTED_TIER_KEYS = {"up_to", "unit_price", "flat_fee"}
-
-
-def account(account_id: str = "acct-7", **changes: str) -> Account:
-    facts = {"name": "Seven", "currency": "USD", "time_zone": "UTC", "plan": "standard", **changes}
-    return Account(account_id, **facts)
-
-
-def usage(quantity: str, sku: str = "api-calls", account_id: str = "acct-7", unit: str = "calls") -> PeriodUsage:
-    return PeriodUsage(account_id, sku, unit, Decimal(quantity))
-
-
-def per_unit(unit_price: str = "0.01", sku: str = "api-calls", **changes: Any) -> dict[str, Any]:
-    description = {"description": "API calls", "currency": "USD"}
-    return {"model": "per_unit", "sku": sku, "unit_price": unit_price, **description, **changes}
-
-
-def graduated(*tiers: dict[str, str], **changes: Any) -> dict[str, Any]:
-    description = {"sku": "api-calls", "description": "API calls", "currency": "USD"}
-    return {"model": "graduated", "tiers": list(tiers), **description, **changes}
-
-
-THREE_TIERS = graduated(
-    {"up_to": "10", "unit_price": "3"}, {"up_to": "20", "unit_price": "2", "flat_fee": "5"}, {"unit_price": "1"}
+from pipeline.core.line_item import LineItem, LineKind
+from pipeline.core.money import exact, minor_unit_digits, rounding_context
+from pipeline.core.period_usage import EventValue
+from pipeline.core.price_book import Change, FlatFeeCharge, MatrixCharge
+from pipeline.core.rating import (
+    ADDITIVE_AGGREGATIONS,
+    RatedAccount,
+    divided,
+    prorated,
+    rate_account,
+    unpriced,
+)
+from pipeline.core.terms import Segment
+from tests.core.price_books import (
+    ACCOUNT,
+    BOUNDS,
+    QUANTITIES,
+    RatingInputs,
+    account_row,
+    charge,
+    priced_book,
+    rating_inputs,
+    terms_of,
+    used,
 )
 
-
-def book(*charges: dict[str, Any], **changes: Any) -> PricedBook:
-    content = {
-        "name": "prices",
-        "author": "ana",
-        "effective_from": "2026-01-01",
-        "plans": {"standard": {"charges": list(charges)}},
-        **changes,
-    }
-    return PricedBook(PriceBook.model_validate(content), "prices@0123456789ab")
+TWO_TIERS = [{"up_to": "10", "unit_price": "3", "flat_fee": "7"}, {"unit_price": "1", "flat_fee": "5"}]
+LINES_OF_USAGE = (LineKind.USAGE, LineKind.INCLUDED)
 
 
-def rate(
-    *rows: PeriodUsage,
-    priced: PricedBook | None = None,
-    accounts: tuple[Account, ...] = (account(),),
-    period_id: str = "2026-01",
-) -> list[LineItem]:
-    directory = {one.account_id: one for one in accounts}
-    return rate_usage(rows, period_id, directory, lambda _day: priced)
+def rate(*usage: Any, charges: Iterable[dict[str, Any]] = (), **keys: Any) -> RatedAccount:
+    return rate_account(terms_of(priced_book(*charges, **keys)), usage)
 
 
-def quantities_and_amounts(items: list[LineItem]) -> list[tuple[int, str, str]]:
-    return [(item.tier, f"{item.quantity:f}", f"{item.amount:f}") for item in items]
+def shown(lines: Iterable[LineItem]) -> list[tuple[str, str, str]]:
+    """Return SKU and the end of each id, the quantity and the amount."""
+    made = []
+    for line in lines:
+        _, sku, _, *what = line.line_item_id.split("/")
+        made.append(("/".join((sku, *what)), f"{line.quantity:f}", f"{line.amount:f}"))
+    return made
 
 
-def test_a_line_item_has_the_columns_of_the_dataset_in_their_order() -> None:
-    assert tuple(field.name for field in fields(LineItem)) == LINE_ITEMS.column_names
+def total(lines: Iterable[LineItem], of: str = "amount") -> Decimal:
+    with exact():
+        return sum((getattr(line, of) for line in lines), Decimal(0))
 
 
-def test_every_unit_costs_the_unit_price() -> None:
-    [item] = rate(usage("1234"), priced=book(per_unit("0.01")))
-
-    assert (item.amount, item.currency) == (Decimal("12.34"), "USD")
+# What a line is.
 
 
-def test_a_price_per_million_units_is_exact_for_one_unit() -> None:
-    [item] = rate(usage("1"), priced=book(per_unit("2.5", per_units="1000000")))
+def test_a_line_says_what_it_prices_for_whom_and_when() -> None:
+    book = priced_book(charge("graduated", tiers=TWO_TIERS, tax_category="reduced", description="API calls"))
+    terms = terms_of(book, rows=[account_row(time_zone="America/New_York")])
 
-    assert item.amount_exact == Decimal("0.0000025")
-    assert (item.unit_price, item.per_units) == (Decimal("2.5"), Decimal(1000000))
+    line = rate_account(terms, [used("12")]).lines[1]
 
-
-def test_the_residual_is_what_rounding_took_or_gave() -> None:
-    [item] = rate(usage("3"), priced=book(per_unit("0.0049")))
-
-    assert (item.amount_exact, item.amount, item.residual) == (Decimal("0.0147"), Decimal("0.01"), Decimal("0.0047"))
-
-
-def test_half_a_cent_is_rounded_as_the_price_book_says() -> None:
-    [up] = rate(usage("1"), priced=book(per_unit("2.685")))
-    [even] = rate(usage("1"), priced=book(per_unit("2.685"), rounding="half_even"))
-
-    assert (up.amount, even.amount) == (Decimal("2.69"), Decimal("2.68"))
-
-
-def test_a_quantity_with_all_its_decimals_loses_none_of_them() -> None:
-    [item] = rate(usage("123456789.123456789"), priced=book(per_unit("0.000000000001")))
-
-    assert item.amount_exact == Decimal("0.000123456789123456789")
-    assert item.amount == 0
-    assert item.residual == item.amount_exact
+    assert line.line_item_id == "acct-7/calls/2026-01/graduated/2"
+    assert (line.service_period_start.isoformat(), line.service_period_end.isoformat()) == (
+        "2026-01-01T05:00:00+00:00",
+        "2026-02-01T05:00:00+00:00",
+    )
+    assert (line.plan, line.sku, line.description, line.kind, line.model) == (
+        "standard",
+        "calls",
+        "API calls",
+        LineKind.USAGE,
+        "graduated",
+    )
+    assert (line.tier, line.quantity, line.unit, line.unit_price, line.per_units) == (2, 2, "units", 1, 1)
+    assert (line.flat_fee, line.currency, line.amount_exact, line.amount) == (5, "USD", 7, 7)
+    assert (line.tax_category, line.price_book_version, line.segment) == ("reduced", "prices@20250101abcd", 1)
 
 
 def test_an_amount_of_more_digits_than_python_keeps_by_default_stays_exact() -> None:
-    [item] = rate(usage("9999999999999.123456789"), priced=book(per_unit("1234.123456789012")))
+    [line] = rate(used("9999999999999.123456789"), charges=[charge(unit_price="1234.123456789012")]).lines
 
-    assert item.amount_exact == Decimal("12341234567889038.237462415739672002468")
-    assert item.residual == Decimal("-0.002537584260327997532")
-
-
-def test_each_tier_that_usage_enters_is_one_line_item() -> None:
-    items = rate(usage("25"), priced=book(THREE_TIERS))
-
-    assert quantities_and_amounts(items) == [(1, "10", "30.00"), (2, "10", "25.00"), (3, "5", "5.00")]
+    assert line.amount_exact == Decimal("12341234567889038.237462415739672002468")
+    assert line.residual == Decimal("-0.002537584260327997532")
 
 
-def test_the_bound_of_a_tier_belongs_to_it() -> None:
-    at_the_bound = rate(usage("10"), priced=book(THREE_TIERS))
-    just_above = rate(usage("10.000000001"), priced=book(THREE_TIERS))
+def test_a_line_that_prices_no_usage_has_its_whole_amount_as_flat_fee() -> None:
+    [minimum] = rate(charges=[charge(minimum_amount="9.99")]).lines
 
-    assert quantities_and_amounts(at_the_bound) == [(1, "10", "30.00")]
-    assert quantities_and_amounts(just_above) == [(1, "10", "30.00"), (2, "0.000000001", "5.00")]
-
-
-def test_the_flat_fee_of_a_tier_is_due_once_when_usage_enters_it() -> None:
-    [_, second] = rate(usage("11"), priced=book(THREE_TIERS))
-
-    assert second.amount_exact == Decimal(2 + 5)
+    assert (minimum.quantity, minimum.unit, minimum.unit_price, minimum.per_units) == (0, "", 0, 1)
+    assert minimum.flat_fee == minimum.amount_exact == Decimal("9.99")
 
 
-def test_the_id_of_a_line_item_says_what_it_prices() -> None:
-    graduated_items = rate(usage("11"), priced=book(THREE_TIERS))
-    [per_unit_item] = rate(usage("11"), priced=book(per_unit()))
+def test_lines_are_in_order_of_id_whatever_the_order_of_charges_and_usage() -> None:
+    charges = [charge(sku=sku) for sku in ("tokens", "calls")]
 
-    assert graduated_items[1].line_item_id == "acct-7/api-calls/2026-01/graduated/2"
-    assert per_unit_item.line_item_id == "acct-7/api-calls/2026-01/per_unit/1"
+    lines = rate(used("1", "tokens"), used("2", "calls"), charges=charges).lines
 
-
-def test_usage_below_zero_gives_a_line_below_zero_in_the_first_tier() -> None:
-    first_tier_has_a_fee = graduated({"up_to": "10", "unit_price": "3", "flat_fee": "7"}, {"unit_price": "1"})
-
-    [item] = rate(usage("-25"), priced=book(first_tier_has_a_fee))
-
-    assert (item.tier, item.quantity, item.amount) == (1, Decimal(-25), Decimal(-75))
+    assert [line.sku for line in lines] == ["calls", "tokens"]
 
 
 def test_usage_of_zero_makes_no_line_and_needs_no_price() -> None:
-    assert rate(usage("0"), priced=book(THREE_TIERS)) == []
-    assert rate(usage("0"), priced=None) == []
+    assert rate(used("0"), used("0", "unknown"), charges=[charge()]) == ([], [])
 
 
-def test_a_free_tier_still_makes_a_line_so_that_quantities_tie() -> None:
-    items = rate(usage("7"), priced=book(graduated({"up_to": "5", "unit_price": "0"}, {"unit_price": "2"})))
+def test_an_account_pays_in_its_own_currency() -> None:
+    book = priced_book(charge(unit_price="0.01"), charge(unit_price="1.5", currency="JPY"))
 
-    assert quantities_and_amounts(items) == [(1, "5", "0.00"), (2, "2", "4.00")]
+    [line] = rate_account(terms_of(book, rows=[account_row(currency="JPY")]), [used("333")]).lines
 
-
-def test_line_items_are_in_order_of_id_whatever_the_order_of_usage() -> None:
-    accounts = (account("acct-1"), account("acct-2"))
-    rows = [usage("1", account_id="acct-2"), usage("25", account_id="acct-1"), usage("9", "gb", account_id="acct-1")]
-    priced = book(THREE_TIERS, per_unit(sku="gb"))
-
-    items = rate(*rows, priced=priced, accounts=accounts)
-
-    assert items == rate(*rows[::-1], priced=priced, accounts=accounts)
-    assert [item.line_item_id for item in items] == sorted(item.line_item_id for item in items)
+    assert (line.amount, line.currency) == (Decimal(500), "JPY")
 
 
-def test_an_account_is_priced_in_its_own_currency() -> None:
-    priced = book(per_unit("0.01"), per_unit("1.5", currency="JPY"))
-
-    [item] = rate(usage("333"), priced=priced, accounts=(account(currency="JPY"),))
-
-    assert (item.amount, item.currency) == (Decimal(500), "JPY")
-
-
-def test_the_service_period_is_the_month_in_the_time_zone_of_the_account() -> None:
-    [item] = rate(usage("1"), priced=book(per_unit()), accounts=(account(time_zone="America/New_York"),))
-
-    assert item.service_period_start == datetime(2026, 1, 1, 5, tzinfo=UTC)
-    assert item.service_period_end == datetime(2026, 2, 1, 5, tzinfo=UTC)
-
-
-def test_a_price_book_begins_with_the_day_in_the_time_zone_of_each_account() -> None:
-    old, new = book(per_unit("1")), book(per_unit("2"))
-    accounts = {
-        "east": account("east", time_zone="Asia/Tokyo"),  # its January starts on 31 December, 15:00 UTC
-        "west": account("west", time_zone="America/New_York"),  # and its on 1 January, 05:00 UTC
+def test_only_the_commitment_and_the_discounts_in_the_currency_of_the_account_count() -> None:
+    plan = {
+        "commitments": [{"currency": "EUR", "amount": "100"}],
+        "discounts": [{"currency": "EUR", "percent": "50"}, {"percent": "10"}],
     }
 
-    def priced(first_day: date) -> list[Decimal]:
-        items = rate_usage(
-            [usage("1", account_id="east"), usage("1", account_id="west")],
-            "2026-01",
-            accounts,
-            lambda day: new if day >= first_day else old,
-        )
-        return [item.amount for item in items]
+    lines = rate(used("10"), charges=[charge()], plan=plan).lines
 
-    assert priced(date(2026, 1, 1)) == [Decimal(2), Decimal(2)]
-    assert priced(date(2026, 1, 2)) == [Decimal(1), Decimal(1)]
+    assert shown(lines) == [("calls/per_unit/1", "10", "10.00"), ("calls/plan_discount/2", "0", "-1.00")]
 
 
-def test_everything_without_a_price_is_named_in_one_refusal() -> None:
-    accounts = (account("acct-1"), account("acct-2", currency="EUR"), account("acct-3", plan="gold"))
+# Usage without a price.
 
-    with pytest.raises(PricingError) as refusal:
-        rate(
-            usage("1", account_id="acct-1"),
-            usage("2", account_id="acct-1", sku="storage"),
-            usage("3", account_id="acct-2"),
-            usage("4", account_id="acct-3"),
-            priced=book(per_unit()),
-            accounts=accounts,
-        )
 
-    assert refusal.value.code == "pricing.unpriced_usage"
-    book_name = "price book prices@0123456789ab"
-    assert refusal.value.details[:-1] == (
-        f"account acct-1, SKU storage, 2 calls: plan 'standard' of {book_name} has no charge in USD",
-        f"account acct-2, SKU api-calls, 3 calls: plan 'standard' of {book_name} has no charge in EUR",
-        f"account acct-3, SKU api-calls, 4 calls: {book_name} has no plan 'gold'",
+def only_problem(rated: RatedAccount) -> str:
+    [problem] = rated.problems
+    return problem
+
+
+def test_usage_without_a_charge_is_a_problem() -> None:
+    assert only_problem(rate(used("2.50", "storage"), charges=[charge()])) == (
+        "account acct-7, SKU storage, 2.5 units: plan 'standard' of price book prices@20250101abcd has no charge in USD"
     )
 
 
-def test_usage_without_an_effective_price_book_is_refused() -> None:
-    with pytest.raises(PricingError, match="no price book is effective on 2026-01-01"):
-        rate(usage("1"), priced=None)
+def test_usage_of_a_sku_that_is_a_flat_fee_is_a_problem() -> None:
+    fee = charge("flat_fee", "support", amount="10")
+
+    assert "a flat fee in USD, which prices no usage" in only_problem(rate(used("1", "support"), charges=[fee]))
+    assert rate(used("0", "support"), charges=[fee]).problems == []
 
 
-def test_a_sku_counted_in_two_units_within_a_period_is_refused() -> None:
-    with pytest.raises(PricingError, match="counted in calls as well"):
-        rate(usage("1", unit="calls"), usage("1", unit="bytes"), priced=book(per_unit()))
+def test_each_row_that_no_cell_of_a_matrix_matches_is_a_problem() -> None:
+    cells = [{"match": {"region": "eu"}, "unit_price": "1"}]
+    rows = [used("1", dimensions={"region": "eu"}), used("2", dimensions={"region": "us"}), used("3", dimensions={})]
+
+    rated = rate(*rows, used("0", dimensions={"region": "x"}), charges=[charge("matrix", cells=cells)])
+
+    assert rated.problems == [
+        'account acct-7, SKU calls, 2 units: its charge has no cell for {"region": "us"}, and no default_unit_price',
+        "account acct-7, SKU calls, 3 units: its charge has no cell for {}, and no default_unit_price",
+    ]
 
 
-def test_an_amount_that_does_not_fit_its_column_is_refused() -> None:
-    fits = rate(usage("9" * 17), priced=book(per_unit("1")))
-    assert fits[0].amount == Decimal("9" * 17)
+@pytest.mark.parametrize(("value", "text"), [(1, "1"), (True, "true"), (None, ""), ("1", "1")])
+def test_a_dimension_is_compared_as_text(value: object, text: str) -> None:
+    cells = [{"match": {"size": text}, "unit_price": "2"}]
 
-    with pytest.raises(PricingError, match="more than 17 digits before the point"):
-        rate(usage("1" + "0" * 17), priced=book(per_unit("1")))
+    [line] = rate(used("3", dimensions={"size": value, "other": "x"}), charges=[charge("matrix", cells=cells)]).lines
+
+    assert (line.tier, line.amount) == (1, 6)
+
+
+def test_a_number_in_a_dimension_keeps_its_digits() -> None:
+    row = replace(used("3"), dimensions='{"size":1.50}')
+
+    cells = [{"match": {"size": "1.50"}, "unit_price": "2"}]
+
+    assert rate(row, charges=[charge("matrix", cells=cells)]).problems == []
+
+
+def test_a_dynamic_charge_of_another_unit_than_the_currency_is_a_problem() -> None:
+    assert rate(used("5.25", unit="USD"), charges=[charge("dynamic")]).lines[0].amount == Decimal("5.25")
+    assert "expected its unit to be USD" in only_problem(rate(used("5.25", unit="EUR"), charges=[charge("dynamic")]))
+
+
+def test_a_sku_counted_in_two_units_is_a_problem_whatever_the_order() -> None:
+    rows = [used("1", unit="calls"), used("2", unit="bytes")]
+
+    problem = only_problem(rate(*rows, charges=[charge()]))
+
+    assert problem.startswith("account acct-7, SKU calls, 1 calls: the SKU is counted in bytes as well")
+    assert rate(*rows[::-1], charges=[charge()]).problems == [problem]
+
+
+def test_a_sku_aggregated_in_two_ways_is_a_problem() -> None:
+    problem = only_problem(rate(used("1"), used("2", aggregation="max"), charges=[charge()]))
+
+    assert "is aggregated as sum in some windows and as max in others" in problem
+
+
+def test_a_price_by_event_without_the_values_of_events_is_a_problem() -> None:
+    by_event = charge("percentage", percent="1", free_events=1)
+
+    assert "keep_values of its meter" in only_problem(rate(used("100"), charges=[by_event]))
+
+
+def test_an_amount_that_does_not_fit_its_column_is_a_problem() -> None:
+    assert rate(used("9" * 17), charges=[charge()]).problems == []
+    assert only_problem(rate(used("1" + "0" * 17), charges=[charge()])) == (
+        "account acct-7, SKU calls, 100000000000000000 units: the amount 100000000000000000 USD has more than 17 "
+        "digits before the point"
+    )
+
+
+def test_usage_that_does_not_fit_its_column_is_a_problem_and_no_error_of_arithmetic() -> None:
+    for quantity in ("1e30", "-1e29", "1e70"):
+        assert "more than 29 digits before the point" in only_problem(rate(used(quantity), charges=[charge()]))
+    free = charge(unit_price="0")
+    assert rate(used("9.9e28"), charges=[free]).problems == []
+    twice = [used("9.9e28", dimensions={"a": number}) for number in (1, 2)]
+    assert "more than 29 digits" in only_problem(rate(*twice, charges=[free]))
+
+
+def test_a_price_of_fifteen_digits_is_exact() -> None:
+    [line] = rate(used("0.000000001"), charges=[charge(unit_price="999999.999999999999")]).lines
+
+    assert line.amount_exact == Decimal("0.000999999999999999999")
+
+
+def test_everything_without_a_price_is_named_in_one_refusal() -> None:
+    refusal = unpriced(["b: no price", "a: no price"], "2026-01")
+
+    assert refusal.code == "pricing.unpriced_usage"
+    assert refusal.summary == "usage of period 2026-01 cannot be priced (2 in all)"
+    assert refusal.details[:2] == ("a: no price", "b: no price")
+
+
+def test_what_has_a_price_is_rated_beside_what_has_none() -> None:
+    rated = rate(used("1"), used("1", "storage"), charges=[charge()])
+
+    assert shown(rated.lines) == [("calls/per_unit/1", "1", "1.00")]
+    assert len(rated.problems) == 1
+
+
+def test_rows_of_another_account_or_segment_are_refused() -> None:
+    terms = terms_of(priced_book(charge()))
+
+    with pytest.raises(ValueError, match="another account than acct-7"):
+        rate_account(terms, [replace(used("1"), account_id="acct-8")])
+    with pytest.raises(ValueError, match="usage of segment 2, and the terms have 1"):
+        rate_account(terms, [used("1", segment=2)])
+
+
+# Parts of a period.
+
+
+def split(change: Change, *changes: dict[str, Any], **keys: Any) -> Any:
+    """Return the terms of January under two books, the second from the 16th on; each of ``changes`` is a charge."""
+    first, second = changes if len(changes) == 2 else changes * 2
+    return terms_of(
+        priced_book(first, on_change=change, **keys),
+        priced_book(second, name="new", effective_from="2026-01-16", on_change=change, **keys),
+    )
+
+
+def test_the_id_of_a_line_in_the_second_part_of_a_period_says_so() -> None:
+    terms = split(Change.SPLIT_COUNTING_ON, charge())
+
+    lines = rate_account(terms, [used("1"), used("1", segment=2)]).lines
+
+    assert [line.line_item_id for line in lines] == [
+        "acct-7/calls/2026-01.2/per_unit/1",
+        "acct-7/calls/2026-01/per_unit/1",
+    ]
+    assert [line.service_period_start.day for line in lines] == [16, 1]
+    assert [line.price_book_version for line in lines] == ["new@20260116abcd", "prices@20250101abcd"]
+
+
+def test_the_flat_fee_of_a_tier_is_due_once_when_parts_count_on_and_in_each_when_they_start_again() -> None:
+    usage = [used("11"), used("1", segment=2)]
+    tiers = charge("graduated", tiers=TWO_TIERS)
+
+    counting_on = rate_account(split(Change.SPLIT_COUNTING_ON, tiers), usage).lines
+    starting_again = rate_account(split(Change.SPLIT_STARTING_AGAIN, tiers), usage).lines
+
+    assert total(counting_on) == 10 * 3 + 7 + 2 * 1 + 5
+    assert total(starting_again) == (10 * 3 + 7 + 1 * 1 + 5) + (1 * 3 + 7)
+
+
+def test_the_flat_fee_of_a_tier_is_given_back_when_usage_leaves_it() -> None:
+    terms = split(Change.SPLIT_COUNTING_ON, charge("graduated", tiers=TWO_TIERS))
+
+    lines = rate_account(terms, [used("11"), used("-2", segment=2)]).lines
+
+    assert shown(lines)[:2] == [("calls/graduated/1", "-1", "-3.00"), ("calls/graduated/2", "-1", "-6.00")]
+    assert total(lines) == 9 * 3 + 7
+
+
+def test_the_fee_of_a_volume_is_due_in_the_last_part_also_without_usage_in_it() -> None:
+    terms = split(
+        Change.SPLIT_COUNTING_ON, charge("stairstep", tiers=[{"up_to": "5", "flat_fee": "10"}, {"flat_fee": "20"}])
+    )
+
+    lines = rate_account(terms, [used("6")]).lines
+
+    assert [(line.segment, line.amount, line.unit) for line in lines] == [(2, 20, "units"), (1, 0, "units")]
+
+
+def test_a_fee_on_usage_of_zero_is_due_once_when_parts_count_on() -> None:
+    for model in ("graduated", "volume"):
+        lines = rate_account(split(Change.SPLIT_COUNTING_ON, charge(model, tiers=TWO_TIERS)), []).lines
+        assert total(lines) == 7, model
+    again = rate_account(split(Change.SPLIT_STARTING_AGAIN, charge("graduated", tiers=TWO_TIERS)), []).lines
+    assert total(again) == 14
+
+
+@pytest.mark.parametrize("aggregation", ["max", "min", "average", "unique_count", "latest", "percentile"])
+def test_what_is_no_sum_counts_for_its_days_and_never_on(aggregation: str) -> None:
+    terms = split(Change.SPLIT_COUNTING_ON, charge("graduated", "seats", tiers=TWO_TIERS))
+    usage = [used("31", "seats", number, aggregation=aggregation) for number in (1, 2)]
+
+    lines = rate_account(terms, usage).lines
+
+    assert [(line.segment, line.tier, line.quantity) for line in lines] == [
+        (2, 1, 10),
+        (2, 2, 6),
+        (1, 1, 10),
+        (1, 2, 5),
+    ]
+    assert aggregation not in ADDITIVE_AGGREGATIONS
+
+
+def test_what_is_no_sum_is_rounded_half_up_at_nine_decimals_after_the_cells_are_added_up() -> None:
+    cells = charge("matrix", cells=[{"match": {"region": "x"}, "unit_price": "0"}], default_unit_price="1")
+    usage = [used("0.000000001", dimensions={"region": name}, aggregation="max") for name in ("eu", "us", "jp")]
+
+    lines = rate_account(split(Change.SPLIT_STARTING_AGAIN, cells), usage).lines
+
+    assert [(line.line_item_id[-7:], line.tier, line.quantity) for line in lines] == [("default", 0, Decimal("1e-9"))]
+
+
+def test_a_part_without_a_day_and_without_usage_makes_no_line() -> None:
+    minimum = charge(minimum_amount="31")
+    gone = [account_row(valid_from="2025-01-01T00:00:00Z", valid_to="2025-02-01T00:00:00Z")]
+    terms = terms_of(priced_book(minimum, plan={"commitments": [{"currency": "USD", "amount": "50"}]}), rows=gone)
+    assert terms.active_days == 0
+
+    assert rate_account(terms, []) == ([], [])
+
+
+def test_an_account_of_ten_days_has_its_share_of_minimum_and_maximum() -> None:
+    bounded = charge(minimum_amount="31", maximum_amount="62")
+    ten_days = [account_row(valid_from="2026-01-22T00:00:00Z")]
+    terms = terms_of(priced_book(bounded), rows=ten_days)
+
+    assert total(rate_account(terms, []).lines) == 10
+    assert total(rate_account(terms, [used("15")]).lines) == 15
+    assert total(rate_account(terms, [used("21")]).lines) == 20
+
+
+def test_a_charge_is_capped_or_topped_up_never_both() -> None:
+    both = charge(minimum_amount="10.005", maximum_amount="10.005")
+
+    lines = rate(used("20"), charges=[both]).lines
+
+    assert shown(lines) == [("calls/maximum", "0", "-10.00"), ("calls/per_unit/1", "20", "20.00")]
+
+
+# Fees.
+
+
+def fees(lines: Iterable[LineItem]) -> list[tuple[str, str]]:
+    return [(line.line_item_id.removeprefix(ACCOUNT + "/"), f"{line.amount:f}") for line in lines]
+
+
+def test_a_fee_in_advance_is_for_the_next_month_and_for_this_one_when_the_account_began_in_it() -> None:
+    book = priced_book(charge("flat_fee", "base", amount="31", timing="advance"))
+    began = account_row(valid_from="2026-01-22T00:00:00Z")
+
+    lines = rate_account(terms_of(book), []).lines
+    both = rate_account(terms_of(book, rows=[began]), []).lines
+
+    assert fees(lines) == [("base/2026-02/flat_fee", "31.00")]
+    assert (lines[0].period_id, lines[0].service_period_start.month) == ("2026-01", 2)
+    assert fees(both) == [("base/2026-01/flat_fee", "10.00"), ("base/2026-02/flat_fee", "31.00")]
+
+
+def test_a_fee_that_is_not_prorated_is_due_whole_once() -> None:
+    fee = charge("flat_fee", "base", amount="31", prorated=False)
+
+    lines = rate_account(split(Change.SPLIT_STARTING_AGAIN, fee), []).lines
+
+    assert fees(lines) == [("base/2026-01/flat_fee", "31.00")]
+
+
+def test_the_commitment_leaves_fees_in_advance_out() -> None:
+    charges = [charge("flat_fee", "base", amount="80", timing="advance"), charge()]
+    plan = {"commitments": [{"currency": "USD", "amount": "50"}], "discounts": [{"percent": "10"}]}
+
+    lines = rate(used("10"), charges=charges, plan=plan).lines
+
+    assert shown(lines) == [
+        ("base/flat_fee", "0", "80.00"),
+        ("calls/per_unit/1", "10", "10.00"),
+        ("calls/plan_discount/1", "0", "-1.00"),
+        ("plan:standard/commitment", "0", "41.00"),
+    ]
+
+
+def test_a_discount_of_a_charge_is_taken_off_its_fee_in_advance() -> None:
+    fee = charge("flat_fee", "base", amount="80", timing="advance", discounts=[{"percent": "25"}])
+
+    assert fees(rate(charges=[fee]).lines) == [
+        ("base/2026-02/discount/1", "-20.00"),
+        ("base/2026-02/flat_fee", "80.00"),
+    ]
+
+
+# Events.
+
+
+def event(value: str, hour: int, count: int = 1, segment: int = 1) -> EventValue:
+    [start] = {terms_of(priced_book(charge())).period.start}
+    return EventValue(ACCOUNT, "calls", segment, start.replace(hour=hour), Decimal(value), count)
+
+
+def price_of_events(events: list[EventValue], **keys: Any) -> Decimal:
+    quantity = total_of_values = sum((one.value * one.event_count for one in events), Decimal(0))
+    row = used(str(total_of_values), event_count=sum(one.event_count for one in events))
+    [line] = rate_account(terms_of(priced_book(charge("percentage", **keys))), [row], events).lines
+    assert line.quantity == quantity
+    assert line.flat_fee == line.amount_exact - quantity * line.unit_price
+    return line.amount_exact
+
+
+def test_free_events_are_the_first_in_time_and_the_smaller_first_within_an_hour() -> None:
+    events = [event("100", 2), event("50", 1), event("10", 1), event("70", 3)]
+
+    assert price_of_events(events, percent="10", free_events=2) == 10 + 7
+    assert price_of_events(events, percent="10", free_events=1) == 5 + 10 + 7
+
+
+def test_the_event_that_crosses_the_free_amount_pays_on_what_is_above_and_its_fee() -> None:
+    crossing = [event("40", 1), event("100", 2), event("10", 3)]
+    exactly = [event("40", 1), event("60", 2), event("10", 3)]
+
+    assert price_of_events(crossing, percent="10", free_amount="100", fixed_fee_per_event="1") == (4 + 1) + (1 + 1)
+    assert price_of_events(exactly, percent="10", free_amount="100", fixed_fee_per_event="1") == 1 + 1
+
+
+def test_many_events_of_one_value_cost_what_they_cost_one_by_one() -> None:
+    keys = {"percent": "10", "fixed_fee_per_event": "0.5", "free_amount": "100", "maximum_per_event": "3"}
+
+    together = price_of_events([event("30", 1, count=5)], **keys)
+
+    assert together == price_of_events([event("30", hour) for hour in range(5)], **keys)
+    assert together == (2 + Decimal("0.5")) + 3
+
+
+def test_an_event_of_zero_or_below_pays_its_percentage_and_nothing_else() -> None:
+    keys = {"percent": "10", "fixed_fee_per_event": "1", "minimum_per_event": "5", "free_events": 1}
+
+    assert price_of_events([event("-20", 1), event("0", 2), event("100", 3), event("100", 4)], **keys) == -2 + 11
+
+
+def test_allowances_count_on_over_the_parts_of_a_period() -> None:
+    by_event = charge("percentage", percent="10", free_events=2)
+    events = [event("100", 1), event("100", 2, segment=2), event("100", 3, segment=2)]
+    usage = [used("100"), used("200", segment=2, event_count=2)]
+
+    counting_on = rate_account(split(Change.SPLIT_COUNTING_ON, by_event), usage, events).lines
+    starting_again = rate_account(split(Change.SPLIT_STARTING_AGAIN, by_event), usage, events).lines
+
+    assert total(counting_on) == 10
+    assert total(starting_again) == 0
+
+
+# Arithmetic.
+
+
+def test_shares_go_to_the_largest_remainders_and_of_equal_ones_to_the_first_name() -> None:
+    weights = {"c": Decimal("10.00"), "b": Decimal("10.00"), "a": Decimal("5.00")}
+
+    shares, first = divided(Decimal("0.08"), weights, 2)
+
+    assert shares == {"a": Decimal("0.02"), "b": Decimal("0.03"), "c": Decimal("0.03")}
+    assert first == "a"
 
 
 @given(
-    st.decimals(-1000, 1000, allow_nan=False, places=9),
-    st.lists(st.decimals("0.000000001", 100, allow_nan=False, places=9), min_size=0, max_size=4),
+    st.lists(st.decimals(0, 1000, places=2), min_size=1, max_size=6).filter(any),
+    st.decimals(0, 1000, places=2),
 )
-def test_the_parts_of_a_quantity_add_up_to_it(quantity: Decimal, widths: list[Decimal]) -> None:
-    bounds = [sum(widths[: count + 1], Decimal(0)) for count in range(len(widths))]
-    tiers = [*(Tier(up_to=bound, unit_price=Decimal(1)) for bound in bounds), Tier(unit_price=Decimal(1))]
+def test_shares_add_up_and_none_is_more_than_its_weight(weights: list[Decimal], amount: Decimal) -> None:
+    weight_of = {f"sku-{number}": weight for number, weight in enumerate(weights)}
+    amount = min(amount, sum(weights, Decimal(0)))
 
-    assert sum((part.quantity for part in split_into_tiers(quantity, tiers)), Decimal(0)) == quantity
+    shares, _ = divided(amount, weight_of, 2)
 
-
-def _oracle_cases() -> list[dict[str, Any]]:
-    if not ORACLES.is_file():
-        return []
-    cases = [json.loads(line) for line in ORACLES.read_text().splitlines()]
-    return [case for case in cases if case["charge"]["model"] in ("per_unit", "graduated")]
+    assert sum(shares.values(), Decimal(0)) == amount
+    assert all(0 <= share <= weight_of[name] for name, share in shares.items())
 
 
-def _unsupported(case: dict[str, Any]) -> str:
-    """Name what the case needs and a charge cannot say yet."""
-    charge = dict(case["charge"])
-    if Decimal(case["usage"]["quantity"]) != 0 or charge.get("zero_usage_flat_fee") == "skip":
-        charge.pop("zero_usage_flat_fee", None)  # decides about zero usage only, and `skip` is what is done
-    elif not any(tier.get("flat_fee") for tier in charge.get("tiers", [])[:1]):
-        charge.pop("zero_usage_flat_fee", None)
-    unknown = set(charge) - SUPPORTED_CHARGE_KEYS
-    for tier in charge.get("tiers", []):
-        unknown |= {f"tiers.{key}" for key in set(tier) - SUPPORTED_TIER_KEYS}
-    return ", ".join(sorted(unknown))
+# What always holds.
 
 
-@pytest.mark.parametrize("case", [*_oracle_cases()] or [None], ids=lambda case: case["id"] if case else "absent")
-def test_published_examples_of_other_systems_give_their_printed_amounts(case: dict[str, Any] | None) -> None:
-    if case is None:
-        assert not ORACLES.is_file(), "the file is there and holds no case of these models"
-        pytest.skip(f"the rating cases of other systems are not here: {ORACLES.name} in ../shared/oracles")
-    if missing := _unsupported(case):
-        pytest.skip(f"a charge has no {missing} yet")
-    given = case["charge"]
-    charge = {"sku": "api-calls", "description": "API calls", "currency": case["currency"], **given}
-    charge.pop("zero_usage_flat_fee", None)
-    accounts = (account(currency=case["currency"]),)
-
-    items = rate(usage(case["usage"]["quantity"]), priced=book(charge), accounts=accounts)
-
-    if "amount_exact" in case["expected"]:
-        assert sum(item.amount_exact for item in items) == Decimal(case["expected"]["amount_exact"])
-    if "amount" in case["expected"]:
-        assert sum(item.amount for item in items) == Decimal(case["expected"]["amount"])
+def of_segment(lines: Iterable[LineItem], segment: Segment) -> list[LineItem]:
+    """Return the lines of a segment; fees in advance are of no segment."""
+    return [line for line in lines if line.service_period_start == segment.start and line.segment == segment.number]
 
 
-PRICING_PAGE = Path(__file__).parents[2] / "docs" / "pricing.md"
+@settings(max_examples=40, deadline=None)
+@given(rating_inputs())
+def test_the_quantities_of_lines_add_up_to_the_usage(inputs: RatingInputs) -> None:
+    rated = rate_account(*inputs)
+
+    assert rated.problems == []
+    for segment in inputs.terms.segments:
+        lines = [line for line in rated.lines if line.segment == segment.number and line.kind in LINES_OF_USAGE]
+        for sku, priced_by in segment.charges.items():
+            rows = [row for row in inputs.usage if (row.sku, row.segment) == (sku, segment.number)]
+            expected = sum((row.quantity for row in rows), Decimal(0))
+            if rows and rows[0].aggregation not in ADDITIVE_AGGREGATIONS and len(inputs.terms.segments) > 1:
+                if isinstance(priced_by, MatrixCharge):
+                    continue  # each cell is prorated by itself
+                expected = prorated(expected, inputs.terms.share(segment.active_days), 9)
+            assert total((line for line in lines if line.sku == sku), "quantity") == expected
 
 
-def test_the_worked_numbers_of_the_pricing_page_are_what_rating_gives() -> None:
-    text = PRICING_PAGE.read_text(encoding="utf-8")
-    toml = text.split("```toml\n")[1].split("```")[0]
-    priced = PricedBook(PriceBook.model_validate(tomllib.loads(toml, parse_float=Decimal)), "list-prices@0123456789ab")
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| images", "| tokens"))]
-    assert len(rows) == 9
-    printed: dict[tuple[str, str], list[tuple[Decimal, ...]]] = {}
-    for sku, used, *numbers in rows:
-        printed.setdefault((sku, used), []).append(tuple(Decimal(number) for number in numbers))
+@settings(max_examples=40, deadline=None)
+@given(rating_inputs(unpriced=True))
+def test_residuals_add_up_to_what_rounding_took_from_all_lines(inputs: RatingInputs) -> None:
+    lines, _ = rate_account(*inputs)
+    minor_unit = Decimal(1).scaleb(-minor_unit_digits(inputs.terms.account.currency))
 
-    for (sku, used), expected in printed.items():
-        items = rate(usage(used, sku=sku), priced=priced)
+    with exact():
+        assert total(lines, "residual") == total(lines, "amount_exact") - total(lines, "amount")
+        for line in lines:
+            if line.kind is not LineKind.PLAN_DISCOUNT:
+                rounding = rounding_context(_book_of(inputs, line).rounding)
+                assert line.amount == rounding.quantize(line.amount_exact, minor_unit)
 
-        assert [
-            (item.tier, item.quantity, item.amount_exact, item.amount, item.residual) for item in items
-        ] == expected, f"{used} {sku}"
+
+def _book_of(inputs: RatingInputs, line: LineItem) -> Any:
+    parts = (*inputs.terms.segments, *inputs.terms.advance_fees)
+    return next(part.priced.book for part in parts if part.priced.version == line.price_book_version)
+
+
+@settings(max_examples=40, deadline=None)
+@given(rating_inputs(unpriced=True), st.randoms())
+def test_ids_are_unique_and_in_order_whatever_the_order_of_rows(inputs: RatingInputs, random: Any) -> None:
+    rated = rate_account(*inputs)
+    usage, values = list(inputs.usage), list(inputs.values)
+    random.shuffle(usage)
+    random.shuffle(values)
+
+    again = rate_account(inputs.terms, usage, values)
+
+    ids = [line.line_item_id for line in rated.lines]
+    assert ids == sorted(set(ids))
+    assert (again.lines, sorted(again.problems)) == (rated.lines, sorted(rated.problems))
+
+
+@settings(max_examples=40, deadline=None)
+@given(rating_inputs())
+def test_minimum_and_maximum_hold_for_every_charge(inputs: RatingInputs) -> None:
+    lines = rate_account(*inputs).lines
+    half = Decimal("0.5").scaleb(-minor_unit_digits(inputs.terms.account.currency))
+    used_here = {(row.sku, row.segment) for row in inputs.usage}
+
+    for segment in inputs.terms.segments:
+        share = inputs.terms.share(segment.active_days)
+        for sku, priced_by in segment.charges.items():
+            if isinstance(priced_by, FlatFeeCharge) or not (segment.active_days or (sku, segment.number) in used_here):
+                continue
+            own = [line for line in lines if (line.sku, line.segment) == (sku, segment.number)]
+            amount = total(line for line in own if line.kind is not LineKind.PLAN_DISCOUNT)
+            if priced_by.maximum_amount is not None:
+                assert amount <= prorated(priced_by.maximum_amount, share) + half
+            if priced_by.minimum_amount is not None and segment.active_days:
+                assert amount >= prorated(priced_by.minimum_amount, share) - half
+
+
+@settings(max_examples=40, deadline=None)
+@given(rating_inputs())
+def test_discounts_of_the_plan_add_up_to_what_they_are_of_all_charges(inputs: RatingInputs) -> None:
+    lines = rate_account(*inputs).lines
+    digits = minor_unit_digits(inputs.terms.account.currency)
+
+    for segment in inputs.terms.segments:
+        charged = [line for line in of_segment(lines, segment) if line.model]
+        base = total(line for line in charged if line.kind is not LineKind.PLAN_DISCOUNT)
+        is_last = segment.number == len(inputs.terms.segments)
+        for number, discount in enumerate(segment.plan.discounts, start=1):
+            of_discount = [line for line in charged if (line.kind, line.tier) == (LineKind.PLAN_DISCOUNT, number)]
+            with exact():
+                percent = discount.percent
+                off = min(discount.amount or Decimal(0), base) if percent is None else base * percent / 100
+                off = off if base > 0 and (is_last or discount.amount is None) else Decimal(0)
+                rounded = rounding_context(segment.priced.book.rounding).quantize(off, Decimal(1).scaleb(-digits))
+            assert total(of_discount) == -rounded
+            assert total(of_discount, "amount_exact") == (-off if rounded else 0)
+            base -= rounded
+
+
+@settings(max_examples=40, deadline=None)
+@given(rating_inputs())
+def test_what_is_paid_of_a_committed_plan_is_at_least_the_commitment(inputs: RatingInputs) -> None:
+    lines = rate_account(*inputs).lines
+    half = Decimal("0.5").scaleb(-minor_unit_digits(inputs.terms.account.currency))
+
+    for segment in inputs.terms.segments:
+        for commitment in segment.plan.commitments:
+            if not segment.active_days:
+                continue
+            share = inputs.terms.share(segment.active_days)
+            committed = prorated(commitment.amount, share) if commitment.prorated else commitment.amount
+            own = of_segment(lines, segment)
+            in_advance = {fee.start for fee in inputs.terms.advance_fees}
+            if segment.start in in_advance:
+                continue  # the fees in advance of this period begin with the segment too
+            assert total(own) >= committed - half
+
+
+TIERED = [
+    charge(unit_price="0.333", included_units="10"),
+    charge(
+        "graduated", tiers=[{"up_to": "10", "unit_price": "3", "flat_fee": "7"}, {"unit_price": "1", "flat_fee": "5"}]
+    ),
+    charge("graduated", tiers=TWO_TIERS, zero_usage_flat_fee="skip", included_units="0.5"),
+    charge("volume", tiers=TWO_TIERS, included_units="1"),
+    charge("stairstep", tiers=[{"up_to": "10", "flat_fee": "3"}, {"flat_fee": "5"}]),
+    charge("package", package_size="10", package_price="2.5", included_units="1"),
+    charge("package", package_size="0.5", package_price="0.001", package_rounding="down"),
+    charge("graduated_percentage", tiers=[{"up_to": "100", "percent": "2.9"}, {"percent": "1", "flat_fee": "3"}]),
+]
+
+
+@pytest.mark.parametrize("priced_by", TIERED, ids=lambda one: one["model"])
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(st.sampled_from([*QUANTITIES, *BOUNDS]), min_size=2, max_size=2))
+def test_a_period_that_is_split_and_counts_on_at_the_same_prices_costs_the_same(
+    priced_by: dict[str, Any], parts: list[str]
+) -> None:
+    whole = used(str(sum(map(Decimal, parts))))
+    in_parts = [used(quantity, segment=number) for number, quantity in enumerate(parts, start=1)]
+
+    once = rate(whole, charges=[priced_by]).lines
+    twice = rate_account(split(Change.SPLIT_COUNTING_ON, priced_by), in_parts).lines
+
+    assert total(twice, "quantity") == total(once, "quantity")
+    assert total(twice, "amount_exact") == total(once, "amount_exact")

@@ -1,8 +1,8 @@
 """Every case below ``cases/`` is one behaviour of one SQL file: tiny input tables, the rows that must come out.
 
 The file's name is the behaviour, ``why`` is the message when it fails. Tables are texts with ``|`` between cells; an
-empty cell is null, a column that is left out is null everywhere, a table that is left out is empty. ``expect`` names
-the columns it is about and lists every row in order.
+empty cell is null, '' is the empty text, a column that is left out is null everywhere, a table that is left out is
+empty. ``expect`` names the columns it is about and lists every row in order.
 
 Each case runs once more with every input relation split over files in another order and with more threads, and the
 queries of a window once more in shards; the rows are the same.
@@ -27,6 +27,7 @@ from pipeline.core.dataset import (
     RAW_EVENTS,
     USAGE,
     USAGE_EVENTS,
+    USAGE_LEVELS,
     USAGE_VALUES,
 )
 from pipeline.core.duration import parse_duration
@@ -47,7 +48,7 @@ from pipeline.steps.links import (
     WITHDRAWN_EVENT_COLUMNS,
 )
 from pipeline.steps.outcomes import PLACE_COLUMNS
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
 from tests.sql.header import parse_header
 from tests.steps.raw_events import key_hash
 
@@ -66,17 +67,21 @@ HELPER_TABLES = {
     "withdrawal_types": WITHDRAWAL_TYPE_COLUMNS,
     "named_keys": NAMED_KEYS,
     "account_periods": ACCOUNT_PERIODS,
+    "priced_dimensions": PRICED_DIMENSIONS,
     "billed_meters": BILLED_METERS,
     "meter_changes": METER_CHANGES,
     "resource_owners": RESOURCE_OWNERS,
-    "earlier_usage": USAGE.columns,
+    "earlier_levels": USAGE_LEVELS.columns,
     "metered_events": USAGE_EVENTS.columns,
     "period_usage": (
         ("account_id", "VARCHAR"),
         ("sku", "VARCHAR"),
+        ("segment", "INTEGER"),
+        ("dimensions", "VARCHAR"),
         ("aggregation", "VARCHAR"),
         ("unit", "VARCHAR"),
         ("quantity", QUANTITY),
+        ("event_count", "BIGINT"),
     ),
     "contract_objects": CONTRACT_OBJECTS,
     "summed_paths": SUMMED_PATHS,
@@ -86,6 +91,8 @@ HELPER_TABLES = {
     "gone_events": RAW_EVENTS.columns,
     "from_usage_values": USAGE_VALUES.columns,
     "to_usage_values": USAGE_VALUES.columns,
+    "from_usage_levels": USAGE_LEVELS.columns,
+    "to_usage_levels": USAGE_LEVELS.columns,
     "changed_skus": CHANGED_SKUS,
     "from_usage": USAGE.columns,
     "to_usage": USAGE.columns,
@@ -118,6 +125,7 @@ HELPER_TABLES = {
 
 
 SPLITS = 3
+EMPTY_CELLS = {"": None, "''": ""}
 
 # Which events a shard takes: a key as a whole, of a level the events of its resource. All else is there as a whole.
 KEY_SHARD = "HASH(source, id)"
@@ -128,8 +136,9 @@ SHARDED = {
     "late_events": {"raw_events": KEY_SHARD},
     "named_events": {"raw_events": KEY_SHARD},
     "neighbours": {"raw_events": KEY_SHARD, "look_back_events": KEY_SHARD},
-    "usage": {"event_quantities": RESOURCE_SHARD},
+    "usage": {"event_quantities": RESOURCE_SHARD, "usage_levels": "HASH(resource)"},
     "usage_events": {"raw_events": KEY_SHARD},
+    "usage_levels": {"event_quantities": RESOURCE_SHARD},
     "usage_values": {"event_quantities": RESOURCE_SHARD},
     "window_events": {"raw_events": KEY_SHARD},
     "withdrawal_events": {"raw_events": KEY_SHARD},
@@ -198,7 +207,7 @@ def make_table(warehouse: Warehouse, name: str, columns: tuple[tuple[str, str], 
     for number, line in enumerate(lines[1:]):
         found = cells(line)
         assert len(found) == len(given), f"{name}: {len(given)} cells expected in {line!r}"
-        rows.append([str(number), *(cell or None for cell in found)])
+        rows.append([str(number), *(EMPTY_CELLS.get(cell, cell) for cell in found)])
     if ("key_hash", "UBIGINT") in columns and {"source", "id"} <= set(given) and "key_hash" not in given:
         places = [1 + given.index(name) for name in ("source", "id")]
         rows = [[*row, str(key_hash(*(row[place] or "" for place in places)))] for row in rows]

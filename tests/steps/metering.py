@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_VALUES
+from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_LEVELS, USAGE_VALUES
 from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
 from tests.steps.raw_events import key_hash
 
 MICROSECOND = timedelta(microseconds=1)
@@ -57,38 +57,64 @@ class Event:
         return (*key, self.value, data, "usage/a@1", 1, False)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Rows of `usage`, of `usage_values` and of `usage_levels`."""
+
+    usage: list[tuple[Any, ...]]
+    values: list[tuple[Any, ...]]
+    levels: list[tuple[Any, ...]]
+
+    def take_in(self, other: Counted) -> None:
+        self.usage.extend(other.usage)
+        self.values.extend(other.values)
+        self.levels.extend(other.levels)
+
+    def make_tables(self, warehouse: Warehouse) -> None:
+        warehouse.table_rows("usage", USAGE.columns, self.usage)
+        warehouse.table_rows("usage_values", USAGE_VALUES.columns, self.values)
+        warehouse.table_rows("usage_levels", USAGE_LEVELS.columns, self.levels)
+
+
 def usage_of_window(
     warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, owners: Sequence[Owner] = ()
-) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-    """Return the rows of usage and of its values, as the step aggregate makes them."""
+) -> Counted:
+    """Return the rows of usage, of its values and of its levels, as the step aggregate makes them."""
     table_meters(warehouse, [meter])
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
     warehouse.table_rows("metered_events", USAGE_EVENTS.columns, [event.row() for event in events])
     warehouse.view("event_quantities", {})
     warehouse.build("usage_values", {"grain": grain})
+    warehouse.build("usage_levels", {"grain": grain})
     usage = warehouse.select("usage", {"grain": grain})
-    values = warehouse.connection.table("usage_values").to_arrow_table().to_pylist()
-    return [tuple(row.values()) for row in usage], [tuple(row.values()) for row in values]
+    values, levels = (
+        [tuple(row.values()) for row in warehouse.connection.table(name).to_arrow_table().to_pylist()]
+        for name in ("usage_values", "usage_levels")
+    )
+    return Counted([tuple(row.values()) for row in usage], values, levels)
 
 
 def sharded_usage_of_window(
     warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, shards: int
-) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+) -> Counted:
     """Return the same from events that are shared out: by key, or by account where the order of a series matters."""
-    usage: list[tuple[Any, ...]] = []
-    values: list[tuple[Any, ...]] = []
+    counted = Counted([], [], [])
     for number in range(shards):
-        of_shard = [event for event in events if _shard(meter, event, shards) == number]
-        shard_usage, shard_values = usage_of_window(warehouse, meter, of_shard, grain)
-        usage += shard_usage
-        values += shard_values
-    warehouse.table_rows("usage", USAGE.columns, usage)
-    warehouse.table_rows("usage_values", USAGE_VALUES.columns, values)
+        counted.take_in(
+            usage_of_window(
+                warehouse, meter, [event for event in events if _shard(meter, event, shards) == number], grain
+            )
+        )
+    counted.make_tables(warehouse)
     merged = warehouse.select("merged_usage", {})
     counts: Counter[tuple[Any, ...]] = Counter()
-    for *key, count in values:
+    for *key, count in counted.values:
         counts[tuple(key)] += count
-    return [tuple(row.values()) for row in merged], [(*key, count) for key, count in sorted(counts.items())]
+    return Counted(
+        [tuple(row.values()) for row in merged],
+        [(*key, count) for key, count in sorted(counts.items())],
+        sorted(counted.levels),
+    )
 
 
 def _shard(meter: Meter, event: Event, shards: int) -> int:
@@ -108,31 +134,28 @@ def period_quantities(
     owners: Sequence[Owner] = (),
 ) -> dict[str, Decimal]:
     """Return the quantity of each account in its period, from usage that was counted window by window."""
-    usage: list[tuple[Any, ...]] = []
-    earlier: list[tuple[Any, ...]] = []
-    values: list[tuple[Any, ...]] = []
+    counted, earlier = Counted([], [], []), Counted([], [], [])
     start = min(period.start for period in periods.values())
     with Warehouse(folder, threads=threads) as warehouse:
         for window in windows:
             of_window = [event for event in events if window.start <= event.event_at < window.end]
             if shards == 1:
-                window_usage, window_values = usage_of_window(warehouse, meter, of_window, grain, owners)
+                rows = usage_of_window(warehouse, meter, of_window, grain, owners)
             else:
-                window_usage, window_values = sharded_usage_of_window(warehouse, meter, of_window, grain, shards)
-            (earlier if window.end <= start else usage).extend(window_usage)
-            values += window_values
-        warehouse.table_rows("usage", USAGE.columns, usage)
-        warehouse.table_rows("earlier_usage", USAGE.columns, earlier)
-        warehouse.table_rows("usage_values", USAGE_VALUES.columns, values)
+                rows = sharded_usage_of_window(warehouse, meter, of_window, grain, shards)
+            (earlier if window.end <= start else counted).take_in(rows)
+        counted.make_tables(warehouse)
+        warehouse.table_rows("earlier_levels", USAGE_LEVELS.columns, earlier.levels)
         [billed] = billed_meters([[meter]])
         row = tuple(
             Decimal(billed.divisor) if name == "divisor" else getattr(billed, name) for name, _ in BILLED_METERS
         )
         warehouse.table_rows("billed_meters", BILLED_METERS, [row])
-        bounds = [(name, period.start, period.end, period.end) for name, period in periods.items()]
+        bounds = [(name, 1, period.start, period.end, period.end, None) for name, period in periods.items()]
         warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
         warehouse.table_rows("meter_changes", METER_CHANGES, [])
         warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
+        warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, [])
         return {row["account_id"]: row["quantity"] for row in warehouse.select("period_usage", {})}
 
 

@@ -21,7 +21,7 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, USAGE, USAGE_VALUES, Dataset
+from pipeline.core.dataset import DATASETS, EXCLUDED_EVENTS, LINE_ITEMS, USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.manifest import Receipt
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import ONE_DAY, BillingWindow
@@ -111,7 +111,7 @@ def forged_revision(ws: Workspace, revision: WindowRevision, queries: Mapping[st
     forged = ws.control_plane.open_revision(
         replace(revision, revision=revision.revision + 1, inputs_hash="f" * 64, state=RevisionState.CANDIDATE), AT
     )
-    for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE):
+    for dataset in (EXCLUDED_EVENTS, USAGE_VALUES, USAGE_LEVELS, USAGE):
         query = queries.get(dataset.name, f"SELECT * FROM {dataset.name}")
         files = dataset_files(ws, dataset, revision.scope, revision.revision)
         with TemporaryDirectory(dir=ws.scratch) as folder:

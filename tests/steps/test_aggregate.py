@@ -179,6 +179,7 @@ def count_usage(warehouse: Warehouse, meters: Sequence[Meter], grain: timedelta)
     table_meters(warehouse, meters)
     warehouse.view("event_quantities", {})
     warehouse.build("usage_values", {"grain": grain})
+    warehouse.build("usage_levels", {"grain": grain})
     return warehouse.select("usage", {"grain": grain})
 
 

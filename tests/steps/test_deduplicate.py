@@ -364,7 +364,8 @@ def test_a_revision_pins_its_inputs_by_hash_and_no_file_of_another_date(workspac
     ]
     assert workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") == workspace.project.files["accounts.csv"]
     assert sorted(pins["sql"]) == [
-        *("event_quantities", "excluded_events", "usage", "usage_events", "usage_values", "window_events"),
+        *("event_quantities", "excluded_events", "usage", "usage_events", "usage_levels", "usage_values"),
+        "window_events",
     ]
 
 

@@ -22,6 +22,7 @@ from pipeline.core.meter import Aggregation, Meter
 from pipeline.core.window import BillingPeriod, BillingWindow, billing_period, windows_between
 from tests.core.test_meter import meter
 from tests.steps.metering import (
+    Counted,
     Event,
     owner_of,
     period_quantities,
@@ -132,22 +133,13 @@ def test_a_level_goes_with_its_resource_however_often_it_changes_hands(
 def test_a_level_whose_events_are_in_two_shards_is_refused(tmp_path: Path, aggregation: str) -> None:
     at = FIRST + timedelta(hours=1)
     with Warehouse(tmp_path) as warehouse:
-        rows = [
-            row
-            for id_ in ("a", "b")
-            for row in usage_of_window(warehouse, metered(aggregation), [Event(at, id=id_)], timedelta(hours=1))[0]
-        ]
-        warehouse.table_rows("usage", tuple(_usage_columns()), rows)
-        warehouse.build("usage_values", {"grain": timedelta(hours=1)})
+        counted = Counted([], [], [])
+        for id_ in ("a", "b"):
+            counted.take_in(usage_of_window(warehouse, metered(aggregation), [Event(at, id=id_)], timedelta(hours=1)))
+        counted.make_tables(warehouse)
 
         with pytest.raises(duckdb.Error, match="a series of SKU n has levels in two shards"):
             warehouse.select("merged_usage", {})
-
-
-def _usage_columns() -> tuple[tuple[str, str], ...]:
-    from pipeline.core.dataset import USAGE
-
-    return USAGE.columns
 
 
 # ---- time zones ----

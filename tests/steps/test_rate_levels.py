@@ -87,7 +87,7 @@ def test_a_level_lasts_over_nights_without_any_event_and_the_draft_pins_where_it
     assert draft_receipt is not None
     pins = read_manifest(workspace, draft_receipt.manifest_hash).pins
     assert disk_hours(workspace, "2026-02") == {"acct-1": (Decimal(24), "GiB-hours")}
-    assert sorted(pins["earlier_usage"]) == ["2026-01-30"]
+    assert sorted(pins["earlier_levels"]) == ["2026-01-30"]
     assert sorted(pins["usage"]) == ["2026-01-31", "2026-02-01"], "Berlin's February begins on 31 January"
     assert pins["levels_until"] == "2026-02-02T00:00:00+00:00"
 
