@@ -1,4 +1,4 @@
-"""Files of invoices: whole, resumable, the same for any number of processes, and only from the bytes that were issued."""
+"""Files of invoices: whole, resumable, the same for any number of processes, and of the bytes that were issued."""
 
 import csv
 import hashlib

@@ -94,7 +94,7 @@ def pdf_words(made: dict[str, Any]) -> str:
             },
             "First 500 tokens at 1 %",
         ),
-        ({"model": "matrix", "terms": {"match": {"model": "h200", "region": "eu"}}}, "model h200, region eu at 2.00 EUR"),
+        ({"model": "matrix", "terms": {"match": {"model": "h200", "region": "eu"}}}, "model h200, region eu at 2.00"),
         ({"model": "matrix", "tier": 0, "terms": {"match": {}}}, "All others at 2.00 EUR each"),
         ({"model": "dynamic", "unit_price": "1"}, "at the price that each event carries"),
         ({"kind": "included", "terms": {"included_units": "500"}}, "Included: the first 500 tokens free of charge"),
