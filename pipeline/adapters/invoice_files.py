@@ -131,7 +131,7 @@ def _in_processes(tasks: Sequence[_Task], count: int) -> Iterator[RenderedFiles]
             answer: RenderedFiles = process.answer()
         except ProcessDiedError as error:
             raise NotReadyError(
-                "documents.worker_died",
+                "render.worker_died",
                 "a process that rendered invoices ended before it was done",
                 [
                     f"its exit code is {error.exit_code}; memory may have run out, or somebody killed it",
@@ -207,7 +207,7 @@ class _Bundles:
         actual = hashlib.sha256(content).hexdigest()
         if actual != document.sha256:
             raise PublicationError(
-                "documents.content_changed",
+                "render.document_changed",
                 f"document {document.number} does not have the bytes that it was issued with",
                 [
                     f"read from {document.path}, {document.byte_count:,} bytes from {document.start:,} on",
