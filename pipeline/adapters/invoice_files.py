@@ -293,7 +293,6 @@ def _write_index(path: Path, entries: Mapping[str, _Entry]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("RAYON_NUM_THREADS", "1")  # of Typst: there is one process for each processor already
     gc.set_threshold(100_000)
     from pipeline.adapters.invoice_files import _render_folder as render_folder  # answers must not be of `__main__`
 
