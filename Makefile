@@ -1,6 +1,6 @@
 # Every command a user or a developer needs. `make` alone prints this help.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint airflow bench-collect bench-window lock clean
+.PHONY: help demo test check lint airflow bench-collect bench-window bench-documents lock clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -43,6 +43,9 @@ bench-collect: $(READY) ## measure collect beside DuckDB and Polars (half an hou
 
 bench-window: $(READY) ## measure a window beside DuckDB, Polars and chDB (half an hour, 25 GB in /tmp), write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.window --render
+
+bench-documents: $(READY) ## measure how fast invoices become pages and PDFs (some minutes, 5 GB in /tmp), write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.documents --render
 
 lock: .uv/bin/uv ## resolve requirements.lock again from pyproject.toml
 	@.uv/bin/uv pip compile --universal --generate-hashes --all-extras --upgrade --quiet --no-emit-index-url --no-header \

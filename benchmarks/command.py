@@ -38,11 +38,20 @@ class Benchmark:
     def results(self) -> Path:
         return RESULTS / f"{self.section.name}.json"
 
-    def main(self, arguments: Sequence[str] | None, default_scenarios: Sequence[str], run: Run) -> None:
-        """Run what the command line asks for: ``run`` is given a scenario's name and the options."""
+    def main(
+        self,
+        arguments: Sequence[str] | None,
+        default_scenarios: Sequence[str],
+        run: Run,
+        size: tuple[str, int] = ("--events", 10_000_000),
+    ) -> None:
+        """Run what the command line asks for: ``run`` is given a scenario's name and the options.
+
+        ``size`` is the option that says how much is measured, and its default.
+        """
         program = f"benchmarks.{self.section.name}"
         parser = argparse.ArgumentParser(prog=f"python -m {program}", description=self.description)
-        parser.add_argument("--events", type=lambda text: int(text.replace("_", "")), default=10_000_000)
+        parser.add_argument(size[0], type=lambda text: int(text.replace("_", "")), default=size[1])
         parser.add_argument("--pairs", type=int, default=5, help="interleaved rounds of each scenario but memory")
         parser.add_argument("--scenarios", nargs="+", choices=list(self.scenarios), default=list(default_scenarios))
         parser.add_argument("--cores", type=int, default=2, help="cores that each program may use")

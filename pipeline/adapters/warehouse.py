@@ -283,6 +283,12 @@ class Warehouse:
         with _numbers_fit(query):
             return _rows(self.connection.sql(self._sql(query), params=_bound(parameters)))
 
+    def stream(self, query: str, parameters: Parameters, rows_at_once: int) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of the SQL file in its order, so many of them in memory; numbers and texts only."""
+        with _numbers_fit(query):
+            for batch in self.connection.sql(self._sql(query), params=_bound(parameters)).to_arrow_reader(rows_at_once):
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
     def write(
         self, query: str, parameters: Parameters, to: Path, dataset: Dataset, *, keeps_order: bool = False
     ) -> Path:

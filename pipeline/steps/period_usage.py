@@ -150,15 +150,25 @@ def view_period(
     divided between the owners of their resource, as the pinned directory has them. ``own_files`` are files to take, by
     dataset and window, instead of those that were published. ``account_ids`` leave out all other accounts.
     """
-    own = own_files or {}
+    view_usage(warehouse, workspace, pins, own_files, account_ids)
+    table_account_periods(warehouse, terms, datetime.fromisoformat(pins["levels_until"]))
+    for query in ("period_usage", "event_values"):
+        warehouse.build(query, {})
+        if account_ids is not None:
+            warehouse.keep_rows(query, "account_id", account_ids)
+
+
+def view_usage(
+    warehouse: Warehouse,
+    workspace: Workspace,
+    pins: Mapping[str, Any],
+    own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
+    account_ids: Collection[str] | None = None,
+) -> None:
+    """Name all that ``period_usage`` reads but the segments: usage, how it is billed, and who owned what when."""
     read = {dataset.name: dataset for dataset in (USAGE, USAGE_VALUES, USAGE_LEVELS)} | {"earlier_levels": USAGE_LEVELS}
     for name, dataset in read.items():
-        files = [
-            file
-            for window_id, manifest in pins[name].items()
-            for file in own.get((name, window_id)) or manifest_files(workspace, manifest)
-        ]
-        warehouse.view_files(name, dataset, files)
+        warehouse.view_files(name, dataset, usage_files(workspace, pins, name, own_files))
         if account_ids is not None and dataset is not USAGE_LEVELS:  # levels are divided between accounts below
             warehouse.keep_rows(name, "account_id", account_ids)
     meters = json.loads(workspace.lake.get_bytes(f"pins/{pins['billed_meters']}"))
@@ -168,11 +178,21 @@ def view_period(
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, references)
     changes = [(sku, datetime.fromisoformat(changed_at)) for sku, changed_at in pins["meter_changes"]]
     warehouse.table_rows("meter_changes", METER_CHANGES, changes)
-    table_account_periods(warehouse, terms, datetime.fromisoformat(pins["levels_until"]))
-    for query in ("period_usage", "event_values"):
-        warehouse.build(query, {})
-        if account_ids is not None:
-            warehouse.keep_rows(query, "account_id", account_ids)
+
+
+def usage_files(
+    workspace: Workspace,
+    pins: Mapping[str, Any],
+    name: str,
+    own_files: Mapping[tuple[str, str], Sequence[Path]] | None = None,
+) -> list[Path]:
+    """Return the files of ``usage`` or of a dataset beside it that the pins name, or those given instead."""
+    own = own_files or {}
+    return [
+        file
+        for window_id, manifest in pins[name].items()
+        for file in own.get((name, window_id)) or manifest_files(workspace, manifest)
+    ]
 
 
 def pinned_terms(workspace: Workspace, pins: Mapping[str, Any], period_id: str) -> PeriodTerms:

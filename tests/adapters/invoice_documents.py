@@ -62,10 +62,11 @@ def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "amount_due": "6",
         "usage_by_day": [],
         "evidence": {
-            "price_book_version": "prices@0123456789ab",
+            "price_book_versions": ["prices@0123456789ab"],
             "rounding": "half_up",
             "line_items_manifest": "a" * 64,
             "usage_manifests_sha256": "b" * 64,
+            "tax_table_sha256": None,
         },
         **changes,
     }
@@ -138,8 +139,8 @@ def full_document(**changes: Any) -> dict[str, Any]:
         *lines,
         subtotal="3000",
         taxes=[
-            {"category": "standard", "name": "VAT", "percent": "23", "net": "2800", "tax": "644", "reason": ""},
-            {"category": "services", "name": "VAT", "percent": "0", "net": "200", "tax": "0", "reason": "reverse_charge",
+            {"category": "S", "name": "VAT", "percent": "23", "net": "2800", "tax": "644", "reason": "", "note": ""},
+            {"category": "AE", "name": "VAT", "percent": "0", "net": "200", "tax": "0", "reason": "reverse_charge",
              "note": "VAT on services is owed by the customer (reverse charge)."},
         ],
         total="3644",

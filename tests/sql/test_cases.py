@@ -35,6 +35,7 @@ from pipeline.core.dataset import (
 from pipeline.core.duration import parse_duration
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
+from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
     CHANGED_SKUS,
@@ -94,6 +95,18 @@ HELPER_TABLES = {
         ("quantity", QUANTITY),
         ("event_count", "BIGINT"),
     ),
+    "day_usage": (
+        ("account_id", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("segment", "INTEGER"),
+        ("dimensions", "VARCHAR"),
+        ("aggregation", "VARCHAR"),
+        ("unit", "VARCHAR"),
+        ("quantity", QUANTITY),
+        ("event_count", "BIGINT"),
+    ),
+    "account_zones": ACCOUNT_ZONES,
+    "zone_days": ZONE_DAYS,
     "contract_objects": CONTRACT_OBJECTS,
     "summed_paths": SUMMED_PATHS,
     "from_excluded_events": EXCLUDED_EVENTS.columns,

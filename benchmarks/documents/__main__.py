@@ -1,0 +1,62 @@
+"""Renders invoices to pages and PDFs and prints how long it took.
+
+    python -m benchmarks.documents --invoices 100_000
+    python -m benchmarks.documents --invoices 100_000 --scenarios html again --pairs 3 --render
+
+The bundle of documents is made once into the cache. ``--render`` keeps the results in
+benchmarks/results/documents.json and writes their tables into docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.command import Benchmark, say
+from benchmarks.documents.bundle import make_bundle
+from benchmarks.documents.table import PDF_SHARE, SECTION, render
+from benchmarks.measure import costs, measure, warm
+
+SCENARIOS = ("html", "again", "pdf")
+BENCHMARK = Benchmark(SECTION, __doc__.splitlines()[0], SCENARIOS, ("jinja2", "msgspec", "typst"), render)
+
+
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one scenario so many times; files that are missing or too many end the benchmark."""
+    count = max(1, options.invoices // PDF_SHARE) if name == "pdf" else options.invoices
+    bundle = options.cache.resolve() / f"documents-{options.invoices}"
+    if not (bundle / "places.json").exists():
+        say(f"makes {options.invoices:,} documents")
+        make_bundle(bundle, options.invoices)
+    warm(bundle)
+    runs = []
+    for number in range(options.pairs):
+        with tempfile.TemporaryDirectory(dir=bundle) as folder:
+            out = Path(folder) / "out"
+            program = [sys.executable, "-m", "benchmarks.documents.ours", str(bundle), str(out)]
+            command = [*program, "pdf" if name == "pdf" else "html", str(count), str(options.cores)]
+            cost = measure(command, options.cores, dict(os.environ), Path(folder))
+            expected = f"{count} 0"
+            if name == "again":
+                cost, expected = measure(command, options.cores, dict(os.environ), Path(folder)), f"0 {count}"
+            if cost.last_line != expected:
+                raise RuntimeError(f"{name}: expected {expected!r} files written and current, got {cost.last_line!r}")
+            shutil.rmtree(out)
+        runs.append({"label": "ours", "round": number, **costs(cost)})
+        say(f"{name}: {count:,} in {cost.wall_seconds:.1f} s")
+    return {"entries": {"ours": {}}, "invoices": count, "runs": runs}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line asks for."""
+    BENCHMARK.main(arguments, SCENARIOS, run, size=("--invoices", 100_000))
+
+
+if __name__ == "__main__":
+    main()
