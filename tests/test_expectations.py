@@ -35,7 +35,7 @@ CHECKED = (USAGE_EVENTS, USAGE, LINE_ITEMS)
 def level(resource: str, owned_from: timedelta, value: Decimal) -> tuple[Any, ...]:
     instant = WINDOW_START + owned_from
     key = ("acct-1", "disk", "{}", resource, WINDOW_START, instant, "time_weighted_sum", "bytes")
-    return (*key, instant, instant, value, Decimal(0))
+    return (*key, instant, instant, value, Decimal(0), True)
 
 
 REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, ...]]]] = {
@@ -263,7 +263,7 @@ FAULTS = [
     (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET aggregation = 'max' WHERE sku = 'requests'"),
     *(
         (USAGE, "a_level_has_its_instants", f"UPDATE usage_levels SET {name} = NULL WHERE resource = 'customer-2'")
-        for name in ("latest_value", "latest_event_at", "first_event_at", "level_microseconds")
+        for name in ("latest_value", "latest_event_at", "first_event_at", "level_microseconds", "lasts")
     ),
     (USAGE, "a_level_has_its_instants", "UPDATE usage_levels SET owned_from = owned_from + INTERVAL 1 MICROSECOND"),
     (

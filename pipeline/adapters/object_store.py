@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -41,6 +41,14 @@ class ListedObject:
     version: str
     byte_count: int
     last_modified: datetime
+
+
+@cache
+def _loader() -> Any:
+    """Return what reads the service's description: once for all clients of the process."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def objects_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[ListedObject]:
@@ -69,10 +77,13 @@ class ObjectStore:
     @cached_property
     def _client(self) -> S3Client:
         import boto3
+        import botocore.session
         from botocore.config import Config
 
         is_loopback = urlsplit(self.endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        return boto3.session.Session().client(
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _loader())
+        return boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name=self.region,
