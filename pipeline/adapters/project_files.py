@@ -346,7 +346,7 @@ class _Reader:
             return None
 
 
-_ACCOUNT_HEADER = ",".join(ACCOUNT_COLUMNS)
+_ACCOUNT_HEADER = ",".join(column for column in ACCOUNT_COLUMNS if column not in OPTIONAL_ACCOUNT_COLUMNS)
 _SCHEMA_FILE = re.compile(r"[^/\\]+(/[^/\\]+)*\.json")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 _INSTANT = "an instant with a zone such as 2026-01-01T00:00:00Z"
