@@ -20,7 +20,7 @@ from tests.sql.test_cases import columns_of
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pipeline"
 
-CLOCK_IS_READ_BY = ("pipeline/cli.py", "pipeline/__main__.py", "pipeline/airflow_plugin/")
+CLOCK_IS_READ_BY = ("pipeline/cli.py", "pipeline/cli_text.py", "pipeline/__main__.py", "pipeline/airflow_plugin/")
 ENVIRONMENT_IS_READ_BY = ("pipeline/settings.py", "pipeline/airflow_plugin/")
 
 BANNED_SQL = (

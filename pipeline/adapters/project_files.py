@@ -433,7 +433,7 @@ class _Reader:
             return None
 
 
-_ACCOUNT_HEADER = ",".join(ACCOUNT_COLUMNS)
+_ACCOUNT_HEADER = ",".join(column for column in ACCOUNT_COLUMNS if column not in OPTIONAL_ACCOUNT_COLUMNS)
 _SCHEMA_FILE = re.compile(r"[^/\\]+(/[^/\\]+)*\.json")
 
 

@@ -66,7 +66,7 @@ def test_the_status_shows_the_newest_revision_of_a_window_and_its_verdict(night:
         }
     ]
     assert after["collected"] == {"objects": 5, "lines": 11, "raw_events": 9, "quarantined": 2}
-    assert after["periods"] == [{"period": "2026-01", "state": "open", "line_items": 6, "invoices": 0}]
+    assert after["periods"] == [{"period": "2026-01", "state": "open", "line_items": 6, "invoices": 0, "held": 0}]
 
 
 def test_objects_that_wait_in_the_bucket_are_not_counted_as_collected(workspace: Workspace) -> None:
