@@ -1097,7 +1097,3 @@ def _require_price_book(connection: Connection, version: str) -> PriceBookVersio
 def _canary(connection: Connection) -> Canary | None:
     row = connection.execute(select(*_CANARY_COLUMNS).order_by(t.canaries.c.canary_number.desc()).limit(1)).first()
     return None if row is None else Canary(*row)
-
-
-def _is_held_in(period_id: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
-    return t.holds.c.period_id == period_id, t.holds.c.released_at.is_(None)

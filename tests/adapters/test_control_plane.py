@@ -1233,17 +1233,9 @@ def test_a_database_of_the_first_release_is_migrated_with_its_rows(
     control_plane.commit_collection(found, manifests_of(found), AT)
     control_plane.open_revision(revision(), AT)
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
-        later = (
-            "derived_pins",
-            "evidence",
-            "completeness_exceptions",
-            "pending_objects",
-            "unclaimed_objects",
-            "holds",
-            "price_book_versions",
-            "canaries",
-        )
-        for table in (*later, "credit_entries", "voids", "documents", "credit_grants"):
+        later = ("derived_pins", "evidence", "completeness_exceptions", "pending_objects", "unclaimed_objects", "holds")
+        of_documents = ("credit_entries", "voids", "documents", "credit_grants")
+        for table in (*later, *of_documents, "price_book_versions", "canaries"):
             database.execute(f"DROP TABLE {table}")
         database.execute("CREATE TABLE invoices (number TEXT)")
         database.execute("DROP INDEX ix_object_ledger_contract")
