@@ -14,7 +14,8 @@
 -- that has no period, because it left the directory since, is kept for rating to refuse: it is never dropped.
 -- A level belongs to its resource: it lasts until the next event of the resource or until its meter changes,
 -- and of that time each account has what the directory says it owned. What nobody owned stays with the
--- account that was billed for the event if nobody owned the resource then either: a fallback account.
+-- account that was billed for the event if nobody owned the resource then either: a fallback account. A level
+-- that was set while nobody owned the resource, nor was billed for it, has no account until somebody owns it.
 
 WITH
 
@@ -50,28 +51,43 @@ period_levels AS (
             account_periods.price_list = priced_dimensions.price_list
             AND usage_levels.sku = priced_dimensions.sku
     WHERE
-        account_periods.account_id IS NULL
-        OR (
-            usage_levels.grain_start >= account_periods.period_start
-            AND usage_levels.grain_start < account_periods.period_end
+        usage_levels.account_id IS NOT NULL
+        AND (
+            account_periods.account_id IS NULL
+            OR (
+                usage_levels.grain_start >= account_periods.period_start
+                AND usage_levels.grain_start < account_periods.period_end
+            )
         )
 ),
 
+-- Almost all usage is summed, so it is grouped once, by what it is billed in.
 account_sums AS (
     SELECT
-        account_id,
-        sku,
-        segment,
-        priced_as,
-        aggregation,
-        unit,
-        '' AS rounded_series,
-        SUM(value_sum) AS numerator,
-        1 AS denominator,
-        SUM(event_count) AS event_count
+        period_grains.account_id,
+        period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
+        period_grains.aggregation,
+        billed_meters.billed_unit,
+        billed_meters.divisor,
+        SUM(period_grains.value_sum) AS numerator,
+        SUM(period_grains.event_count) AS event_count
     FROM period_grains
-    WHERE aggregation IN ('sum', 'count')
-    GROUP BY account_id, sku, segment, priced_as, aggregation, unit
+    LEFT JOIN billed_meters
+        ON
+            period_grains.sku = billed_meters.sku
+            AND period_grains.aggregation = billed_meters.aggregation
+            AND period_grains.unit = billed_meters.unit
+    WHERE period_grains.aggregation IN ('sum', 'count')
+    GROUP BY
+        period_grains.account_id,
+        period_grains.sku,
+        period_grains.segment,
+        period_grains.priced_as,
+        period_grains.aggregation,
+        billed_meters.billed_unit,
+        billed_meters.divisor
 ),
 
 series_quantities AS (
@@ -240,8 +256,8 @@ level_rows AS (
     WHERE earlier_levels.aggregation = 'time_weighted_sum'
 ),
 
--- Of two fallback accounts that share a resource the later event sets the level, so each row looks ahead to
--- the first event of all rows after it. The end of time is the largest number of microseconds.
+-- Each level lasts up to the first event after the stretch that it was set in. Of several accounts
+-- or nobody in one stretch the last event sets it. The end of time is the largest number of microseconds.
 level_spans AS (
     SELECT
         level_rows.*,
@@ -257,8 +273,8 @@ level_spans AS (
                             level_rows.unit,
                             level_rows.dimensions,
                             level_rows.resource
-                        ORDER BY level_rows.latest_event_at DESC, level_rows.account_id DESC
-                        ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW
+                        ORDER BY level_rows.owned_from DESC
+                        RANGE UNBOUNDED PRECEDING EXCLUDE GROUP
                     )
                 ),
                 EPOCH_US(meter_changes.changed_at)
@@ -347,7 +363,7 @@ held_spans AS (
             level_spans.resource = unowned_events.resource
             AND level_spans.span_start >= unowned_events.owned_from
             AND level_spans.span_start < unowned_events.owned_to
-    WHERE level_spans.span_start < level_spans.span_end
+    WHERE level_spans.lasts AND level_spans.span_start < level_spans.span_end
 ),
 
 -- Of what nobody owned, and of an account that left the directory since, there is nothing to bill.
@@ -479,9 +495,6 @@ summed_series AS (
 
 account_parts AS (
     SELECT *
-    FROM account_sums
-    UNION ALL BY NAME
-    SELECT *
     FROM series_quantities
     UNION ALL BY NAME
     SELECT
@@ -497,23 +510,23 @@ account_parts AS (
     FROM event_counts
 ),
 
--- Sums in whole billionths, and the integer that each is divided by.
-billed_fractions AS (
+billed_sums AS (
+    SELECT
+        *,
+        1 AS denominator
+    FROM account_sums
+    UNION ALL BY NAME
     SELECT
         account_parts.account_id,
         account_parts.sku,
         account_parts.segment,
         account_parts.priced_as,
         account_parts.aggregation,
-        billed_meters.billed_unit AS unit,
-        CAST(SIGN(SUM(account_parts.numerator)) AS HUGEINT) AS fraction_sign,
-        CAST(REPLACE(CAST(ABS(SUM(account_parts.numerator)) AS VARCHAR), '.', '') AS HUGEINT) AS billionths,
-        CASE
-            WHEN billed_meters.divisor IS NULL
-                THEN ERROR('no meter bills the usage of SKU ' || account_parts.sku)
-            ELSE CAST(account_parts.denominator AS HUGEINT) * CAST(billed_meters.divisor AS HUGEINT)
-        END AS divisor,
-        SUM(account_parts.event_count) AS event_count
+        billed_meters.billed_unit,
+        billed_meters.divisor,
+        SUM(account_parts.numerator) AS numerator,
+        SUM(account_parts.event_count) AS event_count,
+        account_parts.denominator
     FROM account_parts
     LEFT JOIN billed_meters USING (sku, aggregation, unit)
     GROUP BY
@@ -526,6 +539,25 @@ billed_fractions AS (
         account_parts.denominator,
         billed_meters.billed_unit,
         billed_meters.divisor
+),
+
+-- Sums in whole billionths, and the integer that each is divided by.
+billed_fractions AS (
+    SELECT
+        account_id,
+        sku,
+        segment,
+        priced_as,
+        aggregation,
+        billed_unit AS unit,
+        CAST(SIGN(numerator) AS HUGEINT) AS fraction_sign,
+        CAST(REPLACE(CAST(ABS(numerator) AS VARCHAR), '.', '') AS HUGEINT) AS billionths,
+        CASE
+            WHEN divisor IS NULL THEN ERROR('no meter bills the usage of SKU ' || sku)
+            ELSE CAST(denominator AS HUGEINT) * CAST(divisor AS HUGEINT)
+        END AS divisor,
+        event_count
+    FROM billed_sums
 )
 
 SELECT

@@ -22,11 +22,14 @@ value_events AS (
         END AS value_text
     FROM event_quantities
     WHERE
-        aggregation IN ('unique_count', 'percentile')
-        OR sku IN (
-            SELECT meters.sku
-            FROM meters
-            WHERE meters.keeps_values
+        account_id IS NOT NULL
+        AND (
+            aggregation IN ('unique_count', 'percentile')
+            OR sku IN (
+                SELECT meters.sku
+                FROM meters
+                WHERE meters.keeps_values
+            )
         )
 )
 

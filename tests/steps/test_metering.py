@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.meter import Aggregation, Meter
-from pipeline.core.window import BillingPeriod, BillingWindow, billing_period, windows_between
+from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow, billing_period, windows_between
 from tests.core.test_meter import meter
 from tests.steps.metering import (
     Counted,
@@ -106,6 +106,7 @@ def test_any_order_and_number_of_shards_makes_the_same_rows(
     events=EVENTS,
     moves=st.lists(st.integers(0, 6 * 24 * 4).map(lambda quarter: FIRST + timedelta(minutes=15 * quarter)), max_size=5),
     accounts=st.lists(st.sampled_from(["acct-1", "acct-2", None]), min_size=6, max_size=6),
+    fallbacks=st.fixed_dictionaries(dict.fromkeys("st", st.sampled_from(["acct-1", "acct-2", None]))),
     hours=st.sampled_from([6, 24]),
 )
 def test_a_level_goes_with_its_resource_however_often_it_changes_hands(
@@ -114,13 +115,15 @@ def test_a_level_goes_with_its_resource_however_often_it_changes_hands(
     events: list[Event],
     moves: list[datetime],
     accounts: list[str | None],
+    fallbacks: dict[str, str | None],
     hours: int,
 ) -> None:
     marks = sorted({FIRST - timedelta(days=1), *moves, datetime(2026, 4, 1, tzinfo=UTC)})
     owners = [("r", account, *span) for account, span in zip(accounts, pairwise(marks), strict=False) if account]
     resources = [replace(event, resource="s" if event.region == "us" else "r") for event in events]
     owned = [
-        replace(event, account_id=owner_of(event.resource, event.event_at, owners) or "acct-1") for event in resources
+        replace(event, account_id=owner_of(event.resource, event.event_at, owners) or fallbacks[event.source])
+        for event in resources
     ]
     counted = metered(aggregation)
 
@@ -146,20 +149,35 @@ def test_a_level_whose_events_are_in_two_shards_is_refused(tmp_path: Path, aggre
 
 
 @pytest.mark.parametrize(
-    ("period_id", "hours"),
-    [("2026-03", 743), ("2026-11", 721), ("2026-02", 672)],
-    ids=["summer time begins", "summer time ends", "no change"],
+    ("time_zone", "period_id", "hours"),
+    [
+        ("America/New_York", "2026-03", 743),
+        ("America/New_York", "2026-11", 721),
+        ("America/New_York", "2026-02", 672),
+        ("Asia/Kathmandu", "2026-03", 744),
+    ],
+    ids=["summer time begins", "summer time ends", "no change", "three quarters of an hour"],
 )
-def test_a_level_of_one_in_new_york_is_the_hours_of_the_month(tmp_path: Path, period_id: str, hours: int) -> None:
-    period = billing_period(period_id, "America/New_York")
-    counted = metered("time_weighted_sum", unit="seat")
+def test_a_level_of_one_is_the_hours_of_the_month_whoever_owns_it(
+    tmp_path: Path, time_zone: str, period_id: str, hours: int
+) -> None:
+    period = billing_period(period_id, time_zone)
+    quarter = timedelta(minutes=15)
     windows = list(windows_between(period.start - timedelta(days=2), period.end, timedelta(days=1)))
+    for moved_at in (period.start - quarter, period.start, period.start + timedelta(days=20), period.end):
+        owners = [("r", "acct-1", EPOCH, moved_at), ("r", "acct-2", moved_at, period.end + timedelta(days=1))]
+        events = [Event(windows[0].start, resource="r")]
+        if moved_at < period.end:
+            events.append(Event(moved_at, account_id="acct-2", resource="r", id="b"))
 
-    found = period_quantities(
-        tmp_path, counted, [Event(windows[0].start)], windows, timedelta(hours=1), {"acct-1": period}
-    )
+        found = period_quantities(
+            *(tmp_path, metered("time_weighted_sum", unit="seat"), events, windows, quarter),
+            {"acct-1": period, "acct-2": period},
+            owners=owners,
+        )
 
-    assert found == {"acct-1": Decimal(hours)}
+        assert sum(found.values()) == Decimal(hours)
+        assert found.get("acct-1", 0) == Decimal(max(moved_at - period.start, timedelta(0)) // quarter) / 4
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
+from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.errors import PricingError
 from pipeline.core.reconciliation import Verdict
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, parse_window
-from pipeline.steps.aggregate import aggregate
+from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.backfill import backfill
 from pipeline.steps.check import check
-from pipeline.steps.deduplicate import deduplicate
+from pipeline.steps.deduplicate import deduplicate, exclusion_counts
+from pipeline.steps.diff import diff
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import rate
 from pipeline.steps.reconcile import published_controls, reconcile
+from pipeline.steps.rerun import rerun
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import ACCOUNTS, METERS, usage_event, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, draft, receive
@@ -131,6 +134,35 @@ def test_a_level_splits_where_its_resource_moves_to_another_account(tmp_path: Pa
         "acct-1": Decimal("34.5"),
         "acct-2": Decimal("13.5"),
     }
+
+
+def test_a_level_that_is_sent_while_nobody_owns_its_resource_is_billed_to_the_next_owner_only(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    facts = ",".join(next(line for line in ACCOUNTS.splitlines() if line.startswith("acct-2,")).split(",")[1:5])
+    taken_over = MOVED + f"acct-2,{facts},2026-01-31T18:00:00Z,,customer-1\n"
+    workspace = open_project(tmp_path, raw_bucket, accounts=taken_over)
+    receive(workspace, level(GIBIBYTE, "2026-01-30T00:00:00Z"), level(2 * GIBIBYTE, "2026-01-31T12:00:00Z"))
+    bill(workspace, "2026-01-30")
+    bill(workspace, "2026-01-31")
+
+    assert disk_hours(workspace, "2026-01") == {
+        "acct-1": (Decimal("34.5"), "GiB-hours"),
+        "acct-2": (Decimal(2 * 6), "GiB-hours"),
+    }
+    with Warehouse(workspace.scratch) as warehouse:
+        revision = find_revision(workspace, "2026-01-31", 1)
+        assert exclusion_counts(workspace, warehouse, revision) == {"orphaned_account": 1}
+    assert rerun(workspace, "2026-01-31", 1).is_identical
+
+    mended = taken_over.replace("2026-01-31T18:00:00Z", "2026-01-31T11:00:00Z")
+    (workspace.project.folder / "accounts.csv").write_text(mended, encoding="utf-8")
+    changed = open_workspace(workspace.project.folder)
+    bill(changed, "2026-01-31")
+
+    assert disk_hours(changed, "2026-01")["acct-2"] == (Decimal(1 + 2 * 12), "GiB-hours")
+    [change] = [one for one in diff(changed, "2026-01-31", 1, 2).changes if one.sku == "tokens-input"]
+    assert (change.account_id, change.change, dict(change.parts)) == ("acct-2", 12, {"account_mapping": 12})
 
 
 def test_two_resources_of_an_account_have_levels_of_their_own(tmp_path: Path, raw_bucket: ObjectStore) -> None:
