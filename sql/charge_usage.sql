@@ -31,7 +31,7 @@ priced_usage AS (
         priced_segments.days,
         priced_segments.segment_count = 1
         AND NOT price_list_charges.has_cells
-        AND period_usage.dimensions = '' AS is_alone
+        AND COALESCE(period_usage.dimensions, '') = '' AS is_alone
     FROM period_usage
     INNER JOIN priced_segments
         ON

@@ -7,10 +7,10 @@ its kind: ``acct-7/api-calls/2026-01/discount/1``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class LineKind(StrEnum):
@@ -27,8 +27,7 @@ class LineKind(StrEnum):
     OVERAGE = "overage"  # what usage beyond the commitment costs on top
 
 
-@dataclass(slots=True, unsafe_hash=True)  # a value that nothing changes; frozen, it takes six times as long to make
-class LineItem:
+class LineItem(NamedTuple):  # nothing changes it, and millions are made: a frozen dataclass takes six times as long
     """One amount on an invoice; the fields are the columns of ``line_items``, in order.
 
     ``quantity`` is in ``unit`` and ties to usage in lines of usage and included units; in the others it is zero.

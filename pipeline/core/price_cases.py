@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple, NoReturn, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -29,7 +29,7 @@ from pipeline.core.decimals import ExactDecimal, Quantity, plain_text
 from pipeline.core.errors import InputError
 from pipeline.core.line_item import LineItem
 from pipeline.core.manifest import sha256_hex
-from pipeline.core.money import RoundingMode, exact, minor_unit_digits
+from pipeline.core.money import Money, RoundingMode, exact, minor_unit_digits
 from pipeline.core.period_usage import EventValue, PeriodUsage
 from pipeline.core.price_book import CHARGE, AnyCharge, Change, DynamicCharge, FlatFeeCharge, Plan, PriceBook
 from pipeline.core.project import PricedBook
@@ -75,13 +75,14 @@ class CaseUsage(StrictModel):
 
 
 class CasePolicy(StrictModel):
-    """What a price book says of all its charges."""
+    """How a price book rounds, and what is rounded: each line, or the total of the exact amounts; None allows both."""
 
     rounding: RoundingMode | None = None
+    rounded: Literal["lines", "total"] | None = None
 
 
 class Expected(StrictModel):
-    """The amount before or after rounding, or both; of several lines the sum."""
+    """The amount before or after rounding, or both; of several lines the sum (after rounding: see ``rounded``)."""
 
     amount_exact: ExactDecimal | None = None
     amount: ExactDecimal | None = None
@@ -119,7 +120,8 @@ class _CaseLine(StrictModel):
 class PriceCase:
     """One case; ``charge`` is None until ``of_book`` finds the one that ``plan`` and ``sku`` name.
 
-    ``number`` counts the lines of the file from 1, ``rounding`` is None where the book decides.
+    ``number`` counts the lines of the file from 1, ``rounding`` is None where the book decides. ``rounded`` says what
+    the expected amount is: the sum of rounded "lines", the rounded "total" of exact amounts, or (None) either.
     """
 
     file: str
@@ -131,6 +133,7 @@ class PriceCase:
     sku: str | None
     usage: CaseUsage
     rounding: RoundingMode | None
+    rounded: Literal["lines", "total"] | None
     expected: Expected
     version: str
 
@@ -149,24 +152,43 @@ class CaseInputs(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CaseOutcome:
-    """What an engine made of a case."""
+    """What an engine made of a case; ``amount`` is the sum of the rounded lines."""
 
     case: PriceCase
     amount_exact: Decimal
     amount: Decimal
     problems: tuple[str, ...]
 
+    @property
+    def rounded_total(self) -> Decimal:
+        """Return the sum of the exact amounts, rounded once."""
+        total = Money(self.amount_exact, self.case.currency)
+        return total.round_to_minor_unit(_rounding_of(self.case)).amount
+
     def differences(self) -> Iterator[str]:
         """Yield, as sentences, each expected amount that is not the actual one; usage without a price is one too."""
         for problem in self.problems:
             yield f"{self.case.where}: {problem}"
-        for key, actual in (("amount_exact", self.amount_exact), ("amount", self.amount)):
-            expected = getattr(self.case.expected, key)
-            if not self.problems and expected is not None and expected != actual:
-                yield (
-                    f"{self.case.where}: {key}: expected {plain_text(expected)} {self.case.currency}, "
-                    f"actual {plain_text(actual)} {self.case.currency}"
-                )
+        if self.problems:
+            return
+        expected = self.case.expected
+        if expected.amount_exact is not None and expected.amount_exact != self.amount_exact:
+            yield self._difference("amount_exact", expected.amount_exact, self._shown(self.amount_exact))
+        if expected.amount is not None and expected.amount not in self._amounts().values():
+            shown = [f"{self._shown(amount)} (rounded {what})" for what, amount in self._amounts().items()]
+            same = self.amount == self.rounded_total
+            yield self._difference("amount", expected.amount, self._shown(self.amount) if same else " or ".join(shown))
+
+    def _amounts(self) -> dict[str, Decimal]:
+        """Return the amounts that are right, by what is rounded."""
+        amounts = {"lines": self.amount, "total": self.rounded_total}
+        return amounts if self.case.rounded is None else {self.case.rounded: amounts[self.case.rounded]}
+
+    def _difference(self, key: str, expected: Decimal, actual: str) -> str:
+        return f"{self.case.where}: {key}: expected {self._shown(expected)}, actual {actual}"
+
+    def _shown(self, amount: Decimal) -> str:
+        return f"{plain_text(amount)} {self.case.currency}"
 
     @property
     def passed(self) -> bool:
@@ -218,6 +240,7 @@ def _parse_case(line: str, file: str, number: int) -> PriceCase:
         checked.sku,
         checked.usage,
         checked.policy.rounding,
+        checked.policy.rounded,
         checked.expected,
         f"case-{number}@{sha256_hex(line.strip().encode())[:12]}",
     )
@@ -315,7 +338,7 @@ def inputs_of(case: PriceCase) -> CaseInputs:
         name=f"case-{case.number}",
         author="case",
         effective_from=date(2026, 1, 1),
-        rounding=case.rounding or RoundingMode.HALF_UP,
+        rounding=_rounding_of(case),
         plans={account_id: plan},
     )
     priced, charges = PricedBook(book, case.version), {charge.sku: charge}
@@ -330,6 +353,10 @@ def inputs_of(case: PriceCase) -> CaseInputs:
     account = Account(account_id, case.case_id, case.currency, "UTC", account_id)
     terms = AccountTerms(account, CASE_PERIOD, days, Change.NEXT_PERIOD, (segment,), advance)
     return CaseInputs(terms, (_usage_row(case, charge, account_id),), tuple(_values(case, charge, account_id)))
+
+
+def _rounding_of(case: PriceCase) -> RoundingMode:
+    return case.rounding or RoundingMode.HALF_UP
 
 
 def _usage_row(case: PriceCase, charge: AnyCharge, account_id: str) -> PeriodUsage:

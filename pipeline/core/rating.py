@@ -129,8 +129,10 @@ def rate_account(terms: AccountTerms, usage: Sequence[PeriodUsage], values: Sequ
     lines: list[LineItem] = []
     with exact():
         used = _usage_by_sku(terms, usage, problems)
-        for segment in terms.segments:
-            lines += _rate_segment(terms, segment, used, values, problems)
+        sheets = [_rate_segment(terms, segment, used, values, problems) for segment in terms.segments]
+        for segment, sheet in zip(terms.segments, sheets, strict=True):
+            _add_commitment(terms, segment, sheet, sheets)
+            lines += sheet.lines
         for advance in terms.advance_fees:
             lines += _fees_in_advance(terms, advance, problems)
     lines.sort(key=attrgetter("line_item_id"))
@@ -226,13 +228,24 @@ def position_of(terms: AccountTerms, segment: Segment, sku_usage: SkuUsage | Non
         quantity = quantities.get(segment.number, ZERO)
         return Position(ZERO, quantity, quantity, True, True)
     before = sum((quantities.get(number, ZERO) for number in range(1, segment.number)), ZERO)
+    first, last = first_and_last(terms)
     return Position(
         before,
         before + quantities.get(segment.number, ZERO),
         sum(quantities.values(), ZERO),
-        segment.number == 1,
-        segment.number == len(terms.segments),
+        segment.number == first,
+        segment.number == last,
     )
+
+
+def first_and_last(terms: AccountTerms) -> tuple[int, int]:
+    """Return the numbers of the segments in which the account is there first and last, which owe what is due once.
+
+    A segment is without an active day where an account is away, or where prices change twice within a day or on the
+    last day of the period. Of an account that is not there at all, it is the first and the last segment.
+    """
+    numbers = [segment.number for segment in terms.segments if segment.active_days]
+    return (numbers[0], numbers[-1]) if numbers else (1, len(terms.segments))
 
 
 def prorated(number: Decimal, share: Fraction, decimals: int = UNIT_PRICE_SCALE) -> Decimal:
@@ -628,11 +641,9 @@ def _rate_segment(
     used: Mapping[str, SkuUsage],
     values: Sequence[EventValue],
     problems: list[str],
-) -> list[LineItem]:
-    """Return the lines of a segment; one without an active day and without usage has none."""
+) -> Sheet:
+    """Return the lines of a segment but its commitment; one without an active day and without usage has none."""
     used_here = {sku for sku, sku_usage in used.items() if segment.number in sku_usage.rows}
-    if not used_here and segment.active_days == 0:
-        return []
     unpriced_skus = set()
     for sku in used_here:
         for row in used[sku].rows[segment.number]:
@@ -656,8 +667,7 @@ def _rate_segment(
                 where = _where(rows[0]) if rows else f"account {terms.account.account_id}, SKU {sku}"
                 problems.append(f"{where}: {problem}")
     _add_plan_discounts(sheet, terms, segment, subtotals)
-    _add_commitment(sheet, terms, segment)
-    return sheet.lines
+    return sheet
 
 
 def _is_due_unused(charge: AnyCharge, terms: AccountTerms, used: SkuUsage | None) -> bool:
@@ -706,7 +716,7 @@ def _add_charge(
     subtotal = sheet.add_usage(subject, unit, parts)
     if charge.discounts:
         subtotal += _add_discounts(sheet, subject, charge.discounts, subtotal)
-    if charge.maximum_amount is not None or charge.minimum_amount is not None:
+    if segment.active_days and (charge.maximum_amount is not None or charge.minimum_amount is not None):
         subtotal += _add_bounds(sheet, subject, charge, terms.share(segment.active_days), subtotal)
     return subtotal
 
@@ -735,7 +745,7 @@ def _add_bounds(sheet: Sheet, subject: Subject, charge: AnyCharge, share: Fracti
         maximum = prorated(charge.maximum_amount, share)
         if subtotal > maximum:
             return sheet.add_amount(subject, LineKind.MAXIMUM, maximum - subtotal)
-    if charge.minimum_amount is not None and share:
+    if charge.minimum_amount is not None:
         minimum = prorated(charge.minimum_amount, share)
         if subtotal < minimum:
             return sheet.add_amount(subject, LineKind.MINIMUM, minimum - subtotal)
@@ -746,7 +756,7 @@ def _fee_in_arrears(terms: AccountTerms, segment: Segment, charge: FlatFeeCharge
     """Return the fee of a segment: by its days, or whole in the first segment that has one."""
     if charge.prorated:
         return prorated(charge.amount, terms.share(segment.active_days))
-    first = next(one.number for one in terms.segments if one.active_days)
+    first, _ = first_and_last(terms)
     return charge.amount if segment.number == first else ZERO
 
 
@@ -772,14 +782,15 @@ def _fees_in_advance(terms: AccountTerms, advance: AdvanceFees, problems: list[s
 def _add_plan_discounts(sheet: Sheet, terms: AccountTerms, segment: Segment, subtotals: dict[str, Decimal]) -> None:
     """Take off each discount of the plan in the order written, divided between the charges that cost something.
 
-    A percentage is of every segment, an amount is taken off in the last one. It is rounded once, then divided in whole
-    minor units by largest remainder. What rounding took stays on the line that was the first to get one more.
+    A percentage is of every segment, an amount is taken off in the last one with an active day. It is rounded once,
+    then divided in whole minor units by largest remainder. What rounding took stays on the line that was the first to
+    get one more.
     """
     for number, discount in enumerate(segment.plan.discounts, start=1):
         base = sum(subtotals.values(), ZERO)
         if base <= 0 or discount.currency not in (None, sheet.currency):
             continue
-        if discount.amount is not None and segment.number != len(terms.segments):
+        if discount.amount is not None and not _is_last_active(terms, segment):
             continue
         off_exact = _discount_of(discount, base)
         off = sheet.rounded(off_exact)
@@ -813,20 +824,30 @@ def divided(amount: Decimal, weights: Mapping[str, Decimal], digits: int) -> tup
         return {name: Decimal(share).scaleb(-digits) for name, share in shares.items()}, by_remainder[0]
 
 
-def _add_commitment(sheet: Sheet, terms: AccountTerms, segment: Segment) -> None:
-    """Add what is missing to the commitment of the plan, or what usage beyond it costs on top."""
+def _add_commitment(terms: AccountTerms, segment: Segment, sheet: Sheet, sheets: Iterable[Sheet]) -> None:
+    """Add what is missing to the commitment of the plan, or what usage beyond it costs on top.
+
+    A segment owes its share of days, measured on its own lines. What is not prorated is due once: in the last segment
+    with an active day, whole, measured on the lines of all segments, ``sheets``, with what earlier ones were topped up.
+    """
     commitment = next((one for one in segment.plan.commitments if one.currency == sheet.currency), None)
-    if commitment is None:
+    if commitment is None or not segment.active_days:
         return
-    committed = commitment.amount
     if commitment.prorated:
-        committed = prorated(committed, terms.share(segment.active_days))
+        committed, paid = prorated(commitment.amount, terms.share(segment.active_days)), sheet.total
+    elif _is_last_active(terms, segment):
+        committed, paid = commitment.amount, sum((one.total for one in sheets), ZERO)
+    else:
+        return
     subject = Subject(PLAN_SKU + segment.plan_name, commitment.description, "", commitment.tax_category)
-    if sheet.total < committed:
-        sheet.add_amount(subject, LineKind.COMMITMENT, committed - sheet.total)
-    elif sheet.total > committed and commitment.overage_factor > 1:
-        beyond = sheet.total - committed
-        sheet.add_amount(subject, LineKind.OVERAGE, beyond * (commitment.overage_factor - 1))
+    if paid < committed:
+        sheet.add_amount(subject, LineKind.COMMITMENT, committed - paid)
+    elif paid > committed and commitment.overage_factor > 1:
+        sheet.add_amount(subject, LineKind.OVERAGE, (paid - committed) * (commitment.overage_factor - 1))
+
+
+def _is_last_active(terms: AccountTerms, segment: Segment) -> bool:
+    return segment.active_days > 0 and segment.number == first_and_last(terms)[1]
 
 
 def _where(row: PeriodUsage) -> str:

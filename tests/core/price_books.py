@@ -218,21 +218,21 @@ def account_terms(draw: st.DrawFn, on_change: Change | None = None) -> AccountTe
     books = [draw(price_books(currency, "first", "2025-06-01", change))]
     if draw(st.booleans()):
         books.append(draw(price_books(currency, "second", "2026-01-16", change)))
-    begins, ends = (
-        draw(st.sampled_from(["2020-01-01", "2026-01-06"])),
-        draw(st.sampled_from(["2027-01-01", "2026-01-26"])),
+    begins = draw(st.sampled_from(["2020-01-01T05:00", "2026-01-06T05:00"]))
+    ends, on_last_day = draw(
+        st.sampled_from([("2027-01-01T05:00", "2026-01-31T18:00"), ("2026-01-26T05:00", "2026-01-26T02:00")])
     )
-    spans = [("standard", begins, ends)]
-    if draw(st.booleans()):
-        spans = [("standard", begins, "2026-01-13"), ("pro", "2026-01-13", ends)]
+    plans_at: list[list[str]] = [[], ["2026-01-13T05:00"], ["2026-01-13T06:00", "2026-01-13T18:00"], [on_last_day]]
+    times = [begins, *draw(st.sampled_from(plans_at)), ends]  # in the last two, a part has no day
+    spans = list(zip(("standard", "pro", "standard"), times, times[1:], strict=False))
     zone = draw(st.sampled_from(["UTC", "UTC", "America/New_York"]))
     rows = [
         account_row(
             currency=currency,
             time_zone=zone,
             plan=plan,
-            valid_from=f"{start}T05:00:00Z",
-            valid_to=f"{end}T05:00:00Z",
+            valid_from=f"{start}:00Z",
+            valid_to=f"{end}:00Z",
         )
         for plan, start, end in spans
     ]

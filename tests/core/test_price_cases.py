@@ -65,6 +65,52 @@ def test_the_policy_says_how_is_rounded() -> None:
     assert rated(charge=half, policy={"rounding": "half_up"}).amount == rated(charge=half).amount == Decimal("0.35")
 
 
+# 3 and 1 units at 0.335: the lines 1.005 and 0.335 round to 1.01 + 0.34 = 1.35, their total 1.34 is 1.34.
+TWO_LINES = {"model": "graduated", "tiers": [{"up_to": "3", "unit_price": "0.335"}, {"unit_price": "0.335"}]}
+
+
+@pytest.mark.parametrize(
+    ("policy", "right"),
+    [
+        ({}, ["1.34", "1.35"]),
+        ({"rounded": "lines"}, ["1.35"]),
+        ({"rounded": "total"}, ["1.34"]),
+        ("half_even", ["1.34"]),  # 1.00 + 0.34
+        ({"rounding": "half_even", "rounded": "lines"}, ["1.34"]),
+        ({"rounding": "half_up", "rounded": "lines"}, ["1.35"]),
+    ],
+)
+def test_the_policy_says_what_is_rounded_and_without_it_either_is_right(policy: Any, right: list[str]) -> None:
+    amounts = ["1.33", "1.34", "1.345", "1.35", "1.36"]
+
+    passed = [
+        amount
+        for amount in amounts
+        if rated(charge=TWO_LINES, usage={"quantity": "4"}, policy=policy, expected={"amount": amount}).passed
+    ]
+
+    assert passed == right
+
+
+def test_the_total_is_rounded_once_as_the_case_rounds_and_in_its_currency() -> None:
+    yen = {"charge": {"model": "per_unit", "unit_price": "0.5"}, "usage": {"quantity": "5"}, "currency": "JPY"}
+
+    assert rated(**yen, expected={"amount": "3"}, policy={"rounded": "total"}).passed
+    assert rated(**yen, expected={"amount": "2"}, policy={"rounded": "total", "rounding": "half_even"}).passed
+
+
+def test_a_difference_says_what_is_rounded_where_that_matters() -> None:
+    def difference(**policy: str) -> str:
+        outcome = rated(charge=TWO_LINES, usage={"quantity": "4"}, policy=policy, expected={"amount": "1.3"})
+        [sentence] = outcome.differences()
+        return sentence.removeprefix("cases.jsonl, line 1, case one: amount: expected 1.3 USD, actual ")
+
+    assert difference() == "1.35 USD (rounded lines) or 1.34 USD (rounded total)"
+    assert difference(rounded="lines") == "1.35 USD (rounded lines)"
+    assert difference(rounded="total") == "1.34 USD (rounded total)"
+    assert difference(rounding="half_even") == "1.34 USD"
+
+
 def test_a_json_number_keeps_the_digits_that_were_written() -> None:
     text = json.dumps(case()).replace('"0.335"', "0.10000000000000001e-2").replace('"quantity": "1"', '"quantity": 3')
 
@@ -128,6 +174,7 @@ def test_each_problem_of_a_file_is_named_with_line_and_key() -> None:
         case("f", currency="XAU"),
         case("g", charge=charge(currency="EUR")),
         case("h", policy="half_down"),
+        case("l", policy={"rounded": "sum"}),
         '{"id": "i", "id": "j"}',
         json.dumps(case("k")).replace('"1"', "NaN"),
     ) == [
@@ -145,8 +192,9 @@ def test_each_problem_of_a_file_is_named_with_line_and_key() -> None:
         "cases.jsonl, line 11, currency: XAU has no minor unit in ISO 4217 and cannot be invoiced",
         "cases.jsonl, line 12, charge.currency: found EUR, accepted USD as in currency",
         "cases.jsonl, line 13, policy.rounding: found 'half_down', accepted 'half_up' or 'half_even'",
-        "cases.jsonl, line 14, id: found twice in one object, accepted once",
-        "cases.jsonl, line 15, a value: found NaN, accepted a number",
+        "cases.jsonl, line 14, policy.rounded: found 'sum', accepted 'lines' or 'total'",
+        "cases.jsonl, line 15, id: found twice in one object, accepted once",
+        "cases.jsonl, line 16, a value: found NaN, accepted a number",
     ]
 
 

@@ -11,7 +11,7 @@ a book is filled in. A row with something in ``used`` begins a case, and the row
     images 3 {"size": "large"}  with dimensions
 
 The column ``account`` says when the account is there and on which plan: ``from 2026-01-22``, ``until 2026-01-11``,
-``standard until 2026-01-16, then pro``, ``in JPY``.
+``standard until 2026-01-16, then pro``, ``in JPY``. A day may have a time: ``2026-01-31 12:00``.
 """
 
 import re
@@ -52,9 +52,7 @@ class Case(NamedTuple):
 def cases(text: str) -> Iterator[Case]:
     """Yield every case of the page in order."""
     section, blocks, is_table_over = "", list[str](), False
-    for found in re.finditer(
-        r"^#+ (?P<title>.*)$|^```toml\n(?P<toml>(?s:.*?))^```$|^\|(?:.*\n\|)*.*$", text, re.MULTILINE
-    ):
+    for found in PARTS.finditer(text):
         if found["title"]:
             section = found["title"]
         elif found["toml"]:
@@ -98,9 +96,9 @@ def _account_rows(case: Case) -> list[AccountRow]:
     plan = next(iter(plans))
     currency = plans[plan].charges[0].currency
     text = case.account
-    if found := re.fullmatch(r"(\w+) until ([\d-]+), then (\w+)", text):
-        first, day, second = found.groups()
-        at = f"{day}T00:00:00Z"
+    if found := re.fullmatch(r"(\w+) until ([\d-]+)(?: ([\d:]+))?, then (\w+)", text):
+        first, day, time, second = found.groups()
+        at = f"{day}T{time or '00:00'}:00Z"
         return [
             account_row(currency=currency, plan=first, valid_to=at),
             account_row(currency=currency, plan=second, valid_from=at),
@@ -159,12 +157,13 @@ def test_rating_makes_the_lines_that_the_pricing_page_shows(case: Case) -> None:
                 assert getattr(by_id[row["line"]], field) == expected, f"{column} of {row['line']}"
 
 
-def test_the_rating_case_of_the_pricing_page_passes() -> None:
-    [text] = re.findall(r"^```json\n(.*)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_rating_cases_of_the_pricing_page_pass() -> None:
+    texts = re.findall(r"^```json\n(.*)\n```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
-    [case] = parse_cases(text, "cases.jsonl")
+    parsed = parse_cases("\n".join(texts), "cases.jsonl")
 
-    assert rate_case(case).passed
+    assert [one.case_id for one in parsed] == ["bronze-250", "strict"]
+    assert all(rate_case(one).passed for one in parsed)
 
 
 def test_the_pricing_page_shows_every_model_every_kind_of_line_and_every_change() -> None:

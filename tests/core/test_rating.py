@@ -17,11 +17,12 @@ from pipeline.core.rating import (
     ADDITIVE_AGGREGATIONS,
     RatedAccount,
     divided,
+    first_and_last,
     prorated,
     rate_account,
     unpriced,
 )
-from pipeline.core.terms import Segment
+from pipeline.core.terms import AccountTerms, Segment
 from tests.core.price_books import (
     ACCOUNT,
     BOUNDS,
@@ -95,6 +96,13 @@ def test_a_line_that_prices_no_usage_has_its_whole_amount_as_flat_fee() -> None:
 
     assert (minimum.quantity, minimum.unit, minimum.unit_price, minimum.per_units) == (0, "", 0, 1)
     assert minimum.flat_fee == minimum.amount_exact == Decimal("9.99")
+
+
+def test_a_line_cannot_be_changed() -> None:
+    [line] = rate(used("1"), charges=[charge()]).lines
+
+    with pytest.raises(AttributeError):
+        line.amount = Decimal(2)  # type: ignore[misc]
 
 
 def test_lines_are_in_order_of_id_whatever_the_order_of_charges_and_usage() -> None:
@@ -299,26 +307,187 @@ def test_a_tier_is_entered_above_the_bound_before_it_not_at_it() -> None:
     assert [(line.segment, line.tier, line.flat_fee) for line in just_above] == [(2, 2, 0), (1, 1, 7), (1, 2, 5)]
 
 
-def test_an_amount_off_the_plan_is_taken_off_the_last_part_and_a_percentage_off_each() -> None:
-    plan = {"discounts": [{"amount": "3", "currency": "USD"}, {"percent": "10"}]}
-    terms = split(Change.SPLIT_COUNTING_ON, charge(), plan=plan)
-
-    lines = rate_account(terms, [used("10"), used("13", segment=2)]).lines
-
-    discounts = [line for line in lines if line.kind is LineKind.PLAN_DISCOUNT]
-    assert [(line.segment, line.tier, line.amount) for line in discounts] == [(2, 1, -3), (2, 2, -1), (1, 2, -1)]
+def commitment(amount: str, **keys: Any) -> dict[str, Any]:
+    """Return the keys of a plan that commits to an amount in US dollars."""
+    return {"commitments": [{"currency": "USD", "amount": amount, **keys}]}
 
 
-def test_a_commitment_that_is_not_prorated_is_due_whole_in_each_part() -> None:
-    plan = {"commitments": [{"currency": "USD", "amount": "31", "prorated": False}]}
-    by_days = {"commitments": [{"currency": "USD", "amount": "31"}]}
+def of_plan(lines: Iterable[LineItem]) -> list[tuple[int, LineKind, Decimal]]:
+    """Return segment, kind and exact amount of the lines that are of a plan as a whole."""
+    return [(line.segment, line.kind, line.amount_exact) for line in lines if not line.model]
 
-    whole = rate_account(split(Change.SPLIT_COUNTING_ON, charge(), plan=plan), [used("1")]).lines
-    shares = rate_account(split(Change.SPLIT_COUNTING_ON, charge(), plan=by_days), [used("1")]).lines
 
-    missing = [line.amount for line in whole if line.kind is LineKind.COMMITMENT]
-    assert missing == [31, 30]
-    assert [line.amount for line in shares if line.kind is LineKind.COMMITMENT] == [16, 14]
+@pytest.mark.parametrize("change", [Change.SPLIT_COUNTING_ON, Change.SPLIT_STARTING_AGAIN])
+def test_a_commitment_that_is_not_prorated_is_due_once_and_counts_all_parts(change: Change) -> None:
+    terms = split(change, charge(), plan=commitment("31", prorated=False, overage_factor="1.5"))
+
+    def beyond(second: str) -> list[tuple[int, LineKind, Decimal]]:
+        return of_plan(rate_account(terms, [used("20"), used(second, segment=2)]).lines)
+
+    assert beyond("10.99") == [(2, LineKind.COMMITMENT, Decimal("0.01"))]
+    assert beyond("11") == []
+    assert beyond("11.01") == [(2, LineKind.OVERAGE, Decimal("0.005"))]
+    assert of_plan(rate_account(terms, [used("40")]).lines) == [(2, LineKind.OVERAGE, Decimal("4.5"))]
+    assert of_plan(rate_account(terms, []).lines) == [(2, LineKind.COMMITMENT, Decimal(31))]
+
+
+def test_a_prorated_commitment_counts_each_part_by_its_days() -> None:
+    terms = split(Change.SPLIT_COUNTING_ON, charge(), plan=commitment("31"))
+
+    lines = rate_account(terms, [used("40"), used("1", segment=2)]).lines
+
+    assert of_plan(lines) == [(2, LineKind.COMMITMENT, Decimal(15))]
+
+
+def test_the_commitment_of_the_last_plan_counts_what_an_earlier_one_was_topped_up_by() -> None:
+    first = {"charges": [charge()], **commitment("62")}
+    second = {"charges": [charge()], **commitment("50", prorated=False)}
+    book = priced_book(on_change="split_counting_on", plans={"standard": first, "pro": second})
+    at = "2026-01-11T00:00:00Z"
+
+    def topped_up(one: str, then: str) -> list[tuple[int, LineKind, Decimal]]:
+        rows = [account_row(plan=one, valid_to=at), account_row(plan=then, valid_from=at)]
+        return of_plan(rate_account(terms_of(book, rows=rows), [used("5"), used("6", segment=2)]).lines)
+
+    assert topped_up("standard", "pro") == [
+        (2, LineKind.COMMITMENT, Decimal(24)),
+        (1, LineKind.COMMITMENT, Decimal(15)),
+    ]
+    assert topped_up("pro", "standard") == [(2, LineKind.COMMITMENT, Decimal(36))]
+
+
+def test_a_commitment_that_is_not_prorated_is_whole_for_an_account_of_few_days_and_leaves_fees_in_advance_out() -> None:
+    fee = charge("flat_fee", "base", amount="80", timing="advance")
+    book = priced_book(fee, charge(), on_change="split_counting_on", plan=commitment("50", prorated=False))
+    newer = priced_book(fee, charge(), name="new", effective_from="2026-01-16", plan=commitment("50", prorated=False))
+    began, left = account_row(valid_from="2026-01-30T00:00:00Z"), account_row(valid_to="2026-01-03T00:00:00Z")
+
+    for row in (began, left):
+        terms = terms_of(book, newer, rows=[row])
+        assert len(terms.segments) == 1
+        assert of_plan(rate_account(terms, [used("20")]).lines) == [(1, LineKind.COMMITMENT, Decimal(30))]
+    both = rate_account(terms_of(book, newer), [used("20")]).lines
+    assert of_plan(both) == [(2, LineKind.COMMITMENT, Decimal(30))]
+
+
+# Parts without an active day.
+
+
+def changed_at(first: dict[str, Any], second: dict[str, Any], at: str, change: str = "split_counting_on") -> Any:
+    """Return the terms of an account that changes at an instant from one plan to another."""
+    book = priced_book(on_change=change, plans={"standard": first, "pro": second})
+    return terms_of(book, rows=[account_row(valid_to=at), account_row(plan="pro", valid_from=at)])
+
+
+LAST_MIDNIGHT = "2026-01-31T00:00:00Z"  # from here on, the second part has one day
+AFTER_MIDNIGHT = "2026-01-31T00:00:01Z"  # from here on, none
+
+
+@pytest.mark.parametrize("change", ["split_counting_on", "split_starting_again"])
+def test_a_part_without_a_day_is_neither_capped_nor_topped_up(change: str) -> None:
+    plan = {"charges": [charge(minimum_amount="31", maximum_amount="62")], **commitment("310", overage_factor="2")}
+
+    def kinds(at: str, second: str) -> list[tuple[LineKind, Decimal]]:
+        terms = changed_at({"charges": [charge()]}, plan, at, change)
+        lines = rate_account(terms, [used("1"), used(second, segment=2)]).lines
+        return [(line.kind, line.amount) for line in lines if line.segment == 2 and line.kind is not LineKind.USAGE]
+
+    assert kinds(LAST_MIDNIGHT, "80") == [(LineKind.MAXIMUM, -78), (LineKind.COMMITMENT, 8)]
+    assert kinds(LAST_MIDNIGHT, "0.5") == [(LineKind.MINIMUM, Decimal("0.5")), (LineKind.COMMITMENT, 9)]
+    for quantity in ("80", "0.5", "0", "-3"):
+        assert kinds(AFTER_MIDNIGHT, quantity) == []
+
+
+def test_the_usage_of_a_part_without_a_day_counts_in_a_commitment_of_the_whole_period() -> None:
+    first = {"charges": [charge()], **commitment("100", prorated=False)}
+    usage = [used("40"), used("30", segment=2)]
+
+    without_a_day = rate_account(changed_at(first, {"charges": [charge()]}, AFTER_MIDNIGHT), usage).lines
+    with_a_day = rate_account(changed_at(first, {"charges": [charge()]}, LAST_MIDNIGHT), usage).lines
+
+    assert of_plan(without_a_day) == [(1, LineKind.COMMITMENT, 30)]
+    assert of_plan(with_a_day) == []
+
+
+def test_an_amount_is_taken_off_the_last_part_with_a_day_and_a_percentage_off_each() -> None:
+    plan = {"charges": [charge()], "discounts": [{"amount": "3", "currency": "USD"}, {"percent": "10"}]}
+    usage = [used("13"), used("20", segment=2)]
+
+    def discounts(at: str) -> list[tuple[int, int, Decimal]]:
+        lines = rate_account(changed_at(plan, plan, at), usage).lines
+        return [(line.segment, line.tier, line.amount) for line in lines if line.kind is LineKind.PLAN_DISCOUNT]
+
+    assert discounts(AFTER_MIDNIGHT) == [(2, 2, -2), (1, 1, -3), (1, 2, -1)]
+    assert discounts(LAST_MIDNIGHT) == [(2, 1, -3), (2, 2, Decimal("-1.7")), (1, 2, Decimal("-1.3"))]
+
+
+def test_the_fee_of_a_volume_is_due_in_the_last_part_with_a_day() -> None:
+    plan = {"charges": [charge("stairstep", tiers=[{"up_to": "5", "flat_fee": "7"}, {"flat_fee": "20"}])]}
+    usage = [used("4"), used("2", segment=2)]
+
+    def due(at: str) -> list[tuple[int, Decimal]]:
+        return [(line.segment, line.flat_fee) for line in rate_account(changed_at(plan, plan, at), usage).lines]
+
+    assert due(AFTER_MIDNIGHT) == [(2, 0), (1, 20)]
+    assert due(LAST_MIDNIGHT) == [(2, 20), (1, 0)]
+
+
+def test_what_is_due_once_is_due_in_the_first_or_last_part_with_a_day() -> None:
+    terms = split(Change.SPLIT_COUNTING_ON, charge())
+
+    def with_days(*days: int) -> AccountTerms:
+        parts = [replace(terms.segments[0], number=number, active_days=n) for number, n in enumerate(days, start=1)]
+        return replace(terms, segments=tuple(parts))
+
+    assert first_and_last(with_days(0, 3, 0, 1, 0)) == (2, 4)
+    assert first_and_last(with_days(1, 0)) == (1, 1)
+    assert first_and_last(with_days(0, 0, 0)) == (1, 3)
+
+
+def test_an_account_that_is_not_there_has_no_maximum_commitment_overage_or_amount_off() -> None:
+    gone = [account_row(valid_from="2025-01-01T00:00:00Z", valid_to="2025-02-01T00:00:00Z")]
+    capped = charge(minimum_amount="100", maximum_amount="100")
+    for prorated_too in (True, False):
+        plan = {**commitment("50", overage_factor="2", prorated=prorated_too)}
+        plan["discounts"] = [{"amount": "3", "currency": "USD"}, {"percent": "10"}]
+        terms = terms_of(priced_book(capped, plan=plan), rows=gone)
+        for quantity in ("10", "200"):
+            lines = rate_account(terms, [used(quantity)]).lines
+            assert [(line.kind, line.tier) for line in lines] == [(LineKind.USAGE, 1), (LineKind.PLAN_DISCOUNT, 2)]
+
+
+# Discounts of a plan.
+
+
+@pytest.mark.parametrize(
+    ("exports", "discounts"),
+    [
+        ("-9.99", [("calls", "-0.01")]),  # 10 % of 0.01 is nothing; the amount takes what there is
+        ("-10", []),
+        ("-10.01", []),
+        ("-30", []),
+    ],
+)
+def test_a_discount_of_the_plan_takes_nothing_off_a_sum_of_zero_or_below(
+    exports: str, discounts: list[tuple[str, str]]
+) -> None:
+    plan = {"discounts": [{"percent": "10"}, {"amount": "2", "currency": "USD"}]}
+
+    lines = rate(used("10"), used(exports, "exports"), charges=[charge(), charge(sku="exports")], plan=plan).lines
+
+    taken = [(line.sku, f"{line.amount:f}") for line in lines if line.kind is LineKind.PLAN_DISCOUNT]
+    assert taken == discounts
+
+
+def test_a_discount_of_a_plan_under_which_everything_is_free_makes_no_line() -> None:
+    plan = {"discounts": [{"percent": "10"}, {"amount": "2", "currency": "USD"}]}
+
+    lines = rate(used("10"), charges=[charge(unit_price="0")], plan=plan).lines
+
+    assert shown(lines) == [("calls/per_unit/1", "10", "0.00")]
+
+
+# Commitments.
 
 
 def test_beyond_a_commitment_nothing_is_added_unless_it_costs_more() -> None:
@@ -641,7 +810,7 @@ def test_minimum_and_maximum_hold_for_every_charge(inputs: RatingInputs) -> None
                 continue
             own = [line for line in lines if (line.sku, line.segment) == (sku, segment.number)]
             amount = total(line for line in own if line.kind is not LineKind.PLAN_DISCOUNT)
-            if priced_by.maximum_amount is not None:
+            if priced_by.maximum_amount is not None and segment.active_days:
                 assert amount <= prorated(priced_by.maximum_amount, share) + half
             if priced_by.minimum_amount is not None and segment.active_days:
                 assert amount >= prorated(priced_by.minimum_amount, share) - half
@@ -656,7 +825,7 @@ def test_discounts_of_the_plan_add_up_to_what_they_are_of_all_charges(inputs: Ra
     for segment in inputs.terms.segments:
         charged = [line for line in of_segment(lines, segment) if line.model]
         base = total(line for line in charged if line.kind is not LineKind.PLAN_DISCOUNT)
-        is_last = segment.number == len(inputs.terms.segments)
+        is_last = segment.active_days > 0 and segment.number == first_and_last(inputs.terms)[1]
         for number, discount in enumerate(segment.plan.discounts, start=1):
             of_discount = [line for line in charged if (line.kind, line.tier) == (LineKind.PLAN_DISCOUNT, number)]
             with exact():
@@ -672,20 +841,23 @@ def test_discounts_of_the_plan_add_up_to_what_they_are_of_all_charges(inputs: Ra
 @settings(max_examples=40, deadline=None)
 @given(rating_inputs())
 def test_what_is_paid_of_a_committed_plan_is_at_least_the_commitment(inputs: RatingInputs) -> None:
-    lines = rate_account(*inputs).lines
-    half = Decimal("0.5").scaleb(-minor_unit_digits(inputs.terms.account.currency))
+    terms = replace(inputs.terms, advance_fees=())
+    lines = rate_account(terms, inputs.usage, inputs.values).lines
+    half = Decimal("0.5").scaleb(-minor_unit_digits(terms.account.currency))
 
-    for segment in inputs.terms.segments:
-        for commitment in segment.plan.commitments:
+    for segment in terms.segments:
+        own = [line for line in lines if line.segment == segment.number]
+        for committed in segment.plan.commitments:
             if not segment.active_days:
-                continue
-            share = inputs.terms.share(segment.active_days)
-            committed = prorated(commitment.amount, share) if commitment.prorated else commitment.amount
-            own = of_segment(lines, segment)
-            in_advance = {fee.start for fee in inputs.terms.advance_fees}
-            if segment.start in in_advance:
-                continue  # the fees in advance of this period begin with the segment too
-            assert total(own) >= committed - half
+                assert all(line.model for line in own)
+            elif committed.prorated:
+                assert total(own) >= prorated(committed.amount, terms.share(segment.active_days)) - half
+            elif segment.number == first_and_last(terms)[1]:
+                assert total(lines) >= committed.amount - half
+            else:
+                assert all(line.model for line in own)
+    of_both = rate_account(*inputs).lines
+    assert of_plan(of_both) == of_plan(lines)
 
 
 TIERED = [

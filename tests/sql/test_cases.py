@@ -20,6 +20,8 @@ import yaml
 
 from pipeline.adapters.warehouse import Warehouse, sql_files
 from pipeline.core.dataset import (
+    AMOUNT,
+    AMOUNT_EXACT,
     DATASETS,
     EXCLUDED_EVENTS,
     INSTANT,
@@ -27,12 +29,14 @@ from pipeline.core.dataset import (
     PRICE_CHANGES,
     QUANTITY,
     RAW_EVENTS,
+    UNIT_PRICE,
     USAGE,
     USAGE_EVENTS,
     USAGE_LEVELS,
     USAGE_VALUES,
 )
 from pipeline.core.duration import parse_duration
+from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
 from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
@@ -58,10 +62,30 @@ from pipeline.steps.links import (
 )
 from pipeline.steps.outcomes import PLACE_COLUMNS
 from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
+from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE
 from tests.sql.header import parse_header
 from tests.steps.raw_events import key_hash
 
 CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
+
+# What every query of rating makes that makes lines.
+RATED_LINES = (
+    ("account_id", "VARCHAR"),
+    ("sku", "VARCHAR"),
+    ("segment", "INTEGER"),
+    ("priced_segment", "INTEGER"),
+    ("charge", "INTEGER"),
+    ("kind", "VARCHAR"),
+    ("id_suffix", "VARCHAR"),
+    ("tier", "INTEGER"),
+    ("description", "VARCHAR"),
+    ("quantity", QUANTITY),
+    ("unit", "VARCHAR"),
+    ("unit_price", UNIT_PRICE),
+    ("flat_fee", AMOUNT_EXACT),
+    ("amount_exact", AMOUNT_EXACT),
+    ("amount", AMOUNT),
+)
 
 # Tables that are no dataset of the lake: made by a step, or by another SQL file, for one session.
 HELPER_TABLES = {
@@ -85,26 +109,36 @@ HELPER_TABLES = {
     "metered_events": USAGE_EVENTS.columns,
     "other_line_items": LINE_ITEMS.columns,
     "price_changes": PRICE_CHANGES.columns,
-    "period_usage": (
+    "period_usage": PERIOD_USAGE,
+    "event_values": EVENT_VALUES,
+    **PRICING_TABLES,
+    "charge_usage": (
+        ("priced_segment", "INTEGER"),
         ("account_id", "VARCHAR"),
         ("sku", "VARCHAR"),
         ("segment", "INTEGER"),
-        ("dimensions", "VARCHAR"),
-        ("aggregation", "VARCHAR"),
+        ("charge", "INTEGER"),
+        ("cell", "INTEGER"),
         ("unit", "VARCHAR"),
-        ("quantity", QUANTITY),
+        ("used_before", QUANTITY),
+        ("used_until", QUANTITY),
+        ("used_in_all", QUANTITY),
+        ("is_first", "BOOLEAN"),
+        ("is_last", "BOOLEAN"),
         ("event_count", "BIGINT"),
     ),
-    "day_usage": (
+    "event_amounts": (
         ("account_id", "VARCHAR"),
         ("sku", "VARCHAR"),
         ("segment", "INTEGER"),
-        ("dimensions", "VARCHAR"),
-        ("aggregation", "VARCHAR"),
-        ("unit", "VARCHAR"),
-        ("quantity", QUANTITY),
-        ("event_count", "BIGINT"),
+        ("amount_exact", AMOUNT_EXACT),
     ),
+    **dict.fromkeys(
+        ("usage_lines", "fee_lines", "adjustment_lines", "plan_discount_lines", "commitment_lines", "rated_lines"),
+        RATED_LINES,
+    ),
+    "reference_lines": LINE_ITEMS.columns,
+    "day_usage": PERIOD_USAGE,
     "account_zones": ACCOUNT_ZONES,
     "zone_days": ZONE_DAYS,
     "contract_objects": CONTRACT_OBJECTS,
