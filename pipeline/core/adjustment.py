@@ -8,7 +8,7 @@ signed amount. Nothing that was issued changes: the differences are lines of the
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.core.line_item import LineItem
 from pipeline.core.money import exact
@@ -40,7 +40,7 @@ def adjustments(billed: Iterable[LineItem], rated: Iterable[LineItem], number: i
         zero = _combined(known, known, sign=-1)
         difference = _combined(new or zero, old or zero, sign=-1)
         if difference.quantity or difference.amount or difference.amount_exact:
-            line = replace(difference, line_item_id=f"{line_item_id}/adjustment/{number}")
+            line = difference._replace(line_item_id=f"{line_item_id}/adjustment/{number}")
             differences.append(Adjustment(line, line_item_id))
     return differences
 
@@ -58,8 +58,7 @@ def _combined(line: LineItem, other: LineItem, sign: int) -> LineItem:
     if line.currency != other.currency:
         raise ValueError(f"line item {line.line_item_id} is in {line.currency} and was billed in {other.currency}")
     with exact():
-        return replace(
-            line,
+        return line._replace(
             quantity=line.quantity + sign * other.quantity,
             flat_fee=line.flat_fee + sign * other.flat_fee,
             amount_exact=line.amount_exact + sign * other.amount_exact,

@@ -1,7 +1,6 @@
 """Adjustments of final periods: signed differences by line, which add up to what the period comes to by now (P5)."""
 
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -57,7 +56,7 @@ def test_a_line_that_is_not_rated_any_more_is_taken_back_whole() -> None:
 def test_a_difference_below_a_minor_unit_is_kept_and_one_without_any_number_is_not() -> None:
     unchanged, smaller = line(1, "5", "10", "10"), line(2, "1", "0.001", "0")
 
-    kept = adjustments([unchanged, smaller], [unchanged, replace(smaller, quantity=Decimal(2))], 1)
+    kept = adjustments([unchanged, smaller], [unchanged, smaller._replace(quantity=Decimal(2))], 1)
 
     assert [(one.corrects_line_item_id[-1], one.line.quantity, one.line.amount) for one in kept] == [("2", 1, 0)]
 
