@@ -41,6 +41,7 @@ class Equation(StrEnum):
     RESIDUAL_BOUND = "residual_bound"
     ACCOUNT_INVOICE = "account_invoice"
     INVOICED_AMOUNT = "invoiced_amount"
+    ADJUSTED_AMOUNT = "adjusted_amount"
 
 
 EQUATION_SENTENCES: dict[Equation, str] = {
@@ -61,6 +62,7 @@ EQUATION_SENTENCES: dict[Equation, str] = {
     Equation.RESIDUAL_BOUND: "rounding took or gave at most half a minor unit for each line item",
     Equation.ACCOUNT_INVOICE: "line items of the account = total of its invoice",
     Equation.INVOICED_AMOUNT: "line items of the period = invoices of the period",
+    Equation.ADJUSTED_AMOUNT: "line items of the account, rated again = what its documents bill, with the adjustment",
 }
 
 _FAULTS: dict[Equation, tuple[str, str]] = {
@@ -78,6 +80,7 @@ _FAULTS: dict[Equation, tuple[str, str]] = {
     Equation.RESIDUAL_BOUND: ("reconciliation.amount_mismatch", "the residual is more than rounding can make"),
     Equation.ACCOUNT_INVOICE: ("reconciliation.amount_mismatch", "an invoice does not match line_items"),
     Equation.INVOICED_AMOUNT: ("reconciliation.amount_mismatch", "invoices do not match line_items"),
+    Equation.ADJUSTED_AMOUNT: ("reconciliation.amount_mismatch", "an adjustment does not settle line_items"),
 }
 
 
@@ -390,6 +393,21 @@ def invoice_controls(period_id: str, accounts: Sequence[InvoicedAccount]) -> lis
             line_item_amount = sum((account.line_item_amount for account in of_currency), Decimal(0))
             invoice_amount = sum((account.invoice_amount for account in of_currency), Decimal(0))
         controls.append(Control(Equation.INVOICED_AMOUNT, period_id, currency, line_item_amount, invoice_amount))
+    return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
+
+
+def adjustment_controls(accounts: Iterable[InvoicedAccount]) -> list[Control]:
+    """Return one control per account whose documents are about to settle what it was rated again."""
+    controls = [
+        Control(
+            Equation.ADJUSTED_AMOUNT,
+            account.account_id,
+            account.currency,
+            account.line_item_amount,
+            account.invoice_amount,
+        )
+        for account in accounts
+    ]
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
 

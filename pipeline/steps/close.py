@@ -6,6 +6,8 @@ final in one transaction that takes the numbers (no gap), draws credits, stores 
 it. The JSON document is the invoice; the pages are rendered from the stored bytes, so closing again finishes or
 repeats them, and never makes another invoice.
 
+Usage of earlier, final periods that is known since is settled first, by adjustments and credit notes (P5).
+
 An account that is held gets no invoice. Once it is released, or when an invoice was voided, closing the final period
 again rates these accounts afresh and issues theirs; everybody else's documents stay to the byte.
 """
@@ -28,6 +30,7 @@ from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.core.money import Money
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
+from pipeline.steps.adjust import AdjustResult, adjust, unsettled_periods
 from pipeline.steps.check import check_period
 from pipeline.steps.documents import document_bytes, store_documents
 from pipeline.steps.drafts import draft_documents
@@ -47,6 +50,7 @@ class CloseResult:
     totals: dict[str, Decimal]
     held: dict[str, str]
     folder: Path
+    adjusted: tuple[AdjustResult, ...] = ()  # earlier periods that were settled with it
 
 
 def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
@@ -56,11 +60,13 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     """
     control_plane = workspace.control_plane
     is_final = control_plane.period_state(period_id) == "final"
+    adjusted: tuple[AdjustResult, ...] = ()
     owed = control_plane.accounts_to_invoice(period_id) if is_final else set()
     if not is_final or owed:
         control_plane.verify_audit_log()
         _require_earlier_final(workspace, period_id)
         _require_ready(workspace, period_id)
+        adjusted = tuple(adjust(workspace, earlier, at) for earlier in unsettled_periods(workspace, period_id))
         with rated_period(workspace, period_id, candidate=None, accounts=owed if is_final else None) as rated:
             accounts = sha256_hex(canonical_json(sorted(owed)))[:12]
             scope = f"period={period_id}/accounts={accounts}" if is_final else None
@@ -71,7 +77,8 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     folder = workspace.out / "invoices" / period_id
     for document in documents:
         _write_readable(workspace, document, folder)
-    return CloseResult(period_id, documents, _due(documents), control_plane.held_accounts(period_id), folder)
+    held = control_plane.held_accounts(period_id)
+    return CloseResult(period_id, documents, _due(documents), held, folder, adjusted)
 
 
 def windows_of_period(workspace: Workspace, period_id: str) -> list[BillingWindow]:

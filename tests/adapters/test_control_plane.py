@@ -543,8 +543,8 @@ def credit_note(account_id: str, corrects: str, total: str = "-4.00") -> Prepare
 def test_credit_notes_have_a_series_of_their_own_if_one_is_named(control_plane: ControlPlane) -> None:
     control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], store, AT)
 
-    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, "CN")
-    control_plane.issue_documents("2026-01", "LLM", [credit_note("b", "LLM-000002")], store, AT)
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, "CN", {})
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("b", "LLM-000002")], store, AT, None, {})
 
     assert [(one.number, one.corrects) for one in control_plane.documents()] == [
         ("CN-000001", "LLM-000001"),
@@ -557,7 +557,7 @@ def test_credit_notes_have_a_series_of_their_own_if_one_is_named(control_plane: 
 
 def test_what_is_corrected_cannot_be_void_before_what_corrects_it(control_plane: ControlPlane) -> None:
     control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
-    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT)
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, None, {})
 
     with pytest.raises(PublicationError, match="is corrected by LLM-000002"):
         control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
@@ -567,7 +567,7 @@ def test_what_is_corrected_cannot_be_void_before_what_corrects_it(control_plane:
 
 def test_an_open_period_has_no_document_beside_its_invoices(control_plane: ControlPlane) -> None:
     with pytest.raises(PublicationError, match=r"document\.period_is_open"):
-        control_plane.issue_documents("2026-01", "LLM", [draft("a", kind=DocumentKind.ADJUSTMENT)], store, AT)
+        control_plane.issue_documents("2026-01", "LLM", [draft("a", kind=DocumentKind.ADJUSTMENT)], store, AT, None, {})
 
     assert control_plane.last_numbers() == {}
 
