@@ -135,7 +135,7 @@ def _lines(share: Share) -> Iterator[LineItem]:
 def _line_items(rows: pa.Table) -> Iterator[LineItem]:
     columns = {name: _values(rows.column(name)) for name in rows.column_names}
     columns["kind"] = [LineKind(kind) for kind in columns["kind"]]
-    for values in zip(*(columns[name] for name in LineItem.__dataclass_fields__), strict=True):
+    for values in zip(*(columns[name] for name in LineItem._fields), strict=True):
         yield LineItem(*values)
 
 

@@ -37,6 +37,7 @@ from pipeline.core.dataset import (
 from pipeline.core.duration import parse_duration
 from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
+from pipeline.steps.control_totals import SEGMENT_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
     CHANGED_SKUS,
@@ -127,6 +128,7 @@ HELPER_TABLES = {
         RATED_LINES,
     ),
     "reference_lines": LINE_ITEMS.columns,
+    "segment_days": SEGMENT_DAYS,
     "contract_objects": CONTRACT_OBJECTS,
     "summed_paths": SUMMED_PATHS,
     "from_excluded_events": EXCLUDED_EVENTS.columns,
