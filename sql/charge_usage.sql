@@ -250,7 +250,7 @@ shared_positions AS (
                     THEN SUM(quantity) OVER (
                         PARTITION BY account_id, sku
                         ORDER BY segment
-                        RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                        RANGE UNBOUNDED PRECEDING
                     )
                 ELSE quantity
             END AS DECIMAL(38, 9)

@@ -45,7 +45,7 @@ counted_values AS (
     WINDOW earlier AS (
         PARTITION BY account_id, sku, counted_from
         ORDER BY segment, grain_start, event_value
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW
     )
 ),
 

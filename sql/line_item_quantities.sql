@@ -80,8 +80,8 @@ account_usage AS (
 
 compared_quantities AS (
     SELECT
-        sku,
-        unit,
+        COALESCE(account_usage.sku, account_line_items.sku) AS sku,
+        COALESCE(account_usage.unit, account_line_items.unit) AS unit,
         COALESCE(account_usage.quantity, 0) AS usage_quantity,
         COALESCE(account_line_items.quantity, 0) AS line_item_quantity,
         COALESCE(account_usage.rounded_count, 0) AS rounded_count

@@ -35,7 +35,7 @@ CHECKED = (USAGE_EVENTS, USAGE, LINE_ITEMS)
 def level(resource: str, owned_from: timedelta, value: Decimal) -> tuple[Any, ...]:
     instant = WINDOW_START + owned_from
     key = ("acct-1", "disk", "{}", resource, WINDOW_START, instant, "time_weighted_sum", "bytes")
-    return (*key, instant, instant, value, Decimal(0))
+    return (*key, instant, instant, value, Decimal(0), True)
 
 
 REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, ...]]]] = {
@@ -287,7 +287,7 @@ FAULTS = [
     (USAGE, "sku_unit_and_aggregation_of_a_meter", "UPDATE usage SET aggregation = 'max' WHERE sku = 'requests'"),
     *(
         (USAGE, "a_level_has_its_instants", f"UPDATE usage_levels SET {name} = NULL WHERE resource = 'customer-2'")
-        for name in ("latest_value", "latest_event_at", "first_event_at", "level_microseconds")
+        for name in ("latest_value", "latest_event_at", "first_event_at", "level_microseconds", "lasts")
     ),
     (USAGE, "a_level_has_its_instants", "UPDATE usage_levels SET owned_from = owned_from + INTERVAL 1 MICROSECOND"),
     (
@@ -324,7 +324,7 @@ FAULTS = [
     (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET account_id = 'acct-9' WHERE tier = 2"),
     (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET currency = 'USD' WHERE tier = 2"),
     (LINE_ITEMS, "account_currency_and_plan", "UPDATE line_items SET plan = 'other' WHERE tier = 2"),
-    (LINE_ITEMS, "sku_and_unit_of_a_meter", "UPDATE line_items SET unit = 'tokens' WHERE tier = 2"),
+    (LINE_ITEMS, "sku_and_unit_of_a_meter", "UPDATE line_items SET unit = 'tokens', quantity = 1 WHERE tier = 2"),
     (LINE_ITEMS, "sku_and_unit_of_a_meter", "UPDATE line_items SET unit = 'bytes' WHERE sku = 'disk'"),
     (LINE_ITEMS, "id_says_account_sku_and_period", "UPDATE line_items SET period_id = '2026-02' WHERE tier = 2"),
     (LINE_ITEMS, "id_says_account_sku_and_period", "UPDATE line_items SET account_id = 'acct-1' WHERE tier = 2"),
@@ -336,7 +336,7 @@ FAULTS = [
     (
         LINE_ITEMS,
         "service_period_of_the_account",
-        "UPDATE line_items SET service_period_start = TIMESTAMPTZ '2026-01-01 00:00:00Z' WHERE tier = 2",
+        "UPDATE line_items SET service_period_start = TIMESTAMPTZ '2025-12-31 14:59:59.999999Z' WHERE tier = 2",
     ),
     (
         LINE_ITEMS,

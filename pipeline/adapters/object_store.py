@@ -15,14 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.loaders import create_loader
 
 from pipeline.core.errors import BillingError, InputError, NotReadyError
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1 << 20
+_LOADER = create_loader()  # the service's description, which is read once for all clients of the process
 _MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 _REFUSED = frozenset(
     {"AccessDenied", "403", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
@@ -65,11 +69,17 @@ class ObjectStore:
         self.bucket = bucket
         self.endpoint_url = endpoint_url
         self.region = region
-        is_loopback = urlsplit(endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        self._client: S3Client = boto3.session.Session().client(
+
+    @cached_property
+    def _client(self) -> S3Client:
+        """Made when it is first used: it takes a tenth of a second, and most steps never look into the raw bucket."""
+        is_loopback = urlsplit(self.endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _LOADER)
+        return boto3.session.Session(botocore_session=session).client(
             "s3",
-            endpoint_url=endpoint_url,
-            region_name=region,
+            endpoint_url=self.endpoint_url,
+            region_name=self.region,
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},

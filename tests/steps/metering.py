@@ -18,7 +18,7 @@ from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_LEVELS, USAGE_VALUE
 from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
-from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
+from pipeline.steps.rate import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
 from tests.steps.raw_events import key_hash
 
 MICROSECOND = timedelta(microseconds=1)
@@ -77,10 +77,14 @@ class Counted:
 
 
 def usage_of_window(
-    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, owners: Sequence[Owner] = ()
+    warehouse: Warehouse,
+    meters: Sequence[Meter],
+    events: Sequence[Event],
+    grain: timedelta,
+    owners: Sequence[Owner] = (),
 ) -> Counted:
     """Return the rows of usage, of its values and of its levels, as the step aggregate makes them."""
-    table_meters(warehouse, [meter])
+    table_meters(warehouse, meters)
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
     warehouse.table_rows("metered_events", USAGE_EVENTS.columns, [event.row() for event in events])
     warehouse.view("event_quantities", {})
@@ -95,14 +99,14 @@ def usage_of_window(
 
 
 def sharded_usage_of_window(
-    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, shards: int
+    warehouse: Warehouse, meters: Sequence[Meter], events: Sequence[Event], grain: timedelta, shards: int
 ) -> Counted:
-    """Return the same from events that are shared out: by key, or by account where the order of a series matters."""
+    """Return the same from events that are shared out: by key, or by account where all of these meters are levels."""
     counted = Counted([], [], [])
     for number in range(shards):
         counted.take_in(
             usage_of_window(
-                warehouse, meter, [event for event in events if _shard(meter, event, shards) == number], grain
+                warehouse, meters, [event for event in events if _shard(meters, event, shards) == number], grain
             )
         )
     counted.make_tables(warehouse)
@@ -117,48 +121,42 @@ def sharded_usage_of_window(
     )
 
 
-def _shard(meter: Meter, event: Event, shards: int) -> int:
-    key = event.resource or str(event.account_id) if meter.aggregation in LEVELS else f"{event.source}/{event.id}"
+def _shard(meters: Sequence[Meter], event: Event, shards: int) -> int:
+    are_levels = {meter.aggregation in LEVELS for meter in meters} == {True}
+    key = event.resource or str(event.account_id) if are_levels else f"{event.source}/{event.id}"
     return sha256(key.encode()).digest()[0] % shards
 
 
 def period_quantities(
     folder: Path,
-    meter: Meter,
+    meters: Sequence[Meter],
     events: Sequence[Event],
     windows: Sequence[BillingWindow],
     grain: timedelta,
     periods: Mapping[str, BillingPeriod],
-    shards: int = 1,
-    threads: int = 1,
     owners: Sequence[Owner] = (),
-) -> dict[str, Decimal]:
-    """Return the quantity of each account in its period, from usage that was counted window by window."""
+) -> dict[str, dict[str, Decimal]]:
+    """Return, by SKU, the quantity of each account in its period, from usage that was counted window by window."""
     counted, earlier = Counted([], [], []), Counted([], [], [])
     start = min(period.start for period in periods.values())
-    with Warehouse(folder, threads=threads) as warehouse:
+    with Warehouse(folder, threads=1) as warehouse:
         for window in windows:
             of_window = [event for event in events if window.start <= event.event_at < window.end]
             if not of_window:
                 continue  # makes no row, see tests/sql/cases/usage/no_event_makes_no_row.yaml
-            if shards == 1:
-                rows = usage_of_window(warehouse, meter, of_window, grain, owners)
-            else:
-                rows = sharded_usage_of_window(warehouse, meter, of_window, grain, shards)
+            rows = usage_of_window(warehouse, meters, of_window, grain, owners)
             (earlier if window.end <= start else counted).take_in(rows)
         counted.make_tables(warehouse)
         warehouse.table_rows("earlier_levels", USAGE_LEVELS.columns, earlier.levels)
-        [billed] = billed_meters([[meter]])
-        row = tuple(
-            Decimal(billed.divisor) if name == "divisor" else getattr(billed, name) for name, _ in BILLED_METERS
-        )
-        warehouse.table_rows("billed_meters", BILLED_METERS, [row])
-        bounds = [(name, 1, period.start, period.end, period.end, None) for name, period in periods.items()]
+        table_billed_meters(warehouse, billed_meters([meters]))
+        bounds = [(name, period.start, period.end, period.end) for name, period in periods.items()]
         warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
         warehouse.table_rows("meter_changes", METER_CHANGES, [])
         warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
-        warehouse.table_rows("priced_dimensions", PRICED_DIMENSIONS, [])
-        return {row["account_id"]: row["quantity"] for row in warehouse.select("period_usage", {})}
+        found: dict[str, dict[str, Decimal]] = {meter.sku: {} for meter in meters}
+        for row in warehouse.select("period_usage", {}):
+            found[row["sku"]][row["account_id"]] = row["quantity"]
+        return found
 
 
 # ---- the reference: from the definition, event by event ----
