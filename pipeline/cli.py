@@ -30,6 +30,7 @@ from pipeline.cli_text import as_json as _as_json
 from pipeline.cli_text import now as _now
 from pipeline.cli_text import parse as _parse
 from pipeline.cli_text import print_json as _print_json
+from pipeline.cli_text import print_problems as _print_problems
 from pipeline.cli_text import table as _table
 from pipeline.core.change import totals_of
 from pipeline.core.decimals import plain_text
@@ -424,7 +425,7 @@ def close(
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the invoices of a period final: numbered, immutable, as HTML and JSON."""
+    """Make the invoices of a period final: numbered, immutable, as pages or PDFs."""
     from pipeline.steps.close import close as close_step
     from pipeline.steps.workspace import open_workspace
 
@@ -438,6 +439,7 @@ def close(
         _say_adjusted(adjusted)
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
+    _print_problems(result.rendered.problems)
     if result.held:
         typer.echo(
             f"{len(result.held):,} accounts are held and got none: {', '.join(list(result.held)[:HELD_SHOWN_MAX])}"

@@ -188,7 +188,7 @@ def prepare_document(
     issued_on: date,
     evidence: InvoiceEvidence,
     taxes: TaxTable | None = None,
-    usage_by_day: Sequence[Mapping[str, Any]] = (),
+    usage_by_day: bytes = b"[]",
     kind: DocumentKind = DocumentKind.INVOICE,
     corrects: str | None = None,
     corrected_line_ids: Mapping[str, str] | None = None,
@@ -196,10 +196,11 @@ def prepare_document(
 ) -> PreparedDocument:
     """Return the document of an account's lines, all but its number and credits.
 
-    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded.
-    ``corrected_line_ids`` names, by line item id, the line that an adjusting line corrects; ``causes`` say why it does.
-    A category of charges that has no rate in the account's tax region raises ``PricingError``. Lines of another account
-    or period, or of no known book, raise ``ValueError``: they would make a document that contradicts itself.
+    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded. ``usage_by_day`` is
+    canonical JSON already. ``corrected_line_ids`` names, by line item id, the line that an adjusting line corrects;
+    ``causes`` say why it does. A category of charges that has no rate in the account's tax region raises
+    ``PricingError``. Lines of another account or period, or of no known book, raise ``ValueError``: they would make a
+    document that contradicts itself.
     """
     if not lines:
         raise ValueError(f"a document of account {account.account_id} needs a line")
@@ -243,7 +244,6 @@ def prepare_document(
         "subtotal": plain_text(draft.subtotal),
         "taxes": [tax.to_json() for tax in owed],
         "total": plain_text(total),
-        "usage_by_day": list(usage_by_day),
         "causes": [cause.to_json() for cause in causes],
         "evidence": {
             "price_book_versions": versions,
@@ -253,7 +253,7 @@ def prepare_document(
             "tax_table_sha256": evidence.tax_table_sha256,
         },
     }
-    members = {name: canonical_json(value) for name, value in content.items()}
+    members = {"usage_by_day": usage_by_day, **{name: canonical_json(value) for name, value in content.items()}}
     return PreparedDocument(
         kind, account.account_id, draft.currency, draft.subtotal, total, issued_on, corrects, members
     )

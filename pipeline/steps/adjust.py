@@ -44,6 +44,7 @@ from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, publish_next, read_manifest
 from pipeline.steps.rate import RatedPeriod, publish_draft, rated_period
 from pipeline.steps.reconcile import write_controls
+from pipeline.steps.render import render_documents
 from pipeline.steps.workspace import Workspace
 
 ADJUST_QUERIES = ("changed_lines", "changed_events")
@@ -121,7 +122,9 @@ def adjust(workspace: Workspace, period_id: str, at: datetime, *, dry_run: bool 
         seller.credit_note_series,
         {one.account_id: one.document_count for one in changed},
     )
-    issued = {one.account_id: one for one in control_plane.documents(period_id) if one.number not in before}
+    documents = control_plane.documents(period_id)
+    render_documents(workspace, documents, workspace.project.settings.documents.formats)
+    issued = {one.account_id: one for one in documents if one.number not in before}
     return _result(workspace, period_id, changed, prepared, issued)
 
 

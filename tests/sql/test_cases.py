@@ -39,8 +39,8 @@ from pipeline.core.duration import parse_duration
 from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.control_totals import SEGMENT_DAYS
+from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
     CHANGED_SKUS,
