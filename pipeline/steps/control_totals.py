@@ -369,7 +369,7 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
                 terms = PeriodTerms(period_id, periods_in(period_id, time_zones), {}, {}, ())
             else:
                 terms = pinned_terms(ws, period_pins, period_id)
-            view_period(warehouse, ws, period_pins, terms)
+            view_period(warehouse, ws, period_pins, terms, account_ids=period_pins.get("accounts"))
             pairs = warehouse.select("line_item_quantities", {})
             quantities += [
                 PeriodQuantity(period_id, row["sku"], row["unit"], row["usage_quantity"], row["line_item_quantity"])
