@@ -39,6 +39,7 @@ from pipeline.core.window import billing_period, parse_window
 
 if TYPE_CHECKING:
     from pipeline.core.window import BillingWindow
+    from pipeline.steps.adjust import AdjustResult
     from pipeline.steps.diff import WindowDiff
     from pipeline.steps.rerun import RerunResult
     from pipeline.steps.run import LeftOutWindow, WindowResult
@@ -434,6 +435,8 @@ def close(
         _print_json(result)
         return
     typer.echo(f"period {result.period_id} is final: {len(result.invoices):,} invoices in {result.folder}")
+    for adjusted in result.adjusted:
+        _say_adjusted(adjusted)
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
     _print_problems(result.rendered.problems)
@@ -442,6 +445,37 @@ def close(
             f"{len(result.held):,} accounts are held and got none: {', '.join(list(result.held)[:HELD_SHOWN_MAX])}"
         )
         typer.echo("  see: billing holds; then billing release, and close again")
+
+
+@app.command(epilog="Example: billing adjust --period 2026-01 --dry-run --project my-billing")
+def adjust(
+    period: PeriodOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be issued, and issue nothing.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Settle what is known since a period became final: adjustments and credit notes at its own prices.
+
+    The next `billing close` does the same for every earlier period.
+    """
+    from pipeline.steps.adjust import adjust as adjust_step
+    from pipeline.steps.workspace import open_workspace
+
+    _parse(period, "--period", lambda text: billing_period(text, "UTC"))
+    result = adjust_step(open_workspace(settings.project_folder(project)), period, _now(), dry_run=dry_run)
+    if as_json:
+        _print_json(result)
+        return
+    _say_adjusted(result)
+    if not result.accounts:
+        typer.echo(f"period {period} is settled: its documents bill what it comes to")
+
+
+def _say_adjusted(result: AdjustResult) -> None:
+    for one in result.accounts:
+        number = one.number or "no number yet"
+        kind = one.kind.value.replace("_", " ")
+        typer.echo(f"{result.period_id} {one.account_id}: {kind} {number}, {one.total:+f} {one.currency} with taxes")
 
 
 @app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --reason "disputed" --by ana')

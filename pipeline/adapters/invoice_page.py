@@ -108,7 +108,7 @@ class Document(msgspec.Struct, frozen=True):
     currency: str
     lines: list[Line]
     subtotal: str
-    taxes: list[dict[str, str]]
+    taxes: list[dict[str, Any]]
     total: str
     credits: list[dict[str, str]]
     amount_due: str

@@ -6,6 +6,8 @@ final in one transaction that takes the numbers (no gap), draws credits, stores 
 it. The JSON document is the invoice; the pages are rendered from the stored bytes, so closing again finishes or
 repeats them, and never makes another invoice.
 
+Usage of earlier, final periods that is known since is settled first, by adjustments and credit notes (P5).
+
 An account that is held gets no invoice. Once it is released, or when an invoice was voided, closing the final period
 again rates these accounts afresh, reconciles them and issues theirs; everybody else's documents stay to the byte.
 """
@@ -27,6 +29,7 @@ from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.core.money import Money
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
+from pipeline.steps.adjust import AdjustResult, adjust, unsettled_periods
 from pipeline.steps.check import check_period
 from pipeline.steps.documents import store_documents
 from pipeline.steps.drafts import draft_documents
@@ -48,6 +51,7 @@ class CloseResult:
     held: dict[str, str]
     folder: Path
     rendered: RenderedFiles = field(compare=False)
+    adjusted: tuple[AdjustResult, ...] = ()  # earlier periods that were settled with it
 
 
 def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
@@ -57,11 +61,13 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     """
     control_plane = workspace.control_plane
     is_final = control_plane.period_state(period_id) == "final"
+    adjusted: tuple[AdjustResult, ...] = ()
     owed = control_plane.accounts_to_invoice(period_id) if is_final else set()
     if not is_final or owed:
         control_plane.verify_audit_log()
         _require_earlier_final(workspace, period_id)
         _require_ready(workspace, period_id)
+        adjusted = tuple(adjust(workspace, earlier, at) for earlier in unsettled_periods(workspace, period_id))
         with rated_period(workspace, period_id, candidate=None, accounts=owed if is_final else None) as rated:
             scope = account_scope(period_id, owed) if is_final else None
             line_items = publish_draft(workspace, rated, at, scope)
@@ -71,7 +77,7 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     rendered = render_documents(workspace, documents, workspace.project.settings.documents.formats)
     owed_now = [document for document in documents if document.voided_at is None]
     held, folder = control_plane.held_accounts(period_id), invoice_folder(workspace, period_id)
-    return CloseResult(period_id, owed_now, _due(owed_now), held, folder, rendered)
+    return CloseResult(period_id, owed_now, _due(owed_now), held, folder, rendered, adjusted)
 
 
 def account_scope(period_id: str, accounts: Collection[str]) -> str:
