@@ -1,1 +1,1 @@
-"""How long the invoices of a period take to render, from their stored documents to the files that customers get."""
+"""How long the documents of a period take, from line items to the files that customers get."""

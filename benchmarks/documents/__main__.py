@@ -1,4 +1,4 @@
-"""Renders invoices to pages and PDFs and prints how long it took.
+"""Makes documents of line items, finalises them, renders them to pages and PDFs, and prints how long it took.
 
     python -m benchmarks.documents --invoices 100_000
     python -m benchmarks.documents --invoices 100_000 --scenarios html again --pairs 3 --render
@@ -10,6 +10,7 @@ benchmarks/results/documents.json and writes their tables into docs/benchmarks.m
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -23,12 +24,14 @@ from benchmarks.documents.bundle import make_bundle
 from benchmarks.documents.table import PDF_SHARE, SECTION, render
 from benchmarks.measure import costs, measure, warm
 
-SCENARIOS = ("html", "again", "pdf")
+SCENARIOS = ("drafts", "finalise", "html", "again", "pdf")
 BENCHMARK = Benchmark(SECTION, __doc__.splitlines()[0], SCENARIOS, ("jinja2", "msgspec", "typst"), render)
 
 
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one scenario so many times; files that are missing or too many end the benchmark."""
+    if name in ("drafts", "finalise"):
+        return _run_close(name, options)
     count = max(1, options.invoices // PDF_SHARE) if name == "pdf" else options.invoices
     bundle = options.cache.resolve() / f"documents-{options.invoices}"
     if not (bundle / "places.json").exists():
@@ -51,6 +54,20 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         runs.append({"label": "ours", "round": number, **costs(cost)})
         say(f"{name}: {count:,} in {cost.wall_seconds:.1f} s")
     return {"entries": {"ours": {}}, "invoices": count, "runs": runs}
+
+
+def _run_close(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Run one part of a close so many times; it measures itself, because the other part is in the same process."""
+    folder = options.cache.resolve() / "close"
+    program = [sys.executable, "-m", "benchmarks.documents.close", str(folder), str(options.invoices)]
+    runs = []
+    for number in range(options.pairs):
+        with tempfile.TemporaryDirectory() as scratch:
+            cost = measure([*program, str(options.cores)], options.cores, dict(os.environ), Path(scratch))
+        part = json.loads(cost.last_line)[name]
+        runs.append({"label": "ours", "round": number, **costs(cost), **part})
+        say(f"{name}: {options.invoices:,} in {part['wall_seconds']:.1f} s")
+    return {"entries": {"ours": {}}, "invoices": options.invoices, "runs": runs}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

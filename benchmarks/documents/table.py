@@ -10,8 +10,14 @@ from benchmarks.tables import MIB, Section, footnote, reached, table
 
 SECTION = Section("documents")
 PDF_SHARE = 50  # a fiftieth of the invoices is enough to know how fast PDFs are made
-GOAL_SECONDS, GOAL_INVOICES = 15, 100_000
-MEANINGS = {"html": "pages", "again": "pages, when all are there already", "pdf": "PDFs"}
+GOAL_SECONDS, GOAL_INVOICES = {"drafts": 60, "html": 15}, 100_000
+MEANINGS = {
+    "drafts": "documents as data, of ten lines each",
+    "finalise": "numbered, stored and recorded, in one transaction",
+    "html": "pages",
+    "again": "pages, when all are there already",
+    "pdf": "PDFs",
+}
 HEADER = ("what", "invoices", "wall s", "CPU s", "peak MiB", "invoices/s", "at most s", "reached")
 
 
@@ -21,7 +27,7 @@ def render(results: Mapping[str, Any]) -> str:
     for name, scenario in results["scenarios"].items():
         runs, count = scenario["runs"], scenario["invoices"]
         wall = median(run["wall_seconds"] for run in runs)
-        goal = GOAL_SECONDS * count / GOAL_INVOICES if name == "html" else None
+        goal = GOAL_SECONDS[name] * count / GOAL_INVOICES if name in GOAL_SECONDS else None
         rows.append(
             (
                 MEANINGS[name],

@@ -7,7 +7,7 @@ entries were cut off. Entries are written inside the transaction of the change t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ def append(connection: Connection, at: datetime, *changes: Change) -> None:
     """Add an entry for each change, in order, to the log whose head the transaction has locked."""
     head = connection.execute(select(t.audit_head.c.entry_number, t.audit_head.c.entry_hash)).one()
     entry_number, previous_hash = head.entry_number, head.entry_hash
-    rows = []
+    rows, columns = [], [column.name for column in fields(AuditEntry)]
     for change in changes:
         entry_number += 1
         unhashed = AuditEntry(
@@ -69,7 +69,7 @@ def append(connection: Connection, at: datetime, *changes: Change) -> None:
             entry_hash="",
         )
         previous_hash = unhashed.expected_hash()
-        rows.append(asdict(replace(unhashed, entry_hash=previous_hash)))
+        rows.append({**{name: getattr(unhashed, name) for name in columns}, "entry_hash": previous_hash})
     connection.execute(insert(t.audit_log), rows)
     connection.execute(update(t.audit_head).values(entry_number=entry_number, entry_hash=previous_hash))
 

@@ -39,11 +39,8 @@ def _plain(number: Decimal | str | int) -> str:
 
 def _grouped(plain: str) -> str:
     """Return plain digits with a comma after each thousand before the point."""
-    if len(plain) < 4:
-        return plain
-    sign, digits = ("-", plain[1:]) if plain[0] == "-" else ("", plain)
-    whole, point, decimals = digits.partition(".")
-    return f"{sign}{int(whole):,}{point}{decimals}"
+    whole, point, decimals = plain.partition(".")
+    return f"{int(whole):,}{point}{decimals}" if len(whole) > 3 else plain
 
 
 def format_quantity(number: Decimal | str | int) -> str:
@@ -55,10 +52,11 @@ def format_quantity(number: Decimal | str | int) -> str:
     return _grouped(_plain(number))
 
 
-def _with_decimals(plain: str, digits: int) -> str:
-    whole, _, decimals = plain.partition(".")
+def _with_decimals(whole: str, decimals: str, digits: int) -> str:
+    """Return grouped digits with at least so many decimals."""
+    grouped = f"{int(whole):,}" if len(whole) > 3 else whole
     padded = decimals.ljust(digits, "0")
-    return f"{whole}.{padded}" if padded else whole
+    return f"{grouped}.{padded}" if padded else grouped
 
 
 def format_amount(amount: Decimal | str | int, currency: str) -> str:
@@ -68,9 +66,10 @@ def format_amount(amount: Decimal | str | int, currency: str) -> str:
     ('1,234.50', '-1,200', '0.000')
     """
     plain, digits = _plain(amount), minor_unit_digits(currency)
-    if len(plain.partition(".")[2]) > digits:
+    whole, _, decimals = plain.partition(".")
+    if len(decimals) > digits:
         raise ValueError(f"an amount of {currency} has at most {digits} decimals, got {plain}: round before formatting")
-    return _grouped(_with_decimals(plain, digits))
+    return _with_decimals(whole, decimals, digits)
 
 
 def format_unit_price(price: Decimal | str | int, currency: str) -> str:
@@ -79,7 +78,8 @@ def format_unit_price(price: Decimal | str | int, currency: str) -> str:
     >>> format_unit_price("2.5", "USD"), format_unit_price("0.0000025", "USD"), format_unit_price("3", "JPY")
     ('2.50', '0.0000025', '3')
     """
-    return _grouped(_with_decimals(_plain(price), minor_unit_digits(currency)))
+    whole, _, decimals = _plain(price).partition(".")
+    return _with_decimals(whole, decimals, minor_unit_digits(currency))
 
 
 @lru_cache(10_000)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,20 +20,25 @@ def canonical_json(value: Any) -> bytes:
     b'{"a":["x",null],"b":1}'
     """
     _refuse_floats(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _encode(value).encode()
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+_NO_FLOAT_INSIDE = frozenset((str, int, bool, type(None)))  # most values; a document has hundreds of them
 
 
 def _refuse_floats(value: Any) -> None:
-    if isinstance(value, float):
-        raise TypeError(f"canonical JSON holds no float, got {value!r}; write a decimal as a string")
-    if isinstance(value, Mapping):
-        for item in value.values():
-            if type(item) is not str:  # most values are; a document has hundreds of them
-                _refuse_floats(item)
+    if isinstance(value, dict):
+        items: Iterable[Any] = value.values()
     elif isinstance(value, list | tuple):
-        for item in value:
-            if type(item) is not str:
-                _refuse_floats(item)
+        items = value
+    elif isinstance(value, float):
+        raise TypeError(f"canonical JSON holds no float, got {value!r}; write a decimal as a string")
+    else:
+        return
+    for item in items:
+        if type(item) not in _NO_FLOAT_INSIDE:
+            _refuse_floats(item)
 
 
 def sha256_hex(content: bytes) -> str:

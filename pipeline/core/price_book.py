@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
@@ -398,7 +399,11 @@ class Plan(StrictModel):
 
     def charge(self, sku: str, currency: str) -> AnyCharge | None:
         """Return the charge that prices a SKU in a currency, if the plan has one."""
-        return next((c for c in self.charges if (c.sku, c.currency) == (sku, currency)), None)
+        return self._charges_by_sku.get((sku, currency))
+
+    @cached_property
+    def _charges_by_sku(self) -> dict[tuple[str, str], AnyCharge]:
+        return {(charge.sku, charge.currency): charge for charge in reversed(self.charges)}
 
 
 class Override(StrictModel):
@@ -458,11 +463,17 @@ class PriceBook(StrictModel):
 
     def charge(self, plan: str, account_id: str, sku: str, currency: str, day: date) -> AnyCharge | None:
         """Return the charge of an account's plan for a SKU on a day: the account's override, else the plan's own."""
-        for override in self.overrides:
-            same = (override.account_id, override.charge.sku, override.charge.currency) == (account_id, sku, currency)
-            if same and override.holds_on(day):
+        for override in self._overrides_of.get((account_id, sku, currency), ()):
+            if override.holds_on(day):
                 return override.charge
         return self.plans[plan].charge(sku, currency) if plan in self.plans else None
+
+    @cached_property
+    def _overrides_of(self) -> dict[tuple[str, str, str], list[Override]]:
+        found: dict[tuple[str, str, str], list[Override]] = {}
+        for override in self.overrides:
+            found.setdefault((override.account_id, override.charge.sku, override.charge.currency), []).append(override)
+        return found
 
 
 def _require_rising(bounds: Sequence[Decimal | None]) -> None:

@@ -9,12 +9,13 @@ repeats them, and never makes another invoice.
 Usage of earlier, final periods that is known since is settled first, by adjustments and credit notes (P5).
 
 An account that is held gets no invoice. Once it is released, or when an invoice was voided, closing the final period
-again rates these accounts afresh and issues theirs; everybody else's documents stay to the byte.
+again rates these accounts afresh, reconciles them and issues theirs; everybody else's documents stay to the byte.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -49,7 +50,7 @@ class CloseResult:
     totals: dict[str, Decimal]
     held: dict[str, str]
     folder: Path
-    rendered: RenderedFiles
+    rendered: RenderedFiles = field(compare=False)
     adjusted: tuple[AdjustResult, ...] = ()  # earlier periods that were settled with it
 
 
@@ -68,16 +69,20 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
         _require_ready(workspace, period_id)
         adjusted = tuple(adjust(workspace, earlier, at) for earlier in unsettled_periods(workspace, period_id))
         with rated_period(workspace, period_id, candidate=None, accounts=owed if is_final else None) as rated:
-            accounts = sha256_hex(canonical_json(sorted(owed)))[:12]
-            scope = f"period={period_id}/accounts={accounts}" if is_final else None
+            scope = account_scope(period_id, owed) if is_final else None
             line_items = publish_draft(workspace, rated, at, scope)
             check_period(workspace, line_items, at)
-            _finalise(workspace, rated, line_items, at, is_final=is_final)
+            _finalise(workspace, rated, line_items, at)
     documents = control_plane.documents(period_id)
     rendered = render_documents(workspace, documents, workspace.project.settings.documents.formats)
     owed_now = [document for document in documents if document.voided_at is None]
     held, folder = control_plane.held_accounts(period_id), invoice_folder(workspace, period_id)
     return CloseResult(period_id, owed_now, _due(owed_now), held, folder, rendered, adjusted)
+
+
+def account_scope(period_id: str, accounts: Collection[str]) -> str:
+    """Return what line items and controls are published under that are of some accounts of a final period."""
+    return f"period={period_id}/accounts={sha256_hex(canonical_json(sorted(accounts)))[:12]}"
 
 
 def windows_of_period(workspace: Workspace, period_id: str) -> list[BillingWindow]:
@@ -160,11 +165,10 @@ def _months_between(start: datetime, period_id: str) -> list[str]:
     return months
 
 
-def _finalise(workspace: Workspace, rated: RatedPeriod, line_items: Receipt, at: datetime, *, is_final: bool) -> None:
+def _finalise(workspace: Workspace, rated: RatedPeriod, line_items: Receipt, at: datetime) -> None:
     with scratch_folder(workspace.scratch, "documents") as folder:
         drafts = draft_documents(workspace, rated.period_id, line_items, folder)
-        if not is_final:
-            reconcile_period(workspace, rated.period_id, drafts.totals, at)
+        reconcile_period(workspace, line_items.scope, drafts.totals, at)
         workspace.control_plane.finalise_period(
             rated.period_id,
             workspace.project.settings.seller.number_series,

@@ -389,7 +389,7 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
             else:
                 terms = pinned_terms(ws, period_pins, period_id)
                 agreements[period_id] = pinned_agreement(ws, period_pins)
-            view_period(warehouse, ws, period_pins, terms)
+            view_period(warehouse, ws, period_pins, terms, account_ids=period_pins.get("accounts"))
             warehouse.table_rows("segment_days", SEGMENT_DAYS, _segment_days(terms))
             pairs = warehouse.select("line_item_quantities", {})
             quantities += [

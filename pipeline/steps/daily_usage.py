@@ -48,21 +48,21 @@ def usage_by_day(workspace: Workspace, period_id: str, pins: Mapping[str, Any]) 
         for account_id, of_account in groupby(rows, key=lambda row: row[0]):
             if accounts is not None and account_id not in accounts:
                 continue
-            first_date, day_count = _first_date_and_days(periods[account_id])
+            first_date, count = _first_date_and_days(periods[account_id])
             entries = [
-                '{"first_date":"%s","quantities":["%s"],%s' % (first_date, _quantities(days, texts, day_count), sku)
-                for _, *names, days, texts in of_account
-                for sku in [_names(*names)]
+                f'{{"first_date":"{first_date}","quantities":[{_quantities(days, texts, count)}],{_names(sku, unit)}'
+                for _, sku, unit, days, texts in of_account
             ]
             yield account_id, f"[{','.join(entries)}]".encode()
 
 
 def _quantities(day_numbers: str, quantities: str, day_count: int) -> str:
-    """Return the quantities of all days, zero where there is none, as the inside of a JSON array of texts."""
+    """Return the quantities of all days, zero where there is none, as JSON texts with commas between them."""
     if day_numbers.count(" ") + 1 < day_count:
         found = dict(zip(map(int, day_numbers.split()), quantities.split(), strict=True))
         quantities = " ".join([found.get(number, "0") for number in range(1, day_count + 1)])
-    return quantities.replace(" ", '","')
+    joined = quantities.replace(" ", '","')
+    return f'"{joined}"'
 
 
 @cache

@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from pipeline.adapters.document_ledger import StoreDocuments
+from pipeline.adapters.lake import Lake
 from pipeline.core.credit import EntryKind
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import BillingError, InputError, PublicationError
@@ -35,10 +36,15 @@ class VerifiedDocuments:
 
 
 def store_documents(workspace: Workspace) -> StoreDocuments:
-    """Return what keeps the bytes of documents in one file of the lake, one a line."""
+    """Return what keeps the bytes of documents in one file of the workspace's lake, one a line."""
+    return stored_in(workspace.lake)
+
+
+def stored_in(lake: Lake) -> StoreDocuments:
+    """Return what keeps the bytes of documents in one file of a lake, one a line."""
 
     def store(contents: Sequence[bytes]) -> list[Bundle]:
-        sha256 = workspace.lake.put_bytes(b"".join(content + b"\n" for content in contents), DOCUMENTS, ".jsonl").sha256
+        sha256 = lake.put_bytes(b"".join(content + b"\n" for content in contents), DOCUMENTS, ".jsonl").sha256
         bundles, start = [], 0
         for content in contents:
             bundles.append(Bundle(sha256, start, len(content)))

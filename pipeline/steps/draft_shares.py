@@ -78,17 +78,18 @@ def make_share(share: Share) -> MadeShare:
     problems: list[str] = []
     with share.spool.open("wb") as spool, facts.usage_by_day.open("rb") as usage:
         for lines in _lines_by_account(share):
-            account_id = lines[0].account_id
-            [draft] = draft_invoices(lines)
-            start: int | None = None
-            if account_id not in facts.held:
+            if lines[0].account_id not in facts.held:
                 try:
                     document = _prepare(lines, facts, usage)
-                    start = spool.tell()
-                    pickle.dump(document, spool, protocol=pickle.HIGHEST_PROTOCOL)
                 except PricingError as error:
                     problems += error.details
-            totals.append((draft, start))
+                else:
+                    totals.append(
+                        (InvoiceDraft(document.account_id, document.currency, document.subtotal), spool.tell())
+                    )
+                    pickle.dump(document, spool, protocol=pickle.HIGHEST_PROTOCOL)
+                    continue
+            totals += [(draft, None) for draft in draft_invoices(lines)]
     return MadeShare(share.spool, totals, problems)
 
 

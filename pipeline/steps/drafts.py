@@ -107,13 +107,18 @@ def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, f
         usage,
         _spool_usage(workspace, period_id, pins, usage),
     )
+    processes = settings.worker_count() if line_items.row_count > LINES_OF_ONE_PROCESS else 1
+    return drafts_of(facts, manifest_files(workspace, line_items.manifest_hash), folder, processes)
+
+
+def drafts_of(facts: DraftFacts, line_items: Sequence[Path], folder: Path, processes: int) -> Drafts:
+    """Make the documents of files of line items in ``folder``, in several processes."""
     (folder / "facts").write_bytes(pickle.dumps(facts))
-    files = tuple(manifest_files(workspace, line_items.manifest_hash))
     shares = [
-        Share(folder / "facts", files, start, end, folder / f"documents-{number}")
-        for number, (start, end) in enumerate(_whole_accounts(files))
+        Share(folder / "facts", tuple(line_items), start, end, folder / f"documents-{number}")
+        for number, (start, end) in enumerate(_whole_accounts(line_items))
     ]
-    made = made_shares(shares, settings.worker_count() if line_items.row_count > LINES_OF_ONE_PROCESS else 1)
+    made = made_shares(shares, processes)
     totals = sorted((draft for one in made for draft, _ in one.totals), key=lambda draft: draft.account_id)
     places = sorted(
         (draft.account_id, one.spool, start) for one in made for draft, start in one.totals if start is not None

@@ -100,7 +100,7 @@ def rated_period(
 
     An accepted revision gives way to one of ``beside``, as in ``rate``. A revision whose usage is not published yet
     raises ``NotReadyError``: a draft never leaves out a night silently. Usage without a price raises one
-    ``PricingError`` that names all of it. With ``accounts`` only these are rated.
+    ``PricingError`` that names all of it. With ``accounts`` only these are rated, which the pins say, too.
     """
     require_price_book(workspace.project)
     inputs = period_inputs(workspace, period_id, candidate, beside)
@@ -118,7 +118,7 @@ def rated_period(
             agreement.line_count,
             inputs.revisions,
             inputs.usage,
-            inputs.pins,
+            inputs.pins if accounts is None else {**inputs.pins, "accounts": sorted(accounts)},
             agreement,
         )
 

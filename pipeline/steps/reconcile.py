@@ -34,7 +34,7 @@ from pipeline.steps.control_totals import (
     revision_totals,
 )
 from pipeline.steps.pinned import pin_sql
-from pipeline.steps.publish import manifest_files, publish_next, publish_revision
+from pipeline.steps.publish import manifest_files, publish_next, publish_revision, read_manifest
 from pipeline.steps.workspace import Workspace
 
 
@@ -60,17 +60,18 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
     return receipt
 
 
-def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDraft], at: datetime) -> Receipt:
-    """Publish the controls of a period that is about to be final: usage = line items = invoices, to the cent.
+def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft], at: datetime) -> Receipt:
+    """Publish the controls of what is about to be invoiced: usage = line items = invoices, to the cent.
 
-    The line items are those that are published, whatever the invoices were made from. Raises like ``reconcile``.
+    The line items are those that are published for the scope, whatever the invoices were made from: of a period, or of
+    some accounts of a final one. Raises like ``reconcile``.
     """
-    scope = f"period={period_id}"
     draft = ws.control_plane.publication(LINE_ITEMS.name, scope)
     if draft is None:
         raise NotReadyError(
-            "reconcile.not_rated", f"period {period_id} has no line items", ["rate the period before it is closed"]
+            "reconcile.not_rated", f"{scope.replace('=', ' ')} has no line items", ["rate it before it is closed"]
         )
+    period_id = read_manifest(ws, draft.manifest_hash).pins["period_id"]
     pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}, "sql": pin_sql(ws, DRAFT_QUERIES)}
     totals = drafted_totals(ws, pins)
     line_item_amounts = {(account.account_id, account.currency): account.amount for account in totals.accounts}
@@ -90,7 +91,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
     ]
     with scratch_folder(ws.scratch, "reconcile") as folder:
         receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)
-    require_reconciled(controls, f"period {period_id}")
+    require_reconciled(controls, scope.replace("=", " "))
     return receipt
 
 

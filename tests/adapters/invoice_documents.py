@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.adapters.invoice_page import Withdrawn, invoice_page, read_document
+from pipeline.core.manifest import canonical_json
+
 JANUARY = ("2026-01-01", "2026-01-31")
+
+
+def page_of(document: dict[str, Any], void: Withdrawn | None = None) -> dict[str, Any]:
+    """Return the texts of a document that is stored and read."""
+    return invoice_page(read_document(canonical_json(document)), void)
 
 
 def line(**changes: Any) -> dict[str, Any]:

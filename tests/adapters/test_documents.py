@@ -8,8 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from pipeline.adapters.documents import TEMPLATES, escaped, render, render_texts
-from pipeline.adapters.invoice_page import invoice_page
-from tests.adapters.invoice_documents import document, full_document
+from tests.adapters.invoice_documents import document, full_document, page_of
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 
@@ -37,7 +36,7 @@ def with_text(value: Any, path: tuple[Any, ...], text: str) -> Any:
 
 
 def test_a_missing_name_stops_the_page() -> None:
-    page = invoice_page(document())
+    page = page_of(document())
     del page["number"]
 
     with pytest.raises(UndefinedError, match="'number' is undefined"):
@@ -45,7 +44,7 @@ def test_a_missing_name_stops_the_page() -> None:
 
 
 def test_every_text_of_a_page_is_text_on_it_whatever_it_holds() -> None:
-    page = invoice_page(full_document())
+    page = page_of(full_document())
     places = list(strings_in(page))
     assert len(places) > 100
 
@@ -57,20 +56,20 @@ def test_every_text_of_a_page_is_text_on_it_whatever_it_holds() -> None:
 
 @pytest.mark.parametrize("mark", ["&", "<", ">", '"', "'"])
 def test_one_mark_alone_is_escaped(mark: str) -> None:
-    page = invoice_page(document(customer={"account_id": "acct-7", "name": f"a{mark}b", "plan": "standard"}))
+    page = page_of(document(customer={"account_id": "acct-7", "name": f"a{mark}b", "plan": "standard"}))
 
     assert f"a{mark}b" not in render_texts("invoice.html", page)
     assert escaped({"a": [("x", mark)]}) != {"a": [("x", mark)]}
 
 
 def test_texts_are_rendered_as_jinja_itself_renders_them() -> None:
-    page = invoice_page(full_document(customer={"account_id": "acct-7", "name": "<b>Ö & Co.", "plan": "standard"}))
+    page = page_of(full_document(customer={"account_id": "acct-7", "name": "<b>Ö & Co.", "plan": "standard"}))
 
     assert render_texts("invoice.html", page) == render("invoice.html", page)
 
 
 def test_the_same_document_makes_the_same_page() -> None:
-    pages = [render_texts("invoice.html", invoice_page(full_document())) for _ in range(2)]
+    pages = [render_texts("invoice.html", page_of(full_document())) for _ in range(2)]
 
     assert pages[0] == pages[1]
 
@@ -85,4 +84,4 @@ def test_no_template_asks_another_host_for_anything() -> None:
 
 
 def test_the_invoice_page_forbids_every_request() -> None:
-    assert "default-src 'none'" in render_texts("invoice.html", invoice_page(document()))
+    assert "default-src 'none'" in render_texts("invoice.html", page_of(document()))

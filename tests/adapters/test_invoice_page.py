@@ -9,10 +9,10 @@ import pytest
 from pypdf import PdfReader
 
 from pipeline.adapters.documents import render_texts
-from pipeline.adapters.invoice_page import CHART_HEIGHT, Withdrawn, invoice_page, usage_chart
+from pipeline.adapters.invoice_page import CHART_HEIGHT, DailyUsage, Withdrawn, usage_chart
 from pipeline.adapters.invoice_pdf import LetterWithoutFontError, invoice_pdf
 from pipeline.adapters.text_formats import format_amount, format_quantity
-from tests.adapters.invoice_documents import amounts_of, document, full_document, line
+from tests.adapters.invoice_documents import amounts_of, document, full_document, line, page_of
 
 
 def words(html: str) -> str:
@@ -22,11 +22,11 @@ def words(html: str) -> str:
 
 
 def page_words(*lines: dict[str, Any], **changes: Any) -> str:
-    return words(render_texts("invoice.html", invoice_page(document(*lines, **changes))))
+    return words(render_texts("invoice.html", page_of(document(*lines, **changes))))
 
 
 def pdf_words(made: dict[str, Any]) -> str:
-    pages = PdfReader(io.BytesIO(invoice_pdf(invoice_page(made)))).pages
+    pages = PdfReader(io.BytesIO(invoice_pdf(page_of(made)))).pages
     return " ".join(" ".join(page.extract_text().replace("\u200b", "") for page in pages).split())
 
 
@@ -142,7 +142,7 @@ def test_a_line_of_a_part_of_the_period_says_which() -> None:
 
 
 def test_lines_of_a_sku_stand_together_in_the_order_of_the_document() -> None:
-    page = invoice_page(document(line(), line(sku="seats", description="Seats"), line(amount="7")))
+    page = page_of(document(line(), line(sku="seats", description="Seats"), line(amount="7")))
 
     assert [(group.heading, [row[-1] for row in group.rows]) for group in page["groups"]] == [
         ("Tokens", ["6.00", "7.00"]),
@@ -167,7 +167,7 @@ def test_the_page_names_seller_customer_number_and_period_with_its_zone() -> Non
 
 
 def test_taxes_and_credits_are_named_with_their_reason() -> None:
-    text = words(render_texts("invoice.html", invoice_page(full_document())))
+    text = words(render_texts("invoice.html", page_of(full_document())))
 
     for part in (
         "Subtotal 3,000.00",
@@ -209,7 +209,7 @@ def test_a_document_that_corrects_another_says_which(kind: str, title: str, sent
 
 
 def test_a_void_document_says_so_first() -> None:
-    page = invoice_page(document(), Withdrawn(date(2026, 2, 3), "wrong address"))
+    page = page_of(document(), Withdrawn(date(2026, 2, 3), "wrong address"))
 
     text = words(render_texts("invoice.html", page))
 
@@ -218,8 +218,8 @@ def test_a_void_document_says_so_first() -> None:
     assert "Void since" not in page_words()
 
 
-def daily(*quantities: str) -> dict[str, Any]:
-    return {"sku": "tokens", "unit": "tokens", "first_date": "2026-01-30", "quantities": list(quantities)}
+def daily(*quantities: str) -> DailyUsage:
+    return DailyUsage("tokens", "tokens", "2026-01-30", list(quantities))
 
 
 def heights(*quantities: str) -> list[tuple[str, str]]:
@@ -259,14 +259,14 @@ def test_no_usage_is_no_chart(quantities: tuple[str, ...]) -> None:
 
 
 def test_the_chart_stands_with_its_sku() -> None:
-    html = render_texts("invoice.html", invoice_page(full_document()))
+    html = render_texts("invoice.html", page_of(full_document()))
 
     assert html.count('<svg role="img" aria-label="Usage by day from 1 January to 31 January') == 3
 
 
 def test_page_and_pdf_show_every_amount_and_quantity_of_the_document() -> None:
     made = full_document()
-    html, pdf = words(render_texts("invoice.html", invoice_page(made))), pdf_words(made)
+    html, pdf = words(render_texts("invoice.html", page_of(made))), pdf_words(made)
     figures = [format_amount(amount, made["currency"]) for amount in amounts_of(made)]
     used = [one for one in made["lines"] if one["kind"] in ("usage", "included")]
     figures += [f"{format_quantity(one['quantity'])} {one['unit']}" for one in used]
@@ -279,7 +279,7 @@ def test_page_and_pdf_show_every_amount_and_quantity_of_the_document() -> None:
 
 
 def test_a_pdf_has_the_same_bytes_each_time_and_the_issue_date_as_its_only_clock() -> None:
-    page = invoice_page(full_document())
+    page = page_of(full_document())
 
     first = invoice_pdf(page)
 
@@ -291,7 +291,7 @@ def test_a_pdf_has_the_same_bytes_each_time_and_the_issue_date_as_its_only_clock
 
 
 def test_a_pdf_is_tagged_for_screen_readers_and_carries_its_fonts() -> None:
-    reader = PdfReader(io.BytesIO(invoice_pdf(invoice_page(full_document()))))
+    reader = PdfReader(io.BytesIO(invoice_pdf(page_of(full_document()))))
 
     root = reader.trailer["/Root"].get_object()
     assert root["/MarkInfo"]["/Marked"]
@@ -314,7 +314,7 @@ def test_a_letter_that_no_font_has_is_refused_by_name() -> None:
     customer = {"account_id": "acct-7", "name": "東京 Inc", "plan": "standard"}
 
     with pytest.raises(LetterWithoutFontError, match="no font has 京 東; put one that has into the folder fonts/"):
-        invoice_pdf(invoice_page(document(customer=customer)))
+        invoice_pdf(page_of(document(customer=customer)))
 
 
 def test_markup_of_typst_in_a_name_is_text() -> None:
@@ -327,7 +327,7 @@ def test_very_long_words_and_hundreds_of_lines_stay_on_the_paper() -> None:
     long_name, many = "x" * 150, [line(sku=f"sku-{number}", amount=str(number)) for number in range(120)]
     made = document(*many, customer={"account_id": "a" * 120, "name": long_name, "plan": "standard"})
 
-    content = invoice_pdf(invoice_page(made))
+    content = invoice_pdf(page_of(made))
 
     pages = PdfReader(io.BytesIO(content)).pages
     assert len(pages) > 3

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.adapters.invoice_files import Format
 from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
@@ -20,11 +21,13 @@ from pipeline.core.credit import CreditKind
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import InputError, NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import sha256_hex
+from pipeline.core.project import DocumentsSettings
+from pipeline.core.reconciliation import Control, Equation
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps import drafts as drafts_module
 from pipeline.steps.check import CHECK_RESULTS
-from pipeline.steps.close import close, windows_of_period
+from pipeline.steps.close import account_scope, close, windows_of_period
 from pipeline.steps.collect import collect
 from pipeline.steps.credits import grant_credit
 from pipeline.steps.documents import (
@@ -39,6 +42,7 @@ from pipeline.steps.drafts import write_drafts
 from pipeline.steps.holds import hold_account, release_account
 from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import published_lines, rate_period, rated_period
+from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.core.test_credit import prepared
 from tests.fixtures_project import ACCOUNTS, write_project
@@ -91,13 +95,20 @@ def ready(ready_folder: Path, tmp_path: Path) -> Workspace:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+    """The pages and documents of a folder by name, without the indexes that lie beside them."""
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("TEST-*_*"))}
 
 
 def documents(workspace: Workspace, period_id: str = "2026-01") -> list[dict[str, Any]]:
     return [
         json.loads(document_bytes(workspace, document)) for document in workspace.control_plane.documents(period_id)
     ]
+
+
+def in_formats(workspace: Workspace, *formats: Format) -> Workspace:
+    settings = workspace.project.settings
+    changed = settings.model_copy(update={"documents": DocumentsSettings(formats=formats)})
+    return replace(workspace, project=replace(workspace.project, settings=changed))
 
 
 def tokens_line(document: dict[str, Any]) -> dict[str, Any]:
@@ -117,7 +128,7 @@ def test_each_account_with_usage_gets_one_numbered_invoice_in_order_of_account(r
     assert result.totals == {"EUR": Decimal("0.70"), "USD": Decimal("2.10")}
     assert ready.control_plane.period_state("2026-01") == "final"
     names = [f"{invoice.number}_{invoice.account_id}" for invoice in result.invoices]
-    assert sorted(files_of(result.folder)) == [f"{name}.{suffix}" for name in names for suffix in ("html", "json")]
+    assert sorted(files_of(result.folder)) == [f"{name}.html" for name in names]
 
 
 def test_numbers_go_on_where_the_last_period_ended(ready: Workspace) -> None:
@@ -127,6 +138,7 @@ def test_numbers_go_on_where_the_last_period_ended(ready: Workspace) -> None:
 
 
 def test_the_document_in_the_lake_is_the_file_that_people_get(ready: Workspace) -> None:
+    ready = in_formats(ready, "html", "json")
     result = close(ready, "2026-01", AT)
 
     files = files_of(result.folder)
@@ -244,8 +256,7 @@ def test_closing_again_gives_the_same_invoices_and_the_same_bytes(ready: Workspa
 def test_lost_copies_are_written_again_byte_by_byte(ready: Workspace) -> None:
     first = close(ready, "2026-01", AT)
     files = files_of(first.folder)
-    for path in first.folder.iterdir():
-        path.unlink()
+    shutil.rmtree(first.folder)
 
     close(ready, "2026-01", AT)
 
@@ -286,7 +297,7 @@ def test_a_close_that_dies_before_its_pages_is_finished_by_the_next_one(ready: W
     result = close(ready, "2026-01", AT)
 
     assert result.invoices == issued
-    assert len(files_of(result.folder)) == 10
+    assert len(files_of(result.folder)) == 5
 
 
 def test_a_document_whose_bytes_were_changed_is_named_with_both_hashes(ready: Workspace) -> None:
@@ -349,6 +360,17 @@ def test_a_held_account_is_invoiced_when_it_is_released_and_everybody_else_stays
     assert {name: content for name, content in files_of(second.folder).items() if name in files} == files
     assert close(ready, "2026-01", AT) == second
     assert verify_documents(ready).problems == ()
+    controls = controls_of_one_account(ready, "acct-2")
+    of_account = {one.control: (one.expected, one.actual) for one in controls if one.unit in ("tokens", "USD")}
+    assert of_account[Equation.LINE_ITEM_QUANTITY] == (700_000, 700_000), "no usage of the other accounts"
+    assert of_account[Equation.INVOICED_AMOUNT] == (Decimal("2.1"), Decimal("2.1"))
+
+
+def controls_of_one_account(workspace: Workspace, account_id: str) -> list[Control]:
+    scope = account_scope("2026-01", [account_id])
+    receipt = workspace.control_plane.publication(RECONCILIATION.name, scope)
+    assert receipt is not None
+    return published_controls(workspace, receipt)
 
 
 def test_an_invoice_that_is_voided_is_issued_again_with_another_number_as_the_project_is_now(ready: Workspace) -> None:

@@ -275,7 +275,7 @@ def test_a_later_revision_keeps_its_night_also_under_another_grace_period(night:
 
 
 def test_invoices_that_equal_the_line_items_reconcile_the_period(night: Workspace) -> None:
-    receipt = reconcile_period(night, "2026-01", invoices(), AT)
+    receipt = reconcile_period(night, "period=2026-01", invoices(), AT)
 
     controls = published_controls(night, receipt)
     assert {control.verdict for control in controls} == {Verdict.PASS}
@@ -296,12 +296,12 @@ def test_invoices_that_equal_the_line_items_reconcile_the_period(night: Workspac
 )
 def test_invoices_that_differ_from_the_line_items_are_refused(night: Workspace, drafts: list[InvoiceDraft]) -> None:
     with pytest.raises(ReconciliationError, match=r"reconciliation\.amount_mismatch"):
-        reconcile_period(night, "2026-01", drafts, AT)
+        reconcile_period(night, "period=2026-01", drafts, AT)
 
 
 def test_a_period_that_was_never_rated_is_not_ready(workspace: Workspace) -> None:
     with pytest.raises(NotReadyError, match="period 2026-01 has no line items"):
-        reconcile_period(workspace, "2026-01", [], AT)
+        reconcile_period(workspace, "period=2026-01", [], AT)
 
 
 def invoices() -> list[InvoiceDraft]:
