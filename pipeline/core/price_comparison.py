@@ -114,7 +114,7 @@ def currency_comparisons(
         [total] = groups["all"]
         for name in ("plan", "sku"):
             with exact():
-                together = sum((one.change for one in groups[name]), Decimal(0))
+                together = sum((one.change for one in groups.get(name, ())), Decimal(0))
             if together != total.change:
                 raise ValueError(f"changes by {name} add up to {together:f} {currency}, expected {total.change:f}")
         comparisons.append(
