@@ -281,17 +281,18 @@ def _print_backtest(result: Backtest) -> None:
     for one in result.currencies:
         typer.echo()
         header = [one.currency, "accounts", "changed", "now", "then", "change", "%"]
-        rows = [_change_cells("total", one.total)]
-        rows += [_change_cells(f"plan {change.name}", change) for change in one.by_plan]
-        rows += [_change_cells(f"SKU {change.name}", change) for change in one.by_sku]
+        named = [("total", one.total), *((f"plan {each.name}", each) for each in one.by_plan)]
+        named += [(f"SKU {each.name}", each) for each in one.by_sku]
+        rows = [
+            [name, f"{each.accounts:,}", f"{each.changed_accounts:,}", *_change_cells(each, one.currency)]
+            for name, each in named
+        ]
         for text in table([header, *rows], right=range(1, 7)):
             typer.echo(text)
         for label, accounts in (("pay more", one.pay_more), ("pay less", one.pay_less)):
-            if accounts:
-                cells = [_change_cells(change.name, change) for change in accounts]
-                without_counts = [[row[0], *row[3:]] for row in [[label, *header[1:]], *cells]]
-                for text in table(without_counts, right=range(1, 5)):
-                    typer.echo(text)
+            rows = [[each.name, *_change_cells(each, one.currency)] for each in accounts]
+            for text in table([[label, *header[3:]], *rows], right=range(1, 5)) if rows else ():
+                typer.echo(text)
     for sentences, what in ((result.unpriced, "without a price, counted as zero"), (result.disagreements, "disagree")):
         if sentences:
             typer.echo(f"\n{what} ({len(sentences):,}):", err=True)
@@ -302,10 +303,14 @@ def _print_backtest(result: Backtest) -> None:
     typer.echo(f"\npage: {result.page}\nevery account and SKU: {result.changes}")
 
 
-def _change_cells(name: str, change: AmountChange) -> list[str]:
+def _change_cells(change: AmountChange, currency: str) -> list[str]:
+    from pipeline.adapters.text_formats import format_amount
+
+    now, then, difference = (
+        format_amount(each, currency) for each in (change.amount_now, change.amount_then, change.change)
+    )
     percent = "" if change.percent is None else f"{'+' if change.percent > 0 else ''}{change.percent:,f}"
-    counts = [f"{change.accounts:,}", f"{change.changed_accounts:,}"]
-    return [name, *counts, *_amounts(change.amount_now, change.amount_then), percent]
+    return [now, then, f"+{difference}" if change.change > 0 else difference, percent]
 
 
 canary_app = typer.Typer(help="A book that rates a share of the accounts in the shadow.", no_args_is_help=True)

@@ -188,7 +188,7 @@ def _compare(task: _CompareTask) -> ComparedSlice:
             rated = rate_account(terms, own_usage, own_values)
             problems += [(terms.account.account_id, sentence) for sentence in rated.problems]
             for name, column in columns.items():
-                column += [] if rated.problems else [getattr(line, name) for line in rated.lines]
+                column.extend([] if rated.problems else [getattr(line, name) for line in rated.lines])
         warehouse.table_rows("reference_lines", _REFERENCE_LINES, list(zip(*columns.values(), strict=True)))
         refused = {account_id for account_id, _ in problems}
         differing = warehouse.select("differing_lines", {}) if task.has_lines else []

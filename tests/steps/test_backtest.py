@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from decimal import Decimal
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from pipeline.adapters import warehouse
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.adapters.s3_server import S3Endpoint
+from pipeline.cli_price import price_app
 from pipeline.core.errors import NotReadyError
 from pipeline.core.price_comparison import AmountChange
 from pipeline.steps.backtest import Backtest, backtest, periods_between
@@ -223,3 +227,39 @@ def test_months_that_nobody_rated_are_refused(closed: Workspace) -> None:
 def test_a_range_that_is_none_is_refused(first: str, last: str) -> None:
     with pytest.raises(ValueError, match=r"2026-"):
         periods_between(first, last)
+
+
+def typed(closed: Workspace, draft: str, *options: str) -> Result:
+    path = closed.project.folder / "next.toml"
+    path.write_text(draft)
+    return CliRunner().invoke(price_app, ["backtest", str(path), "--project", str(closed.project.folder), *options])
+
+
+def test_finance_types_a_command_and_reads_what_changes(closed: Workspace, tmp_path: Path) -> None:
+    done = typed(closed, DEARER, "--from", "2025-12", "--to", "2026-02", "--out", str(tmp_path / "for-finance"))
+
+    assert done.exit_code == 0, done.output
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    for line in (
+        f"{book(DEARER).priced.version} over 2026-01 (final), 2026-02 (final)",
+        "left out, without line items: 2025-12",
+        "total 2 1 20.10 28.10 +8.00 +39.8",
+        "SKU tokens-input 1 1 3.50 2.50 -1.00 -28.6",
+        "acct-1 18.00 26.00 +8.00 +44.4",
+    ):
+        assert line in lines
+    assert (tmp_path / "for-finance" / "backtests" / book(DEARER).priced.version / "2025-12_2026-02.html").is_file()
+
+
+def test_the_exit_code_says_that_usage_has_no_price_and_json_has_every_sentence(closed: Workspace) -> None:
+    done = typed(closed, PRICE_BOOK.replace("plans.standard", "plans.basic"), "--from", "2026-01", "--json")
+
+    assert done.exit_code == 1
+    document = json.loads(done.stdout)
+    assert len(document["unpriced"]) == 3
+    assert [one["total"]["amount_then"] for one in document["currencies"]] == ["0.0000", "0.0000"]
+
+
+@pytest.mark.parametrize("options", [("--from", "2026-02", "--to", "2026-01"), ("--from", "January")])
+def test_a_wrong_range_is_named(closed: Workspace, options: tuple[str, ...]) -> None:
+    assert "cli.wrong_option" in str(typed(closed, DEARER, *options).exception)
