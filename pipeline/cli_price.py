@@ -5,19 +5,25 @@ from __future__ import annotations
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import settings
 from pipeline.cli_text import JsonOption, ProjectOption, now, parse, print_json, table
+from pipeline.core.errors import PricingError
 from pipeline.core.price_book_text import number
+
+if TYPE_CHECKING:
+    from pipeline.core.price_comparison import AmountChange
+    from pipeline.steps.backtest import Backtest
 
 price_app = typer.Typer(help="Price books: check, publish, approve, compare.", no_args_is_help=True)
 
 UserOption = Annotated[
     str | None, typer.Option("--by", help="Who does this; recorded in the audit log; default: $BILLING_USER.")
 ]
+SENTENCES_PRINTED_MAX = 20
 BookArgument = Annotated[str, typer.Argument(metavar="BOOK", help="A version, its beginning, or a file (.toml).")]
 
 
@@ -234,6 +240,77 @@ def quote(
         typer.echo(text)
     for problem in quoted.live_problems:
         typer.echo(f"the live book does not price it: {problem}", err=True)
+
+
+@price_app.command(epilog="Example: billing price backtest price_books/2026-07.toml --from 2025-12 --to 2026-02")
+def backtest(
+    book: BookArgument,
+    first: Annotated[str, typer.Option("--from", metavar="YYYY-MM", help="The first period.")],
+    last: Annotated[str | None, typer.Option("--to", metavar="YYYY-MM", help="The last one; default: --from.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page; default: out/ of the project.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rate past periods again under a price book, from their pinned usage, and say what changes; nothing is published.
+
+    A page and a Parquet file go into OUT/backtests/VERSION. Exit code 1 says that usage has no price under the book,
+    or that the two raters do not agree.
+    """
+    from pipeline.steps.backtest import backtest as backtest_step
+    from pipeline.steps.backtest import periods_between
+    from pipeline.steps.price_books import find_book
+    from pipeline.steps.workspace import open_workspace
+
+    parse(first, "--from", lambda text: periods_between(text, text))
+    period_ids = parse(last or first, "--to", lambda text: periods_between(first, text))
+    workspace = open_workspace(settings.project_folder(project), with_price_books=False)
+    result = backtest_step(workspace, find_book(workspace, book), period_ids, out or workspace.out)
+    if as_json:
+        print_json(result)
+    else:
+        _print_backtest(result)
+    if not result.is_sound:
+        raise typer.Exit(PricingError.exit_code)
+
+
+def _print_backtest(result: Backtest) -> None:
+    periods = ", ".join(f"{one.period_id} ({one.state})" for one in result.periods)
+    typer.echo(f"{result.version} over {periods}")
+    if result.left_out:
+        typer.echo(f"left out, without line items: {', '.join(result.left_out)}")
+    for one in result.currencies:
+        typer.echo()
+        header = [one.currency, "accounts", "changed", "now", "then", "change", "%"]
+        named = [("total", one.total), *((f"plan {each.name}", each) for each in one.by_plan)]
+        named += [(f"SKU {each.name}", each) for each in one.by_sku]
+        rows = [
+            [name, f"{each.accounts:,}", f"{each.changed_accounts:,}", *_change_cells(each, one.currency)]
+            for name, each in named
+        ]
+        for text in table([header, *rows], right=range(1, 7)):
+            typer.echo(text)
+        for label, accounts in (("pay more", one.pay_more), ("pay less", one.pay_less)):
+            rows = [[each.name, *_change_cells(each, one.currency)] for each in accounts]
+            for text in table([[label, *header[3:]], *rows], right=range(1, 5)) if rows else ():
+                typer.echo(text)
+    for sentences, what in ((result.unpriced, "without a price, counted as zero"), (result.disagreements, "disagree")):
+        if sentences:
+            typer.echo(f"\n{what} ({len(sentences):,}):", err=True)
+            for sentence in sentences[:SENTENCES_PRINTED_MAX]:
+                typer.echo(f"  {sentence}", err=True)
+            if len(sentences) > SENTENCES_PRINTED_MAX:
+                typer.echo(f"  and {len(sentences) - SENTENCES_PRINTED_MAX:,} more", err=True)
+    typer.echo(f"\npage: {result.page}\nevery account and SKU: {result.changes}")
+
+
+def _change_cells(change: AmountChange, currency: str) -> list[str]:
+    from pipeline.adapters.text_formats import format_amount
+
+    now, then, difference = (
+        format_amount(each, currency) for each in (change.amount_now, change.amount_then, change.change)
+    )
+    percent = "" if change.percent is None else f"{'+' if change.percent > 0 else ''}{change.percent:,f}"
+    return [now, then, f"+{difference}" if change.change > 0 else difference, percent]
 
 
 canary_app = typer.Typer(help="A book that rates a share of the accounts in the shadow.", no_args_is_help=True)

@@ -195,9 +195,17 @@ class Warehouse:
 
     def keep_rows(self, name: str, column: str, values: Iterable[str]) -> None:
         """Leave only those rows of a table or view whose text in a column is one of these."""
-        self.table_rows("kept_values", ((column, "VARCHAR"),), [(value,) for value in sorted(values)])
-        kept = f"SELECT * FROM {_identifier(name)} SEMI JOIN kept_values USING ({_identifier(column)})"  # noqa: S608
-        self.connection.execute(f"CREATE TEMP TABLE kept_rows AS {kept}")
+        self._join_rows(name, "SEMI", ((column, "VARCHAR"),), [(value,) for value in sorted(values)])
+
+    def leave_out_rows(self, name: str, columns: Columns, rows: Sequence[Sequence[Any]]) -> None:
+        """Leave out those rows of a table or view whose values in some columns are those of one of these rows."""
+        self._join_rows(name, "ANTI", columns, rows)
+
+    def _join_rows(self, name: str, kind: str, columns: Columns, rows: Sequence[Sequence[Any]]) -> None:
+        self.table_rows("chosen_values", columns, rows)
+        using = ", ".join(_identifier(column) for column, _ in columns)
+        found = f"SELECT * FROM {_identifier(name)} {kind} JOIN chosen_values USING ({using})"  # noqa: S608
+        self.connection.execute(f"CREATE TEMP TABLE kept_rows AS {found}")
         self._drop(name)
         self.connection.execute(f"ALTER TABLE kept_rows RENAME TO {_identifier(name)}")
 

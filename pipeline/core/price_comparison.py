@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from pipeline.core.decimals import plain_text
 from pipeline.core.money import exact
+
+_LISTS = ("by_plan", "by_sku", "pay_more", "pay_less")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,36 @@ class CurrencyComparison:
     pay_more: tuple[AmountChange, ...]  # the greatest increase first
     pay_less: tuple[AmountChange, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``canonical_json`` takes: amounts are texts."""
+
+        def as_row(one: AmountChange) -> list[Any]:
+            return [
+                one.name,
+                plain_text(one.amount_now),
+                plain_text(one.amount_then),
+                one.accounts,
+                one.changed_accounts,
+            ]
+
+        lists = {name: [as_row(one) for one in getattr(self, name)] for name in _LISTS}
+        return {"currency": self.currency, "total": as_row(self.total), **lists}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> CurrencyComparison:
+        """Return what ``to_json`` was made of.
+
+        >>> one = CurrencyComparison("USD", AmountChange("", Decimal("1.5"), Decimal(2)), (), (), (), ())
+        >>> CurrencyComparison.from_json(one.to_json()) == one
+        True
+        """
+
+        def of_row(row: Sequence[Any]) -> AmountChange:
+            return AmountChange(row[0], Decimal(row[1]), Decimal(row[2]), *row[3:])
+
+        lists = {name: tuple(of_row(row) for row in fields[name]) for name in _LISTS}
+        return cls(fields["currency"], of_row(fields["total"]), **lists)
+
 
 def currency_comparisons(
     totals: Iterable[Mapping[str, Any]], accounts: Iterable[Mapping[str, Any]]
@@ -81,7 +114,7 @@ def currency_comparisons(
         [total] = groups["all"]
         for name in ("plan", "sku"):
             with exact():
-                together = sum((one.change for one in groups[name]), Decimal(0))
+                together = sum((one.change for one in groups.get(name, ())), Decimal(0))
             if together != total.change:
                 raise ValueError(f"changes by {name} add up to {together:f} {currency}, expected {total.change:f}")
         comparisons.append(

@@ -208,7 +208,7 @@ class ReportFacts:
     completeness: CompletenessFacts | None = None
     exceptions: tuple[SourceException, ...] = ()
     outcomes: EventOutcomes | None = None
-    canary: Mapping[str, Any] | None = None  # as canary.comparison_document has its periods
+    canary: Mapping[str, Any] | None = None  # as price_trials.run_canary keeps it
 
 
 def printable(raw: bytes) -> str:

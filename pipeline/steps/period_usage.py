@@ -223,13 +223,16 @@ def usage_files(
     ]
 
 
-def pinned_terms(workspace: Workspace, pins: Mapping[str, Any], period_id: str) -> PeriodTerms:
-    """Return the terms that the pins of a draft make, the same as they were."""
+def pinned_terms(
+    workspace: Workspace, pins: Mapping[str, Any], period_id: str, price_books: Sequence[PricedBook] | None = None
+) -> PeriodTerms:
+    """Return the terms that the pins of a draft make, the same as they were, or those of other price books."""
     periods = periods_in(period_id, json.loads(workspace.lake.get_bytes(f"pins/{pins['time_zones']}")))
     directory = pinned_directory(workspace, pins["accounts.csv"])
     if "accounts_at_close" in pins:
         directory = _directory_of(workspace, directory, pins["accounts_at_close"])
-    return period_terms(directory, pinned_price_books(workspace, pins["price_books"]), period_id, periods)
+    books = pinned_price_books(workspace, pins["price_books"]) if price_books is None else price_books
+    return period_terms(directory, books, period_id, periods)
 
 
 def table_account_periods(warehouse: Warehouse, terms: PeriodTerms, known_until: datetime) -> None:

@@ -1,14 +1,11 @@
-"""Trials of a price book: cases, a quote, the nightly canary. Both engines rate, and nothing is published.
-
-A book that is tried counts as in force for the whole period, whatever its ``effective_from``: the question is what the
-period would cost under it.
-"""
+"""Trials of a price book: cases, a quote, the nightly canary. Both raters rate, and nothing is published."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -20,36 +17,31 @@ from pipeline.adapters.lake import WriteBesideLake
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.canary import BookComparison, compared, comparison_document, takes_part
-from pipeline.core.decimals import plain_text
+from pipeline.core.canary import takes_part
 from pipeline.core.errors import BillingError, CheckFailed, InputError, PricingError
-from pipeline.core.line_item import LineItem, LineKind
+from pipeline.core.line_item import LineItem
 from pipeline.core.manifest import canonical_json, sha256_hex
-from pipeline.core.period_usage import EventValue, PeriodUsage
+from pipeline.core.money import exact
 from pipeline.core.price_book import PriceBook
-from pipeline.core.price_cases import CaseInputs, PriceCase, inputs_of, of_book, outcome_of, parse_cases
+from pipeline.core.price_cases import PriceCase, inputs_of, of_book, outcome_of, parse_cases
+from pipeline.core.price_comparison import CurrencyComparison
 from pipeline.core.project import PricedBook
-from pipeline.core.rating import rate_account, unpriced
+from pipeline.core.rating import unpriced
 from pipeline.core.revision import WindowRevision
-from pipeline.core.terms import AccountTerms
 from pipeline.steps.aggregate import find_revision
+from pipeline.steps.book_trial import (
+    TriedLines,
+    as_if_in_force,
+    compared_currencies,
+    rate_tried,
+    read_lines,
+    tried_slices,
+    write_price_changes,
+)
 from pipeline.steps.period_usage import PeriodInputs, period_inputs, periods_touched, view_period
 from pipeline.steps.publish import pin_file
-from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE, rate_in_sql, table_terms
+from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE
 from pipeline.steps.workspace import Workspace, require_price_book
-
-ALWAYS = date(1970, 1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Rated:
-    """What both engines made of the same accounts: the lines of the reference, and what stands in their way.
-
-    ``problems`` are by account: usage that has no price, or a line on which the engines disagree.
-    """
-
-    lines: list[LineItem]
-    problems: Mapping[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,75 +75,11 @@ class Quote:
     new_total: Decimal
 
 
-# ---- both engines ----
-
-
-def rate_twice(warehouse: Warehouse, terms: Mapping[str, AccountTerms]) -> Rated:
-    """Rate the accounts with both engines, from ``period_usage`` and ``event_values`` of the warehouse."""
-    usage: defaultdict[str, list[PeriodUsage]] = defaultdict(list)
-    values: defaultdict[str, list[EventValue]] = defaultdict(list)
-    for row in _rows(warehouse, "period_usage"):
-        usage[row["account_id"]].append(PeriodUsage(**row))
-    for row in _rows(warehouse, "event_values"):
-        values[row["account_id"]].append(EventValue(**row))
-    problems: defaultdict[str, list[str]] = defaultdict(list)
-    lines: list[LineItem] = []
-    for account_id, one in terms.items():
-        rated = rate_account(one, usage[account_id], values[account_id])
-        lines += rated.lines
-        problems[account_id] += rated.problems
-    in_sql, refused = _sql_lines(warehouse, terms)
-    for account_id, disagreement in _disagreements(lines, in_sql):
-        if not problems[account_id]:
-            problems[account_id].append(disagreement)
-    for account_id, found in refused.items():
-        if not problems[account_id]:
-            problems[account_id] += [f"the SQL rater alone refuses: {sentence}" for sentence in found]
-    return Rated(lines, {account_id: found for account_id, found in problems.items() if found})
-
-
-def _rows(warehouse: Warehouse, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = warehouse.connection.table(table).to_arrow_table().to_pylist()
-    return found
-
-
-def _sql_lines(warehouse: Warehouse, terms: Mapping[str, AccountTerms]) -> tuple[list[LineItem], dict[str, list[str]]]:
-    table_terms(warehouse, terms.values())
-    rate_in_sql(warehouse)
-    lines = [LineItem(**{**row, "kind": LineKind(row["kind"])}) for row in warehouse.select("line_items", {})]
-    refused: dict[str, list[str]] = {}
-    for row in warehouse.select("unpriced_usage", {}):
-        refused.setdefault(row["account_id"], []).append(f"SKU {row['sku']}: {row['reason']}")
-    return lines, refused
-
-
-def _disagreements(reference: Iterable[LineItem], in_sql: Iterable[LineItem]) -> list[tuple[str, str]]:
-    """Return each line that the engines do not make alike, to the last digit, as (account, sentence)."""
-    sides = [{line.line_item_id: line for line in side} for side in (reference, in_sql)]
-    found = []
-    for line_item_id in sorted(sides[0].keys() | sides[1].keys()):
-        figures = [_figures(side.get(line_item_id)) for side in sides]
-        if figures[0] != figures[1]:
-            line = sides[0].get(line_item_id) or sides[1][line_item_id]
-            found.append((line.account_id, f"{line_item_id}: reference {_said(figures[0])}, SQL {_said(figures[1])}"))
-    return found
-
-
-def _figures(line: LineItem | None) -> tuple[Decimal, Decimal, Decimal] | None:
-    return None if line is None else (line.quantity, line.amount_exact, line.amount)
-
-
-def _said(figures: tuple[Decimal, Decimal, Decimal] | None) -> str:
-    if figures is None:
-        return "has no such line"
-    return "quantity {}, exact {}, amount {}".format(*map(plain_text, figures))
-
-
 # ---- cases ----
 
 
 def require_cases(paths: Sequence[Path], book: PriceBook | None, scratch: Path) -> int:
-    """Rate the cases of files with both engines and return how many there are; all that fail are in one refusal."""
+    """Rate the cases of files with both raters and return how many there are; all that fail are in one refusal."""
     failures: list[str] = []
     count = 0
     for path in paths:
@@ -180,18 +108,26 @@ def require_cases(paths: Sequence[Path], book: PriceBook | None, scratch: Path) 
     return count
 
 
-def case_failures(cases: Sequence[PriceCase], scratch: Path) -> list[str]:
-    """Return, as sentences, each amount of a case that is not the expected one, under either engine."""
+def case_failures(cases: Sequence[PriceCase], scratch: Path, sql: Mapping[str, str] | None = None) -> list[str]:
+    """Return, as sentences, each amount of a case that is not the expected one, under either rater.
+
+    ``sql`` holds the queries to rate with instead of those of today.
+    """
     inputs = [inputs_of(case) for case in cases]
     try:
-        rated = _rated_cases(inputs, scratch)
-    except PricingError as error:
+        with scratch_folder(scratch, "cases") as folder:
+            with Warehouse(scratch) as warehouse:
+                usage = [astuple(row) for one in inputs for row in one.usage]
+                values = [astuple(row) for one in inputs for row in one.values]
+                warehouse.table_rows("period_usage", PERIOD_USAGE, usage)
+                warehouse.table_rows("event_values", EVENT_VALUES, values)
+                slices = tried_slices(warehouse, [one.terms for one in inputs], folder, sql)
+            rated = rate_tried(slices)
+            lines_of = _lines_by_account(scratch, rated)
+    except PricingError as error:  # a number that has no place in a table
         if len(cases) == 1:
             return [f"{cases[0].where}: {error.summary}: {error.details[0]}"]
-        return [failure for case in cases for failure in case_failures([case], scratch)]
-    lines_of: defaultdict[str, list[LineItem]] = defaultdict(list)
-    for line in rated.lines:
-        lines_of[line.account_id].append(line)
+        return [failure for case in cases for failure in case_failures([case], scratch, sql)]
     failures: list[str] = []
     for case, one in zip(cases, inputs, strict=True):
         account_id = one.terms.account.account_id
@@ -200,19 +136,19 @@ def case_failures(cases: Sequence[PriceCase], scratch: Path) -> list[str]:
     return failures
 
 
-def _rated_cases(inputs: Sequence[CaseInputs], scratch: Path) -> Rated:
+def _lines_by_account(scratch: Path, rated: TriedLines) -> defaultdict[str, list[LineItem]]:
+    lines_of: defaultdict[str, list[LineItem]] = defaultdict(list)
     with Warehouse(scratch) as warehouse:
-        usage = [astuple(row) for one in inputs for row in one.usage]
-        values = [astuple(row) for one in inputs for row in one.values]
-        warehouse.table_rows("period_usage", PERIOD_USAGE, usage)
-        warehouse.table_rows("event_values", EVENT_VALUES, values)
-        return rate_twice(warehouse, {one.terms.account.account_id: one.terms for one in inputs})
+        for line in read_lines(warehouse, rated.files):
+            lines_of[line.account_id].append(line)
+    return lines_of
 
 
 # ---- a period under another book ----
 
 
-def rate_under(
+@contextmanager
+def rated_under(
     workspace: Workspace,
     period_id: str,
     books: Sequence[PricedBook],
@@ -221,21 +157,23 @@ def rate_under(
     candidate: WindowRevision | None = None,
     beside: Sequence[WindowRevision] = (),
     until: datetime | None = None,
-) -> Rated:
-    """Return what accounts pay for a period under some books; ``until`` leaves out windows that begin then or later.
+) -> Iterator[TriedLines]:
+    """Rate a period for some accounts under some books; ``until`` leaves out windows that begin then or later.
 
-    ``files`` hold the bytes of the books. Nothing is put into the lake.
+    ``files`` hold the bytes of the books. Nothing is put into the lake; the lines last as long as the context.
     """
     project = replace(workspace.project, price_books=tuple(books), files={**workspace.project.files, **files})
-    with scratch_folder(workspace.scratch, "trial") as folder, Warehouse(workspace.scratch) as warehouse:
-        tried = replace(workspace, project=project, lake=WriteBesideLake(workspace.lake, folder))
+    with scratch_folder(workspace.scratch, "trial") as folder:
+        tried = replace(workspace, project=project, lake=WriteBesideLake(workspace.lake, folder / "lake"))
         inputs = period_inputs(tried, period_id, candidate, beside)
-        chosen = {name: one for name, one in inputs.terms.accounts.items() if name in account_ids}
-        refused = {name: [sentence] for name, sentence in inputs.terms.problems.items() if name in account_ids}
+        chosen = [one for name, one in inputs.terms.accounts.items() if name in account_ids]
+        without_terms = {name: [why] for name, why in inputs.terms.problems.items() if name in account_ids}
         pins = inputs.pins if until is None else _pins_until(inputs, until)
-        view_period(warehouse, tried, pins, inputs.terms, account_ids=account_ids)
-        rated = rate_twice(warehouse, chosen)
-    return Rated(rated.lines, {**rated.problems, **refused})
+        with Warehouse(workspace.scratch) as warehouse:
+            view_period(warehouse, tried, pins, inputs.terms, account_ids=account_ids)
+            slices = tried_slices(warehouse, chosen, folder / "slices")
+        rated = rate_tried(slices)
+        yield replace(rated, unpriced={**rated.unpriced, **without_terms})
 
 
 def _pins_until(inputs: PeriodInputs, until: datetime) -> dict[str, Any]:
@@ -248,11 +186,6 @@ def _pins_until(inputs: PeriodInputs, until: datetime) -> dict[str, Any]:
     if kept:
         pins["levels_until"] = max(revision.window_end for revision in kept).isoformat()
     return pins
-
-
-def as_if_in_force(file: PriceBookFile) -> PricedBook:
-    """Return a book as one that was always in force."""
-    return PricedBook(file.priced.book.model_copy(update={"effective_from": ALWAYS}), file.priced.version)
 
 
 def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id: str, as_of: date | None) -> Quote:
@@ -268,15 +201,14 @@ def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id:
     until = None
     if as_of is not None:
         until = datetime.combine(as_of + timedelta(days=1), time.min, ZoneInfo(account.time_zone))
-    new = rate_under(workspace, period_id, [as_if_in_force(file)], {file.name: file.content}, {account_id}, until=until)
-    if new.problems:
-        raise unpriced([sentence for found in new.problems.values() for sentence in found], period_id)
-    live_books = workspace.project.price_books
-    live = Rated([], {account_id: ["no price book is in force"]})
-    if live_books:
-        live = rate_under(workspace, period_id, live_books, {}, {account_id}, until=until)
-    live_lines = [] if live.problems else live.lines
-    [*totals] = compared(live_lines, new.lines).totals
+    new_book, new_files = [as_if_in_force(file)], {file.name: file.content}
+    new_lines, problems = _quoted(workspace, period_id, new_book, new_files, account_id, until)
+    if problems:
+        raise unpriced(problems, period_id)
+    live_lines: list[LineItem] = []
+    live_problems = ["no price book is in force"]
+    if live_books := workspace.project.price_books:
+        live_lines, live_problems = _quoted(workspace, period_id, live_books, {}, account_id, until)
     return Quote(
         account_id,
         period_id,
@@ -284,11 +216,30 @@ def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id:
         account.currency,
         file.priced.version,
         sorted({line.price_book_version for line in live_lines}),
-        live.problems.get(account_id, []),
-        _side_by_side(live_lines, new.lines),
-        totals[0].live if totals else Decimal(0),
-        totals[0].other if totals else Decimal(0),
+        live_problems,
+        _side_by_side(live_lines, new_lines),
+        *(_total(lines) for lines in (live_lines, new_lines)),
     )
+
+
+def _quoted(
+    workspace: Workspace,
+    period_id: str,
+    books: Sequence[PricedBook],
+    files: Mapping[str, bytes],
+    account_id: str,
+    until: datetime | None,
+) -> tuple[list[LineItem], list[str]]:
+    """Return the lines of an account, or none and why."""
+    with rated_under(workspace, period_id, books, files, {account_id}, until=until) as rated:
+        if problems := rated.problems.get(account_id):
+            return [], problems
+        return _lines_by_account(workspace.scratch, rated)[account_id], []
+
+
+def _total(lines: Iterable[LineItem]) -> Decimal:
+    with exact():
+        return sum((line.amount for line in lines), Decimal(0))
 
 
 def _side_by_side(live: Iterable[LineItem], new: Iterable[LineItem]) -> list[QuotedLine]:
@@ -340,10 +291,11 @@ def run_canary(workspace: Workspace, window_id: str, number: int, beside: Sequen
         if workspace.control_plane.period_state(period_id) == "final":
             continue
         try:
-            comparison, problems = _canary_period(workspace, period_id, file, sample, revision, beside)
-            periods.append({"period_id": period_id, "problems": problems, **comparison_document(comparison)})
+            currencies, problems = _canary_period(workspace, period_id, file, sample, revision, beside)
         except BillingError as error:
-            periods.append({"period_id": period_id, "problems": [str(error)], **comparison_document(compared([], []))})
+            currencies, problems = [], [str(error)]
+        documents = [one.to_json() for one in currencies]
+        periods.append({"period_id": period_id, "problems": problems, "currencies": documents})
     document = {
         "version": canary.version,
         "percent": f"{percent:f}",
@@ -362,17 +314,22 @@ def _canary_period(
     sample: Collection[str],
     revision: WindowRevision,
     beside: Sequence[WindowRevision],
-) -> tuple[BookComparison, list[str]]:
+) -> tuple[list[CurrencyComparison], list[str]]:
+    """Return what changes, and why accounts that are not in it are not."""
     require_price_book(workspace.project)
     live_books = workspace.project.price_books
-    live = rate_under(workspace, period_id, live_books, {}, sample, revision, beside)
-    other = rate_under(
-        workspace, period_id, [as_if_in_force(file)], {file.name: file.content}, sample, revision, beside
-    )
-    problems = [f"account {name}: {sentence}" for name, found in sorted(other.problems.items()) for sentence in found]
-    left_out = live.problems.keys() | other.problems.keys()
-    sides = [[line for line in one.lines if line.account_id not in left_out] for one in (live, other)]
-    return compared(*sides), problems
+    new_book, new_files = [as_if_in_force(file)], {file.name: file.content}
+    with (
+        scratch_folder(workspace.scratch, "canary") as folder,
+        rated_under(workspace, period_id, live_books, {}, sample, revision, beside) as live,
+        rated_under(workspace, period_id, new_book, new_files, sample, revision, beside) as other,
+        Warehouse(workspace.scratch) as warehouse,
+    ):
+        left_out = live.problems.keys() | other.problems.keys()
+        changes = write_price_changes(warehouse, live.files, other.files, folder / "changes.parquet", left_out)
+        currencies = compared_currencies(warehouse, [changes])
+    problems = [f"account {name}: {sentence}" for name, found in other.problems.items() for sentence in found]
+    return currencies, problems
 
 
 def canary_of(workspace: Workspace, revision: WindowRevision) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ COMPARE_QUERIES = ("differing_lines",)
 RATE_QUERIES = (*PERIOD_QUERIES, *SQL_RATER_QUERIES)
 HELD_BY = "rate"
 DISAGREEMENT = "the SQL rater and the reference rater do not agree"
-_TOO_LARGE = "warehouse.number_too_large"
+TOO_LARGE = "warehouse.number_too_large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ def _rate_twice(workspace: Workspace, period_id: str, slices: Sequence[Slice]) -
     try:
         rated = rate_slices(slices)
     except PricingError as error:
-        if error.code != _TOO_LARGE:
+        if error.code != TOO_LARGE:
             raise
         _refuse_unpriced(slices, None, period_id, error)
         raise
@@ -221,7 +221,7 @@ def _rate_twice(workspace: Workspace, period_id: str, slices: Sequence[Slice]) -
     lines_max = workspace.project.settings.rating.reference_lines_max
     chosen = rated_twice(terms, line_count, lines_max, workspace.control_plane.held_accounts(period_id))
     compared = compare_slices(slices, chosen)
-    problems = [problem for one in compared for problem in one.problems]
+    problems = [problem for one in compared for _, problem in one.problems]
     if problems:
         raise unpriced(problems, period_id)
     return Agreement(
@@ -239,7 +239,7 @@ def _refuse_unpriced(
     slices: Sequence[Slice], accounts: Collection[str] | None, period_id: str, cause: Exception | None
 ) -> None:
     """Raise what the reference rater says of usage that the SQL rater has no price or no room for."""
-    compared = [problem for one in problems_of_slices(slices, accounts) for problem in one.problems]
+    compared = [problem for one in problems_of_slices(slices, accounts) for _, problem in one.problems]
     if compared:
         raise unpriced(compared, period_id) from cause
     if accounts is not None:

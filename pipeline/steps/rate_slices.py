@@ -73,11 +73,11 @@ class RatedSlice:
 
 @dataclass(frozen=True, slots=True)
 class ComparedSlice:
-    """What the reference rater rated, what it has no price for, and where it does not agree."""
+    """What the reference rater rated, what it has no price for (account, sentence), and where it does not agree."""
 
     account_count: int
     line_count: int
-    problems: tuple[str, ...]
+    problems: tuple[tuple[str, str], ...]
     disagreements: tuple[Disagreement, ...]
 
 
@@ -122,6 +122,26 @@ def problems_of_slices(slices: Sequence[Slice], accounts: Collection[str] | None
     return _spread([_CompareTask(one, chosen, has_lines=False) for one in slices])
 
 
+def leave_out_usage(one: Slice, unpriced: Sequence[Mapping[str, Any]]) -> None:
+    """Take the usage of these rows of ``unpriced_usage``, and the values of its events, out of a slice's files."""
+    _leave_out(one, ("account_id", "sku", "segment", "dimensions", "unit"), unpriced)
+
+
+def leave_out_accounts(one: Slice, account_ids: Collection[str]) -> None:
+    """Take all usage of these accounts out of the files of a slice."""
+    _leave_out(one, ("account_id",), [{"account_id": account_id} for account_id in account_ids])
+
+
+def _leave_out(one: Slice, key: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with Warehouse(one.scratch, MEMORY_OF_A_SLICE, threads=1) as warehouse:
+        for dataset, file in ((_USAGE, one.usage), (_VALUES, one.values)):
+            columns = [column for column in dataset.columns if column[0] in key]
+            found = sorted({tuple(row[name] for name, _ in columns) for row in rows})
+            warehouse.view_files(dataset.name, dataset, [file])
+            warehouse.leave_out_rows(dataset.name, columns, found)
+            warehouse.write_table(dataset.name, file.with_suffix(".new"), dataset).replace(file)
+
+
 def _spread(tasks: Sequence[Any]) -> list[Any]:
     died = NotReadyError(
         "rate.worker_died",
@@ -157,7 +177,7 @@ def _compare(task: _CompareTask) -> ComparedSlice:
     chosen = [terms for terms in one.terms if accounts is None or terms.account.account_id in accounts]
     names = None if accounts is None else [terms.account.account_id for terms in chosen]
     columns: dict[str, list[Any]] = {name: [] for name, _ in _REFERENCE_LINES}
-    problems: list[str] = []
+    problems: list[tuple[str, str]] = []
     with Warehouse(one.scratch, MEMORY_OF_A_SLICE, threads=1, sql=one.sql) as warehouse:
         read = [(_USAGE, one.usage), (_VALUES, one.values)] + [(LINE_ITEMS, one.lines)] * task.has_lines
         for dataset, file in read:
@@ -166,12 +186,13 @@ def _compare(task: _CompareTask) -> ComparedSlice:
         usage = starmap(PeriodUsage, warehouse.rows(_USAGE.name))
         for terms, own_usage, own_values in _by_account(chosen, usage, iter(values)):
             rated = rate_account(terms, own_usage, own_values)
-            problems += rated.problems
+            problems += [(terms.account.account_id, sentence) for sentence in rated.problems]
             for name, column in columns.items():
-                column += [getattr(line, name) for line in rated.lines]
+                column.extend([] if rated.problems else [getattr(line, name) for line in rated.lines])
         warehouse.table_rows("reference_lines", _REFERENCE_LINES, list(zip(*columns.values(), strict=True)))
-        is_comparable = task.has_lines and not problems
-        differing = warehouse.select("differing_lines", {})[:DISAGREEMENTS_OF_A_SLICE] if is_comparable else []
+        refused = {account_id for account_id, _ in problems}
+        differing = warehouse.select("differing_lines", {}) if task.has_lines else []
+        differing = [row for row in differing if row["account_id"] not in refused][:DISAGREEMENTS_OF_A_SLICE]
         inputs = _inputs(warehouse, chosen, differing)
     disagreements = tuple(
         Disagreement(

@@ -55,7 +55,10 @@ def open_workspace(folder: Path, *, with_price_books: bool = True) -> Workspace:
 
 
 def require_price_book(project: Project) -> None:
-    """Refuse to rate while no price book is in force."""
+    """Refuse to rate while no price book is in force, or while those in force leave an account without a price.
+
+    Files that are live were checked when the project was read.
+    """
     if not project.price_books:
         raise NotReadyError(
             "rate.no_price_book",
@@ -66,6 +69,12 @@ def require_price_book(project: Project) -> None:
                 "billing price approve VERSION --by SOMEBODY_ELSE",
             ],
         )
+    if project.settings.price_books.approval == "four_eyes":
+        books = {priced.version: priced.book for priced in project.price_books}
+        problems = live_book_problems(project.directory.rows, books, project.settings)
+        if problems:
+            count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+            raise InputError("project.invalid", f"{project.folder} has {count}; nothing was rated", problems)
 
 
 def approved_books(control_plane: ControlPlane, lake: Lake) -> list[PriceBookFile]:
@@ -84,11 +93,6 @@ def _with_approved_books(project: Project, control_plane: ControlPlane, lake: La
     files = approved_books(control_plane, lake)
     if not files:
         return project
-    books = {file.name: file.priced.book for file in files}
-    problems = live_book_problems(project.directory.rows, books, project.settings)
-    if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise InputError("project.invalid", f"{project.folder} has {count}; nothing was done", problems)
     return replace(
         project,
         price_books=tuple(file.priced for file in files),

@@ -278,18 +278,30 @@ def test_books_of_other_dates_rate_side_by_side(folder: Path, ws: Workspace, dra
     assert [one and one.version for one in on_days] == [old.version, new.version]
 
 
-def test_an_account_that_no_book_in_force_prices_stops_everything_but_the_price_commands(
-    folder: Path, ws: Workspace
+def test_usage_is_collected_and_counted_while_no_book_prices_an_account_and_rated_once_one_does(
+    tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:
-    live(ws)
-    (folder / "accounts.csv").write_text(ACCOUNTS.replace("UTC,standard", "UTC,gold"))
+    folder = write_project(tmp_path / "project", raw_bucket, FOUR_EYES)
+    live(open_workspace(folder, with_price_books=False))
+    accounts = folder / "accounts.csv"
+    sound = accounts.read_text()
+    accounts.write_text(sound.replace("UTC,standard", "UTC,gold"))
+    ws = open_workspace(folder)
+    night.put_night(ws.raw)
+    collect(ws, night.AT, lambda _: None)
+    revision = deduplicate(ws, night.WINDOW, night.AT)
+    aggregate(ws, revision.window_id, revision.revision, night.AT)
 
-    error = refused(lambda: open_workspace(folder))
+    error = refused(lambda: rate(ws, revision.window_id, revision.revision, night.AT))
 
+    assert error.code == "project.invalid"
     assert error.details == (
         "accounts.csv: plan of account acct-1: found 'gold', accepted standard (plans of the price books)",
     )
-    assert len(list_books(open_workspace(folder, with_price_books=False))) == 1
+    assert ws.control_plane.publication("line_items", "period=2026-01") is None
+    accounts.write_text(sound)
+    [receipt] = rate(open_workspace(folder), revision.window_id, revision.revision, night.AT)
+    assert receipt.row_count > 0
 
 
 def test_usage_is_collected_and_counted_without_a_book_and_rated_once_one_is_approved(

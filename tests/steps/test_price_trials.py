@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import astuple
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -16,17 +15,18 @@ from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.adapters.project_files import load_project
 from pipeline.adapters.s3_server import S3Endpoint
-from pipeline.adapters.warehouse import Warehouse, sql_text
+from pipeline.adapters.warehouse import sql_text
 from pipeline.core.errors import CheckFailed, InputError, PricingError
-from pipeline.core.price_cases import inputs_of, parse_cases
+from pipeline.core.price_cases import parse_cases
 from pipeline.core.revision import RevisionState
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.price_books import check_files, publish_book
-from pipeline.steps.price_trials import canary_of, quote, rate_twice, require_cases, run_canary, set_canary
+from pipeline.steps.price_trials import canary_of, case_failures, quote, require_cases, run_canary, set_canary
+from pipeline.steps.rate import COMPARE_QUERIES
 from pipeline.steps.report import report
-from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE, SQL_RATER_QUERIES
+from pipeline.steps.sql_rater import SQL_RATER_QUERIES
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, PRICE_BOOK, write_project
 from tests.steps.night import AT, WINDOW, put_night, revision_of
@@ -102,24 +102,18 @@ def test_engines_that_disagree_fail_a_case_although_the_reference_is_right(tmp_p
     """The SQL that rates is another one: half a cent more for each unit."""
     charge = {"model": "per_unit", "unit_price": "0.5"}
     [parsed] = parse_cases(case(charge=charge, usage={"quantity": "3"}, expected={"amount": "1.50"}), "c.jsonl")
-    inputs = inputs_of(parsed)
-    texts = {query: sql_text(query) for query in SQL_RATER_QUERIES}
+    texts = {query: sql_text(query) for query in (*SQL_RATER_QUERIES, *COMPARE_QUERIES)}
     texts["line_items"] = texts["line_items"].replace(
         "rated_lines.amount,\n", "CAST(rated_lines.amount + 0.01 AS DECIMAL(28, 4)) AS amount,\n", 1
     )
     assert texts["line_items"] != sql_text("line_items")
 
-    with Warehouse(tmp_path, sql=texts) as warehouse:
-        warehouse.table_rows("period_usage", PERIOD_USAGE, [astuple(row) for row in inputs.usage])
-        warehouse.table_rows("event_values", EVENT_VALUES, [])
-        rated = rate_twice(warehouse, {"case-1": inputs.terms})
+    [failure] = [one for one in case_failures([parsed], tmp_path, texts) if "SQL rater" in one]
 
-    assert rated.problems == {
-        "case-1": [
-            "case-1/case/2026-01/per_unit/1: reference quantity 3, exact 1.5, amount 1.5, "
-            "SQL quantity 3, exact 1.5, amount 1.51"
-        ]
-    }
+    assert (
+        "line case-1/case/2026-01/per_unit/1: SQL rater quantity 3, exact amount 1.5, amount 1.51; "
+        "reference rater quantity 3, exact amount 1.5, amount 1.5; "
+    ) in failure
 
 
 @pytest.fixture
@@ -253,11 +247,11 @@ def test_the_canary_shows_in_the_report_what_accounts_would_pay_and_publishes_no
 
     [period] = kept["periods"]
     assert (kept["account_count"], kept["all_account_count"], period["problems"]) == (3, 3, [])
-    assert period["totals"] == [
-        {"name": "", "currency": "EUR", "live": "5.6", "other": "11.2", "difference": "5.6"},
-        {"name": "", "currency": "USD", "live": "0", "other": "0", "difference": "0"},
+    assert [(one["currency"], one["total"]) for one in period["currencies"]] == [
+        ("EUR", ["", "5.6", "11.2", 1, 1]),
+        ("USD", ["", "0", "0", 2, 0]),
     ]
-    assert [row["name"] for row in period["accounts"]] == ["acct-3"]
+    assert [one["pay_more"] for one in period["currencies"]] == [[["acct-3", "5.6", "11.2", 1, 1]], []]
     revision = revision_of(night)
     page = report(night, revision.window_id, revision.revision).read_text()
     assert "Canary price book" in page
@@ -270,14 +264,14 @@ def test_what_the_canary_cannot_price_is_told_and_stops_nothing(night: Workspace
 
     [period] = kept["periods"]
     assert any(problem.startswith("account acct-3: ") and "tokens-input" in problem for problem in period["problems"])
-    assert all(row["name"] != "acct-3" for row in period["accounts"])
+    assert [one["currency"] for one in period["currencies"]] == []
 
 
 def test_an_account_outside_of_the_sample_is_not_rated(night: Workspace) -> None:
     kept = canary_night(night, TWICE, "0.0001")
 
     assert kept["account_count"] == 0
-    assert kept["periods"][0]["totals"] == []
+    assert kept["periods"][0]["currencies"] == []
 
 
 def test_without_a_canary_the_report_says_nothing_of_one(night: Workspace) -> None:
