@@ -1,4 +1,4 @@
--- projected_usage: one row per account, SKU and segment of its billing period: what it will have used at the end.
+-- projected_usage: one row per account, SKU and segment of a billing period: what it will come to at the end.
 --
 -- Grain:   account_id, sku, segment, dimensions, aggregation, unit
 -- Reads:   usage, period_usage, day_usage, billed_meters, account_forecasts, forecast_days, forecast_rest,
@@ -155,21 +155,24 @@ rest_sums AS (
         SUM(
             forecast_rest.parts_left
             * CASE
-                WHEN group_values.found_days < forecast_rest.group_days THEN LEAST(group_values.lowest_value, 0)
-                ELSE group_values.lowest_value
+                WHEN group_values.found_days = forecast_rest.group_days THEN group_values.lowest_value
+                ELSE LEAST(group_values.lowest_value, 0)
             END
         ) AS lowest_rest,
         SUM(
             forecast_rest.parts_left
             * CASE
-                WHEN group_values.found_days < forecast_rest.group_days THEN GREATEST(group_values.highest_value, 0)
-                ELSE group_values.highest_value
+                WHEN group_values.found_days = forecast_rest.group_days THEN group_values.highest_value
+                ELSE GREATEST(group_values.highest_value, 0)
             END
         ) AS highest_rest,
         SUM(forecast_rest.parts_left * group_values.event_counts) AS rest_events,
         SUM(
             forecast_rest.parts_left
-            * CASE WHEN group_values.found_days < forecast_rest.group_days THEN 0 ELSE group_values.lowest_count END
+            * CASE
+                WHEN group_values.found_days = forecast_rest.group_days THEN group_values.lowest_count
+                ELSE 0
+            END
         ) AS lowest_events,
         SUM(forecast_rest.parts_left * group_values.highest_count) AS highest_events
     FROM group_values
@@ -189,18 +192,28 @@ rest_sums AS (
         forecast_rest.group_days
 ),
 
--- The three projections one below the other, as fractions of whole billionths.
-rest_fractions AS (
+projection_names AS (
+    SELECT UNNEST(['expected', 'low', 'high']) AS projection
+),
+
+-- The three projections one below the other: what is left, and what it is divided by.
+rest_quotients AS (
     SELECT
-        *,
-        UNNEST(
-            [
-                {'projection': 'expected', 'rest': rest_values, 'events': rest_events, 'days': group_days},
-                {'projection': 'low', 'rest': lowest_rest, 'events': lowest_events, 'days': 1},
-                {'projection': 'high', 'rest': highest_rest, 'events': highest_events, 'days': 1}
-            ]
-        ) AS of_rest
+        rest_sums.*,
+        projection_names.projection,
+        CASE projection_names.projection
+            WHEN 'low' THEN rest_sums.lowest_rest
+            WHEN 'high' THEN rest_sums.highest_rest
+            ELSE rest_sums.rest_values
+        END AS rest,
+        CASE projection_names.projection
+            WHEN 'low' THEN rest_sums.lowest_events
+            WHEN 'high' THEN rest_sums.highest_events
+            ELSE rest_sums.rest_events
+        END AS events,
+        CASE projection_names.projection WHEN 'expected' THEN rest_sums.group_days ELSE 1 END AS averaged_days
     FROM rest_sums
+    CROSS JOIN projection_names
 ),
 
 rests AS (
@@ -211,13 +224,13 @@ rests AS (
         priced_as,
         aggregation,
         unit,
-        of_rest.projection AS projection,
-        CAST(SIGN(of_rest.rest) AS HUGEINT) AS fraction_sign,
-        CAST(REPLACE(CAST(ABS(of_rest.rest) AS VARCHAR), '.', '') AS HUGEINT) AS billionths,
-        parts * of_rest.days AS divisor,
-        CAST(of_rest.events AS HUGEINT) AS event_parts,
-        CAST(1440 * of_rest.days AS HUGEINT) AS event_divisor
-    FROM rest_fractions
+        projection,
+        CAST(SIGN(rest) AS HUGEINT) AS fraction_sign,
+        CAST(REPLACE(CAST(ABS(rest) AS VARCHAR), '.', '') AS HUGEINT) AS billionths,
+        parts * averaged_days AS divisor,
+        CAST(events AS HUGEINT) AS event_parts,
+        CAST(1440 * averaged_days AS HUGEINT) AS event_divisor
+    FROM rest_quotients
 ),
 
 projections AS (
@@ -236,16 +249,17 @@ projections AS (
     FROM rests
     UNION ALL
     SELECT
-        account_id,
-        sku,
-        segment,
-        dimensions AS priced_as,
-        aggregation,
-        unit,
-        UNNEST(['expected', 'low', 'high']) AS projection,
-        quantity,
-        event_count
+        period_usage.account_id,
+        period_usage.sku,
+        period_usage.segment,
+        period_usage.dimensions AS priced_as,
+        period_usage.aggregation,
+        period_usage.unit,
+        projection_names.projection,
+        period_usage.quantity,
+        period_usage.event_count
     FROM period_usage
+    CROSS JOIN projection_names
 )
 
 SELECT

@@ -79,6 +79,7 @@ ESTIMATE_QUERIES = (
 )
 NO_DAY = "no whole day of the period is known yet, so there is nothing to project from"
 _KEY = ("account_id", "sku", "segment", "dimensions", "aggregation", "unit")
+_FORECAST = ("forecast_amount", "low_amount", "high_amount")
 _PROJECTED = Dataset("projected_usage", PROJECTED_USAGE, _KEY)
 _VALUES = Dataset("event_values", EVENT_VALUES, ("account_id", "sku", "segment", "grain_start", "value"))
 
@@ -115,7 +116,7 @@ def estimate(workspace: Workspace, window_id: str, revision: int, at: datetime) 
 def estimate_period(workspace: Workspace, draft: Receipt, at: datetime) -> Receipt:
     """Publish the estimates of a draft's period; the same draft publishes nothing new."""
     manifest = read_manifest(workspace, draft.manifest_hash)
-    length = workspace.project.settings.window.length
+    window = workspace.project.settings.window
     sql = {query: sql_text(query) for query in ESTIMATE_QUERIES}
     terms = pinned_terms(workspace, manifest.pins, manifest.pins["period_id"])
     with scratch_folder(workspace.scratch, "estimate") as folder:
@@ -126,7 +127,8 @@ def estimate_period(workspace: Workspace, draft: Receipt, at: datetime) -> Recei
         pins = {
             "line_items": draft.manifest_hash,
             "sql": pin_sql(workspace, ESTIMATE_QUERIES),
-            "window_seconds": int(length.total_seconds()),
+            "first_window_start": window.first_window_start.isoformat(),
+            "window_seconds": int(window.length.total_seconds()),
         }
         return publish_next(workspace, ESTIMATES, draft.scope, [file], pins, at)
 
@@ -226,9 +228,12 @@ def _rows(
 
 
 def _forecasts(workspace: Workspace, pins: Mapping[str, Any], terms: PeriodTerms) -> dict[str, Forecast]:
-    """Return how the period of each account is projected; accounts that are alike share one."""
-    length = workspace.project.settings.window.length
-    windows = [parse_window(window_id, length) for window_id in pins["usage"]]
+    """Return how the period of each account is projected; accounts that are alike share one.
+
+    Usage before the first window is never billed, so no account is there before it.
+    """
+    settings = workspace.project.settings.window
+    windows = [parse_window(window_id, settings.length) for window_id in pins["usage"]]
     known = joined((window.start, window.end) for window in windows)
     stays: dict[str, list[Span]] = {}
     for row in pinned_directory(workspace, pins["accounts.csv"]).rows:
@@ -236,7 +241,7 @@ def _forecasts(workspace: Workspace, pins: Mapping[str, Any], terms: PeriodTerms
     made: dict[Any, Forecast] = {}
     forecasts = {}
     for account_id, one in terms.accounts.items():
-        start, end = one.period.start, one.period.end
+        start, end = max(one.period.start, settings.first_window_start), one.period.end
         there = joined(
             (max(low, start), min(high, end)) for low, high in stays[account_id] if low < end and start < high
         )
@@ -293,7 +298,9 @@ def _build_day_usage(
     if not any(meter["aggregation"] in {"time_weighted_sum", "sum_of_maxima"} for meter in meters):
         warehouse.table_rows("day_usage", PERIOD_USAGE, [])
         return
-    price_list_of = {(account, segment): price_list for account, segment, _, price_list in _all(warehouse)}
+    price_list_of = {
+        (account, segment): price_list for account, segment, _, price_list in warehouse.rows("account_forecasts")
+    }
     periods = [
         (account_id, 100 * segment + day.number, day.start, day.end, day.end, price_list_of[account_id, segment])
         for account_id in terms.accounts
@@ -305,10 +312,6 @@ def _build_day_usage(
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, periods)
     warehouse.build("period_usage", {}, name="day_usage")
     warehouse.view_files("usage", USAGE, usage_files(workspace, pins, "usage"))
-
-
-def _all(warehouse: Warehouse) -> Iterator[tuple[Any, ...]]:
-    return warehouse.rows("account_forecasts")
 
 
 def work(task: _Task) -> _Amounts:
@@ -354,20 +357,17 @@ def totals_by_currency(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     totals: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         key = (row["period_id"], row["currency"])
-        total = totals.setdefault(
-            key,
-            {
-                **{"period_id": key[0], "currency": key[1], "as_of": row["as_of"]},
-                **{"account_count": 0, "problem_count": 0, "amount_to_date": Decimal(0)},
-                **{"forecast_amount": Decimal(0), "low_amount": Decimal(0), "high_amount": Decimal(0)},
-            },
-        )
+        if key not in totals:
+            totals[key] = {"period_id": key[0], "currency": key[1], "as_of": row["as_of"]}
+            totals[key] |= {"account_count": 0, "problem_count": 0}
+            totals[key] |= dict.fromkeys(("amount_to_date", *_FORECAST), Decimal(0))
+        total = totals[key]
         total["account_count"] += 1
         total["amount_to_date"] += row["amount_to_date"]
         if row["problem"]:
             total["problem_count"] += 1
         else:
-            for name in ("forecast_amount", "low_amount", "high_amount"):
+            for name in _FORECAST:
                 total[name] += row[name]
     return [total for _, total in sorted(totals.items())]
 

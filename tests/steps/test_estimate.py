@@ -90,7 +90,8 @@ def test_the_same_draft_makes_the_same_bytes_and_another_one_another_revision(
 def test_usage_that_has_no_price_when_it_goes_on_holds_back_its_account_alone(
     tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:
-    later = TIERS.replace("2025-01-01", "2026-01-11").replace('sku = "tokens-input"', 'sku = "tokens"', 1)
+    head, _, *others = TIERS.replace("2025-01-01", "2026-01-11").split("[[plans.standard.charges]]")
+    later = "[[plans.standard.charges]]".join([head, *others])  # without tokens-input in USD
     workspace = open_project(
         tmp_path,
         raw_bucket,
@@ -99,14 +100,15 @@ def test_usage_that_has_no_price_when_it_goes_on_holds_back_its_account_alone(
             "price_books/2026-01-11__toml": later,
         },
     )
-    receive(workspace, tokens(50, "2026-01-01T11:00:00Z", subject="customer-3"))
+    receive(workspace, tokens(50, "2026-01-02T11:00:00Z", subject="customer-3"))
 
     rows = estimated(workspace, nights(workspace, [100, 100]))
 
     assert figures(rows["acct-1"]) == [Decimal(0), None, None, None]
     assert rows["acct-1"]["problem"] == "the projected usage of SKU tokens-input has no price: no_charge"
     assert rows["acct-3"]["problem"] == ""
-    assert rows["acct-3"]["forecast_amount"] == Decimal("0.02")
+    # Its second day in Berlin is the only whole one: one request on each of the 28 23/24 days that are left.
+    assert rows["acct-3"]["forecast_amount"] == Decimal("0.20")
 
 
 def test_a_maximum_stays_as_it_is(tmp_path: Path, raw_bucket: ObjectStore) -> None:
