@@ -1,7 +1,7 @@
 """Every night: one run bills one billing window, from collected events to an accepted revision and its report.
 
 ```
-wait_for_cutoff -> deduplicate -> aggregate -> rate -> check -> reconcile -> accept -> settle -> report
+wait_for_cutoff -> deduplicate -> aggregate -> rate -> check -> reconcile -> accept -> estimate -> settle -> report
                                                        |---- gates ----|
 ```
 
@@ -142,6 +142,15 @@ def bill_window() -> None:
         accept(workspace, opened["window_id"], opened["revision"], datetime.now(UTC))
 
     @task
+    def estimate(opened: dict[str, Any]) -> list[dict[str, Any]]:
+        from pipeline.steps.estimate import estimate
+        from pipeline.steps.workspace import open_workspace
+
+        workspace = open_workspace(settings.project_folder())
+        receipts = estimate(workspace, opened["window_id"], opened["revision"], datetime.now(UTC))
+        return [receipt.to_json() for receipt in receipts]
+
+    @task
     def settle(opened: dict[str, Any], run_id: str) -> str:
         from pipeline.steps.schedule import settle
         from pipeline.steps.workspace import open_workspace
@@ -165,7 +174,8 @@ def bill_window() -> None:
     # Teardowns run whenever a revision was opened, after a failure too, and do not decide the state of the run:
     # a run whose revision was not accepted is failed although its report was rendered.
     opened.as_setup()
-    accepted >> settle(opened).as_teardown(setups=opened) >> report(opened).as_teardown(setups=opened)
+    estimated = estimate(opened)
+    accepted >> estimated >> settle(opened).as_teardown(setups=opened) >> report(opened).as_teardown(setups=opened)
 
 
 bill_window()

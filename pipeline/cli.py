@@ -258,6 +258,48 @@ def _say_window(result: WindowResult | LeftOutWindow) -> None:
         typer.echo(f"  late events wait for the next revision: billing run --window {result.window_id} --include-late")
 
 
+@app.command(epilog="Example: billing estimate --account acct-7 --period 2026-01 --project my-billing")
+def estimate(
+    account: Annotated[str | None, typer.Option(help="The account, as accounts.csv names it; default: all.")] = None,
+    period: Annotated[str | None, typer.Option(help="The billing period; default: the newest one estimated.")] = None,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what accounts will pay for a whole period, as estimated on the last night. Nothing is billed by it."""
+    from pipeline.steps.estimate import largest_estimates, newest_estimates, totals_by_currency
+    from pipeline.steps.workspace import open_workspace
+
+    if period is not None:
+        _parse(period, "--period", lambda text: billing_period(text, "UTC"))
+    rows = newest_estimates(open_workspace(settings.project_folder(project)), period, account)
+    totals = totals_by_currency(rows)
+    if as_json:
+        _print_json({"totals": totals, "accounts": rows})
+        return
+    for total in totals:
+        typer.echo(
+            f"period {total['period_id']} as of {_as_json(total['as_of'])}: {total['currency']} "
+            f"{total['amount_to_date']:f} to date, {total['forecast_amount']:f} expected of the whole period "
+            f"({total['low_amount']:f} to {total['high_amount']:f}), {total['account_count']:,} accounts"
+        )
+    header = ("account", "days", "to date", "forecast", "low", "high", "currency")
+    shown = [
+        (
+            *(row["account_id"], f"{row['days_known']} of {row['days']}", f"{row['amount_to_date']:f}"),
+            *(f"{row[name]:f}" for name in ("forecast_amount", "low_amount", "high_amount")),
+            row["currency"],
+        )
+        for row in largest_estimates(rows, LIST_SHOWN_MAX)
+    ]
+    if shown:
+        typer.echo("\n".join(_table([header, *shown], right=(2, 3, 4, 5))))
+    without = [row for row in rows if row["problem"]]
+    for row in without[:LIST_SHOWN_MAX]:
+        typer.echo(f"account {row['account_id']} has no forecast: {row['problem']}")
+    if len(without) > LIST_SHOWN_MAX:
+        typer.echo(f"and {len(without) - LIST_SHOWN_MAX:,} more without a forecast")
+
+
 @app.command(epilog="Example: billing backfill --from 2026-01-01 --to 2026-01-31 --at-most 2 --project my-billing")
 def backfill(
     first: Annotated[str, typer.Option("--from", help="The first window, such as 2026-01-01 (UTC).")],

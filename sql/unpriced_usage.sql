@@ -6,8 +6,8 @@
 -- Params:  none
 --
 -- It is refused, never left out: no terms, no charge, no cell for its dimensions, another unit than the
--- currency that a dynamic price is in, a tier that ends below it, no values of the events that are priced
--- one by one, or one SKU counted in two ways. A quantity of zero costs nothing and needs no price.
+-- currency that a dynamic price is in, a tier that ends below it, events without a value that are priced one
+-- by one, or one SKU counted in two ways. A quantity of zero costs nothing and needs no price.
 
 WITH
 
@@ -91,6 +91,28 @@ account_totals AS (
     GROUP BY account_id, sku
 ),
 
+-- A period that began to keep values half-way has events without one, which would be free.
+counted_events AS (
+    SELECT
+        termed_usage.account_id,
+        termed_usage.sku,
+        termed_usage.segment,
+        SUM(termed_usage.event_count) AS event_count
+    FROM termed_usage
+    SEMI JOIN charges ON termed_usage.charge = charges.charge AND charges.needs_values
+    GROUP BY termed_usage.account_id, termed_usage.sku, termed_usage.segment
+),
+
+valued_events AS (
+    SELECT
+        account_id,
+        sku,
+        segment,
+        SUM(event_count) AS event_count
+    FROM event_values
+    GROUP BY account_id, sku, segment
+),
+
 problems AS (
     SELECT
         account_id,
@@ -159,12 +181,22 @@ problems AS (
         'no_event_values' AS reason
     FROM termed_usage
     INNER JOIN charges ON termed_usage.charge = charges.charge
-    ANTI JOIN event_values
+    INNER JOIN counted_events
         ON
-            termed_usage.account_id = event_values.account_id
-            AND termed_usage.sku = event_values.sku
-            AND termed_usage.segment = event_values.segment
-    WHERE charges.needs_values AND (termed_usage.quantity <> 0 OR termed_usage.event_count <> 0)
+            termed_usage.account_id = counted_events.account_id
+            AND termed_usage.sku = counted_events.sku
+            AND termed_usage.segment = counted_events.segment
+    LEFT JOIN valued_events
+        ON
+            termed_usage.account_id = valued_events.account_id
+            AND termed_usage.sku = valued_events.sku
+            AND termed_usage.segment = valued_events.segment
+    WHERE
+        charges.needs_values
+        AND (
+            counted_events.event_count <> COALESCE(valued_events.event_count, 0)
+            OR (termed_usage.quantity <> 0 AND valued_events.event_count IS NULL)
+        )
     UNION ALL
     SELECT
         period_usage.account_id,

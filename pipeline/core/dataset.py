@@ -183,6 +183,24 @@ LINE_ITEMS = Dataset(
     ("account_id", "sku", "segment", "kind", "tier", "service_period_start"),
 )
 
+ESTIMATES = Dataset(
+    "estimates",
+    (
+        ("account_id", "VARCHAR"),
+        ("period_id", "VARCHAR"),
+        ("currency", "VARCHAR"),
+        ("as_of", INSTANT),  # usage up to here is known
+        ("days_known", "INTEGER"),  # whole days of the account's period whose usage is known
+        ("days", "INTEGER"),
+        ("amount_to_date", SUMMED_AMOUNT),  # the lines of the draft
+        ("forecast_amount", SUMMED_AMOUNT),  # of the whole period; null, as the two below, where `problem` says why
+        ("low_amount", SUMMED_AMOUNT),
+        ("high_amount", SUMMED_AMOUNT),
+        ("problem", "VARCHAR"),
+    ),
+    ("account_id", "period_id", "currency"),
+)
+
 PRICE_CHANGES = Dataset(
     "price_changes",
     (
@@ -218,6 +236,6 @@ DATASETS = {
     dataset.name: dataset
     for dataset in (
         *(RAW_EVENTS, QUARANTINE, EXCLUDED_EVENTS, USAGE_EVENTS),
-        *(USAGE, USAGE_VALUES, USAGE_LEVELS, LINE_ITEMS, RECONCILIATION),
+        *(USAGE, USAGE_VALUES, USAGE_LEVELS, LINE_ITEMS, ESTIMATES, RECONCILIATION),
     )
 }

@@ -109,9 +109,13 @@ class DocumentsSettings(StrictModel):
 
 
 class RatingSettings(StrictModel):
-    """``reference_lines_max``: up to so many lines all are rated twice, beyond it those of a sample of accounts."""
+    """``reference_lines_max``: up to so many lines all are rated twice, beyond it those of a sample of accounts.
+
+    ``estimates``: every night estimates what each account will pay for the whole period.
+    """
 
     reference_lines_max: Annotated[int, Field(ge=0)] | None = None
+    estimates: bool = True
 
 
 class PriceBookSettings(StrictModel):

@@ -393,15 +393,19 @@ def percentage(
 
     Where the price depends on each event, each is priced by itself, and ``values`` are the events of the segment.
     """
+    rate = charge.percent.scaleb(-2)
+    valued_count = sum(event.event_count for event in values)
+    if charge.needs_values and (valued_count != event_count or (quantity and not values)):
+        raise NoPriceError(
+            f"its price depends on the value of each event, and of {event_count} events {valued_count} have one: all "
+            "windows of a period are counted with keep_values of its meter (billing backfill)"
+        )
     if not quantity and not event_count:
         return []
-    rate = charge.percent.scaleb(-2)
-    if not charge.needs_values:
-        amount = quantity * rate + event_count * charge.fixed_fee_per_event
-    elif not values:
-        raise NoPriceError("its price depends on the value of each event, and there are none: keep_values of its meter")
-    else:
+    if charge.needs_values:
         amount = _price_of_events(charge, values, earlier_values)
+    else:
+        amount = quantity * rate + event_count * charge.fixed_fee_per_event
     return [Part(1, quantity, rate, ONE, amount - quantity * rate, amount)]
 
 

@@ -190,6 +190,17 @@ EVIDENCE_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
+class EstimateFacts:
+    """What the periods are expected to come to: totals by period and currency, and the largest accounts of each.
+
+    Rows are as ``steps.estimate`` has them.
+    """
+
+    totals: tuple[Mapping[str, Any], ...]
+    accounts: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReportFacts:
     """Everything a report is made of. ``controls`` is None when the reconciliation did not run."""
 
@@ -208,6 +219,7 @@ class ReportFacts:
     completeness: CompletenessFacts | None = None
     exceptions: tuple[SourceException, ...] = ()
     outcomes: EventOutcomes | None = None
+    estimates: EstimateFacts | None = None
     canary: Mapping[str, Any] | None = None  # as price_trials.run_canary keeps it
 
 
@@ -461,6 +473,7 @@ def report_model(facts: ReportFacts) -> dict[str, Any]:
         "controls_failed_count": len(failed_controls(controls)),
         "completeness": facts.completeness,
         "exceptions": facts.exceptions,
+        "estimates": facts.estimates,
         "canary": None if facts.canary is None else canary_view(facts.canary),
         "evidence": facts.evidence,
         "objects": facts.evidence.objects[:OBJECT_ROWS_MAX],

@@ -171,9 +171,9 @@ class _Month:
     def __init__(self, period_id: str, time_zone: str) -> None:
         self.zone = ZoneInfo(time_zone)
         self.period = billing_period(period_id, time_zone)
-        self.days = _days(self.period, self.zone)
+        self.days = calendar_days(self.period, self.zone)
         self.period_after = billing_period(next_period_id(period_id), time_zone)
-        self.days_after = _days(self.period_after, self.zone)
+        self.days_after = calendar_days(self.period_after, self.zone)
 
     def date_of(self, instant: datetime) -> date:
         return instant.astimezone(self.zone).date()
@@ -232,7 +232,7 @@ class _Books:
         return _Prices((priced.version, plan_name, *map(id, applied.values())), plan_name, plan, priced, charges)
 
 
-def _days(period: BillingPeriod, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
+def calendar_days(period: BillingPeriod, zone: ZoneInfo) -> list[tuple[datetime, datetime]]:
     """Return the calendar days of a period in order, as spans in UTC; a day that a time zone left out is none."""
     first = period.start.astimezone(zone).date()
     after = period.end.astimezone(zone).date()

@@ -14,7 +14,7 @@ from pipeline.core.check import CheckReport
 from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE
 from pipeline.core.manifest import Receipt
 from pipeline.core.outcome import EventOutcomes
-from pipeline.core.report import Evidence, ReportFacts, report_model
+from pipeline.core.report import TOP_ACCOUNTS_MAX, EstimateFacts, Evidence, ReportFacts, report_model
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.completeness import published_completeness
@@ -25,6 +25,7 @@ from pipeline.steps.control_totals import (
     pins_of_reconciliation,
     revision_totals,
 )
+from pipeline.steps.estimate import estimates_of_draft, largest_estimates, published_estimates, totals_by_currency
 from pipeline.steps.inputs import Pins
 from pipeline.steps.outcomes import stored_outcomes
 from pipeline.steps.price_trials import canary_of
@@ -66,6 +67,7 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         completeness=published_completeness(ws, pins.get("completeness")),
         outcomes=outcomes,
         exceptions=tuple(ws.control_plane.exceptions(window_id, revision)),
+        estimates=_estimates(ws, pins),
         canary=canary_of(ws, found),
     )
     page = render("report.html", report_model(facts)).encode()
@@ -85,6 +87,19 @@ def _checks(ws: Workspace, pins: Pins) -> CheckReport | None:
     if pins["check_results"] is None:
         return None
     return CheckReport.from_json(read_document(ws, pins["check_results"]))
+
+
+def _estimates(ws: Workspace, pins: Pins) -> EstimateFacts | None:
+    """Return what was estimated from the drafts of the revision, if anything was."""
+    totals: list[Mapping[str, Any]] = []
+    accounts: list[Mapping[str, Any]] = []
+    for _, draft in sorted(pins["drafts"].items()):
+        receipt = None if draft is None else estimates_of_draft(ws, _receipt(ws, draft))
+        if receipt is not None:
+            rows = published_estimates(ws, receipt)
+            totals += totals_by_currency(rows)
+            accounts += largest_estimates(rows, TOP_ACCOUNTS_MAX)
+    return EstimateFacts(tuple(totals), tuple(accounts)) if totals else None
 
 
 def _rejection(ws: Workspace, revision: WindowRevision) -> str:

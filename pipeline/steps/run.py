@@ -21,6 +21,7 @@ from pipeline.steps.accept import accept, reject
 from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.check import check
 from pipeline.steps.deduplicate import deduplicate, exclusion_counts
+from pipeline.steps.estimate import estimate
 from pipeline.steps.late import late_windows
 from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.price_trials import run_canary
@@ -194,6 +195,8 @@ def _rate_and_accept(
     say(f"{window_id}: {controls.row_count:,} controls reconciled")
     accept(workspace, window_id, number, at)
     say(f"{window_id}: revision {number} accepted")
+    for estimates in estimate(workspace, window_id, number, at):
+        say(f"{window_id}: estimates of {estimates.scope} are of {estimates.row_count:,} accounts")
 
 
 def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> WindowResult:

@@ -214,6 +214,20 @@ def test_a_price_by_event_without_the_values_of_events_is_a_problem() -> None:
     assert "keep_values of its meter" in only_problem(rate(used("100"), charges=[by_event]))
 
 
+def test_a_price_by_event_is_a_problem_where_some_events_have_no_value() -> None:
+    terms = terms_of(priced_book(charge("percentage", percent="1", free_events=1)))
+    kept = [event("40", hour=9), event("30", hour=10, count=2)]
+
+    def problems(event_count: int) -> list[str]:
+        return rate_account(terms, [used("100", event_count=event_count)], kept).problems
+
+    assert problems(3) == []
+    [problem] = problems(4)
+    assert problem.endswith(
+        "of 4 events 3 have one: all windows of a period are counted with keep_values of its meter (billing backfill)"
+    )
+
+
 def test_an_amount_that_does_not_fit_its_column_is_a_problem() -> None:
     assert rate(used("9" * 17), charges=[charge()]).problems == []
     assert only_problem(rate(used("1" + "0" * 17), charges=[charge()])) == (

@@ -35,6 +35,7 @@ EXPECTED_TASKS = {
         "check",
         "reconcile",
         "accept",
+        "estimate",
         "settle",
         "report",
     },
@@ -124,7 +125,7 @@ def test_the_report_follows_the_verdict_and_does_not_decide_the_state_of_the_run
     teardowns = {task_id for task_id, task in bill_window.task_dict.items() if task.is_teardown}
     leaves = {t for t, task in bill_window.task_dict.items() if not task.downstream_task_ids - teardowns} - teardowns
     assert teardowns == {"settle", "report"}
-    assert leaves == {"accept"}  # so a run whose revision was not accepted is failed
+    assert leaves == {"estimate"}  # after accept, so a run whose revision was not accepted is failed
     assert {"accept", "settle"} <= ancestors(bill_window, "report")
     assert bill_window.task_dict["deduplicate"].is_setup
 

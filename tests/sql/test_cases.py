@@ -49,6 +49,7 @@ from pipeline.steps.diff import (
     REASON_STEPS,
     RESOURCE_OWNERS,
 )
+from pipeline.steps.estimate import ACCOUNT_FORECASTS, FORECAST_DAYS, FORECAST_REST, PROJECTED_USAGE
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     ACCOUNT_REFERENCE_COLUMNS,
@@ -140,6 +141,11 @@ HELPER_TABLES = {
     ),
     "reference_lines": LINE_ITEMS.columns,
     "day_usage": PERIOD_USAGE,
+    "account_forecasts": ACCOUNT_FORECASTS,
+    "forecast_days": FORECAST_DAYS,
+    "forecast_rest": FORECAST_REST,
+    "priced_by_event": PRICED_DIMENSIONS,
+    "projected_usage": PROJECTED_USAGE,
     "account_zones": ACCOUNT_ZONES,
     "zone_days": ZONE_DAYS,
     "segment_days": SEGMENT_DAYS,
