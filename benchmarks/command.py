@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +33,7 @@ class Benchmark:
     scenarios: Sequence[str]
     packages: Sequence[str]
     render: Callable[[Mapping[str, Any]], str]
+    sizes: Mapping[str, int] = field(default_factory=lambda: {"events": 10_000_000})
 
     @property
     def results(self) -> Path:
@@ -42,7 +43,8 @@ class Benchmark:
         """Run what the command line asks for: ``run`` is given a scenario's name and the options."""
         program = f"benchmarks.{self.section.name}"
         parser = argparse.ArgumentParser(prog=f"python -m {program}", description=self.description)
-        parser.add_argument("--events", type=lambda text: int(text.replace("_", "")), default=10_000_000)
+        for size, default in self.sizes.items():
+            parser.add_argument(f"--{size}", type=lambda text: int(text.replace("_", "")), default=default)
         parser.add_argument("--pairs", type=int, default=5, help="interleaved rounds of each scenario but memory")
         parser.add_argument("--scenarios", nargs="+", choices=list(self.scenarios), default=list(default_scenarios))
         parser.add_argument("--cores", type=int, default=2, help="cores that each program may use")
