@@ -103,7 +103,7 @@ def document(lines: list[LineItem], who: Account | None = None, **changes: Any) 
 
 
 def test_an_account_with_lines_gets_one_draft_with_the_sum_of_its_rounded_amounts() -> None:
-    lines = [line(account_id="acct-8", amount="33.33"), *LINES[:2], replace(LINES[2], amount=Decimal("2"))]
+    lines = [line(account_id="acct-8", amount="33.33"), *LINES[:2], LINES[2]._replace(amount=Decimal("2"))]
 
     assert draft_invoices(lines) == [
         InvoiceDraft("acct-7", "EUR", Decimal("30.33")),
@@ -119,7 +119,7 @@ def test_a_total_below_zero_stays_below_zero() -> None:
 
 def test_lines_in_two_currencies_never_make_one_total() -> None:
     with pytest.raises(ValueError, match="cannot combine EUR and USD"):
-        draft_invoices([LINES[0], replace(LINES[1], currency="USD")])
+        draft_invoices([LINES[0], LINES[1]._replace(currency="USD")])
 
 
 def test_each_line_says_what_its_price_was_made_from() -> None:
@@ -139,9 +139,9 @@ def test_each_line_says_what_its_price_was_made_from() -> None:
 
 
 def test_lines_are_in_order_of_sku_part_kind_and_tier_and_those_of_the_plan_come_last() -> None:
-    second_part = replace(line(11), segment=2, line_item_id="acct-7/tokens/2026-01.2/graduated/1", tier=1)
-    zeta = replace(line(), sku="zeta", line_item_id="acct-7/zeta/2026-01/minimum", kind=LineKind.FLAT_FEE)
-    included = replace(line(), kind=LineKind.INCLUDED, line_item_id="acct-7/tokens/2026-01/included")
+    second_part = line(11)._replace(segment=2, line_item_id="acct-7/tokens/2026-01.2/graduated/1", tier=1)
+    zeta = line()._replace(sku="zeta", line_item_id="acct-7/zeta/2026-01/minimum", kind=LineKind.FLAT_FEE)
+    included = line()._replace(kind=LineKind.INCLUDED, line_item_id="acct-7/tokens/2026-01/included")
     books = {VERSION: _with_zeta()}
 
     lines = document([COMMITMENT, zeta, second_part, included, line(3), line(2), line(1)], books=books)["lines"]
@@ -167,7 +167,7 @@ def _with_zeta() -> PricedBook:
 
 def test_the_period_and_the_service_are_printed_as_dates_of_the_account_and_as_instants() -> None:
     half = datetime(2026, 1, 14, 23, tzinfo=UTC)
-    made = document([replace(line(), service_period_end=half)])
+    made = document([line()._replace(service_period_end=half)])
 
     period, served = made["period"], made["lines"][0]
     assert (period["first_date"], period["last_date"]) == ("2026-01-01", "2026-01-31")
@@ -194,7 +194,7 @@ def test_taxes_are_on_the_sum_of_a_category_and_the_newest_book_rounds_them() ->
     ten = TaxTable.model_validate({"rates": [{**TAXES.rates[0].model_dump(), "percent": "10"}]})
     older = PricedBook(book({"unit_price": "1"}, effective_from="2024-01-01").book, "prices@older")
     newer = PricedBook(book({"unit_price": "1"}, rounding="half_even").book, VERSION)
-    of_two_books = [replace(lines[0], price_book_version="prices@older"), replace(lines[1], tier=1)]
+    of_two_books = [lines[0]._replace(price_book_version="prices@older"), lines[1]._replace(tier=1)]
 
     one_book = document(lines, account(tax_region="DE"), taxes=ten)
     two_books = document(
@@ -257,7 +257,7 @@ def test_a_correcting_document_names_the_document_and_the_lines_it_corrects() ->
 @pytest.mark.parametrize("foreign", [{"account_id": "acct-8"}, {"period_id": "2026-02"}])
 def test_a_line_of_another_account_or_period_is_refused(foreign: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="does not belong to this document"):
-        prepared([*LINES[:2], replace(LINES[2], **foreign)])
+        prepared([*LINES[:2], LINES[2]._replace(**foreign)])
 
 
 def test_a_line_of_an_unknown_book_and_a_document_without_lines_are_refused() -> None:
