@@ -1,6 +1,6 @@
 # Every command a user or a developer needs. `make` alone prints this help.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint airflow bench-collect bench-window bench-documents lock clean
+.PHONY: help demo test check lint airflow bench-collect bench-documents bench-rating bench-window lock clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -40,6 +40,9 @@ airflow: $(READY) ## start Airflow standalone with the DAGs and print where to l
 
 bench-collect: $(READY) ## measure collect beside DuckDB and Polars (half an hour, 10 GB in /tmp), write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.collect --render
+
+bench-rating: $(READY) ## measure both raters on 4 million rows of usage (some minutes), write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.rating --render
 
 bench-window: $(READY) ## measure a window beside DuckDB, Polars and chDB (half an hour, 25 GB in /tmp), write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.window --render

@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,25 +33,18 @@ class Benchmark:
     scenarios: Sequence[str]
     packages: Sequence[str]
     render: Callable[[Mapping[str, Any]], str]
+    sizes: Mapping[str, int] = field(default_factory=lambda: {"events": 10_000_000})
 
     @property
     def results(self) -> Path:
         return RESULTS / f"{self.section.name}.json"
 
-    def main(
-        self,
-        arguments: Sequence[str] | None,
-        default_scenarios: Sequence[str],
-        run: Run,
-        size: tuple[str, int] = ("--events", 10_000_000),
-    ) -> None:
-        """Run what the command line asks for: ``run`` is given a scenario's name and the options.
-
-        ``size`` is the option that says how much is measured, and its default.
-        """
+    def main(self, arguments: Sequence[str] | None, default_scenarios: Sequence[str], run: Run) -> None:
+        """Run what the command line asks for: ``run`` is given a scenario's name and the options."""
         program = f"benchmarks.{self.section.name}"
         parser = argparse.ArgumentParser(prog=f"python -m {program}", description=self.description)
-        parser.add_argument(size[0], type=lambda text: int(text.replace("_", "")), default=size[1])
+        for size, default in self.sizes.items():
+            parser.add_argument(f"--{size}", type=lambda text: int(text.replace("_", "")), default=default)
         parser.add_argument("--pairs", type=int, default=5, help="interleaved rounds of each scenario but memory")
         parser.add_argument("--scenarios", nargs="+", choices=list(self.scenarios), default=list(default_scenarios))
         parser.add_argument("--cores", type=int, default=2, help="cores that each program may use")

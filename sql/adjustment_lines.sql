@@ -176,8 +176,8 @@ bound_remainders AS (
         CAST(bound - subtotal AS DECIMAL(38, 21)) % minor_unit AS remainder
     FROM prorated_bounds
     WHERE
-        (kind = 'maximum' AND subtotal > bound)
-        OR (kind = 'minimum' AND subtotal < bound AND active_days > 0)
+        active_days > 0
+        AND ((kind = 'maximum' AND subtotal > bound) OR (kind = 'minimum' AND subtotal < bound))
 ),
 
 adjustments AS (

@@ -211,7 +211,8 @@ shared_days AS (
     SELECT
         rated_sums.*,
         priced_segments.counts_on AND rated_sums.is_additive AS counts_on,
-        priced_segments.segment_count,
+        priced_segments.is_first,
+        priced_segments.is_last,
         NOT rated_sums.is_additive AND priced_segments.segment_count > 1 AS is_prorated,
         CAST(priced_segments.days AS HUGEINT) AS days,
         CASE
@@ -290,8 +291,8 @@ SELECT
     CASE WHEN has_cells THEN 0 ELSE used_until - quantity END AS used_before,
     CASE WHEN has_cells THEN quantity ELSE used_until END AS used_until,
     CASE WHEN has_cells THEN quantity ELSE used_in_all END AS used_in_all,
-    NOT counts_on OR segment = 1 AS is_first,
-    NOT counts_on OR segment = segment_count AS is_last,
+    NOT counts_on OR is_first AS is_first,
+    NOT counts_on OR is_last AS is_last,
     event_count
 FROM shared_positions
 ORDER BY account_id, sku, segment, cell

@@ -7,7 +7,8 @@
 --
 -- What all charges of the segment come to after every discount, fees in advance left out, is topped up to
 -- the commitment, by the days of the segment. What lies above it costs the overage factor: the line has
--- what that is more than the charges themselves.
+-- what that is more than the charges themselves. A commitment that is not prorated is due once, in the last
+-- segment with a day, and counts the lines of all segments, commitments of earlier plans among them.
 
 WITH
 
@@ -35,12 +36,13 @@ rated_amounts AS (
 
 segment_amounts AS (
     SELECT
+        priced_segments.account_id,
         rated_amounts.priced_segment,
         CAST(SUM(rated_amounts.amount) AS DECIMAL(28, 4)) AS amount
     FROM rated_amounts
-    INNER JOIN priced_segments USING (priced_segment)
-    SEMI JOIN commitments ON priced_segments.price_list = commitments.price_list
-    GROUP BY rated_amounts.priced_segment
+    INNER JOIN priced_segments ON rated_amounts.priced_segment = priced_segments.priced_segment
+    WHERE priced_segments.timing = 'arrears'
+    GROUP BY priced_segments.account_id, rated_amounts.priced_segment
 ),
 
 due_commitments AS (
@@ -49,7 +51,7 @@ due_commitments AS (
         priced_segments.segment,
         priced_segments.priced_segment,
         priced_segments.active_days,
-        commitments.*,
+        commitments.* EXCLUDE (price_list),
         price_lists.minor_unit,
         price_lists.rounds_half_even,
         price_lists.no_text,
@@ -58,12 +60,13 @@ due_commitments AS (
         CAST(REPLACE(CAST(commitments.amount * priced_segments.active_days AS VARCHAR), '.', '') AS HUGEINT)
             AS shared_digits
     FROM priced_segments
-    INNER JOIN commitments USING (price_list)
-    INNER JOIN price_lists USING (price_list)
-    LEFT JOIN segment_amounts USING (priced_segment)
+    INNER JOIN commitments ON priced_segments.price_list = commitments.price_list
+    INNER JOIN price_lists ON priced_segments.price_list = price_lists.price_list
+    LEFT JOIN segment_amounts ON priced_segments.priced_segment = segment_amounts.priced_segment
     WHERE
         priced_segments.timing = 'arrears'
-        AND (priced_segments.active_days > 0 OR segment_amounts.amount IS NOT NULL)
+        AND priced_segments.active_days > 0
+        AND (commitments.is_prorated OR priced_segments.is_last)
 ),
 
 prorated_commitments AS (
@@ -71,16 +74,17 @@ prorated_commitments AS (
         *,
         CAST(
             CASE
-                WHEN NOT is_prorated OR active_days = days THEN amount
+                WHEN active_days = days THEN amount
                 ELSE 0.000000000001 * (
                     shared_digits // days + CAST(2 * (shared_digits % days) >= days AS HUGEINT)
                 )
             END AS DECIMAL(38, 12)
         ) AS committed
     FROM due_commitments
+    WHERE is_prorated
 ),
 
-exact_amounts AS (
+prorated_amounts AS (
     SELECT
         *,
         CASE
@@ -93,12 +97,103 @@ exact_amounts AS (
     FROM prorated_commitments
 ),
 
-remainders AS (
+prorated_remainders AS (
     SELECT
         *,
         amount_exact % minor_unit AS remainder
-    FROM exact_amounts
-    WHERE amount_exact <> 0
+    FROM prorated_amounts
+),
+
+prorated_lines AS (
+    SELECT
+        * EXCLUDE (amount),
+        CAST(
+            amount_exact - remainder
+            + CASE
+                WHEN 2 * ABS(remainder) < minor_unit THEN 0
+                WHEN
+                    rounds_half_even
+                    AND 2 * ABS(remainder) = minor_unit
+                    AND (amount_exact - remainder) % (2 * minor_unit) = 0
+                    THEN 0
+                ELSE SIGN(remainder) * minor_unit
+            END AS DECIMAL(28, 4)
+        ) AS amount
+    FROM prorated_remainders
+),
+
+period_amounts AS (
+    SELECT
+        account_id,
+        CAST(SUM(amount) AS DECIMAL(28, 4)) AS amount
+    FROM (
+        SELECT
+            account_id,
+            amount
+        FROM segment_amounts
+        UNION ALL
+        SELECT
+            account_id,
+            amount
+        FROM prorated_lines
+    ) AS amounts_of_period
+    GROUP BY account_id
+),
+
+whole_commitments AS (
+    SELECT
+        due_commitments.* EXCLUDE (amount_rated),
+        COALESCE(period_amounts.amount, 0) AS amount_rated,
+        CAST(due_commitments.amount AS DECIMAL(38, 12)) AS committed
+    FROM due_commitments
+    LEFT JOIN period_amounts ON due_commitments.account_id = period_amounts.account_id
+    WHERE NOT due_commitments.is_prorated
+),
+
+whole_amounts AS (
+    SELECT
+        *,
+        CASE
+            WHEN amount_rated < committed THEN CAST(committed - amount_rated AS DECIMAL(38, 21))
+            ELSE CAST(
+                CAST(amount_rated - committed AS DECIMAL(38, 12)) * CAST(overage_factor - 1 AS DECIMAL(8, 4))
+                AS DECIMAL(38, 21)
+            )
+        END AS amount_exact
+    FROM whole_commitments
+),
+
+whole_remainders AS (
+    SELECT
+        *,
+        amount_exact % minor_unit AS remainder
+    FROM whole_amounts
+),
+
+whole_lines AS (
+    SELECT
+        * EXCLUDE (amount),
+        CAST(
+            amount_exact - remainder
+            + CASE
+                WHEN 2 * ABS(remainder) < minor_unit THEN 0
+                WHEN
+                    rounds_half_even
+                    AND 2 * ABS(remainder) = minor_unit
+                    AND (amount_exact - remainder) % (2 * minor_unit) = 0
+                    THEN 0
+                ELSE SIGN(remainder) * minor_unit
+            END AS DECIMAL(28, 4)
+        ) AS amount
+    FROM whole_remainders
+),
+
+all_lines AS (
+    SELECT *
+    FROM prorated_lines
+    UNION ALL BY NAME
+    SELECT *
+    FROM whole_lines
 )
 
 SELECT
@@ -116,17 +211,7 @@ SELECT
     CAST(0 AS DECIMAL(18, 12)) AS unit_price,
     amount_exact AS flat_fee,
     amount_exact,
-    CAST(
-        amount_exact - remainder
-        + CASE
-            WHEN 2 * ABS(remainder) < minor_unit THEN 0
-            WHEN
-                rounds_half_even
-                AND 2 * ABS(remainder) = minor_unit
-                AND (amount_exact - remainder) % (2 * minor_unit) = 0
-                THEN 0
-            ELSE SIGN(remainder) * minor_unit
-        END AS DECIMAL(28, 4)
-    ) AS amount
-FROM remainders
+    amount
+FROM all_lines
+WHERE amount_exact <> 0
 ORDER BY priced_segment

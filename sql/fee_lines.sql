@@ -40,7 +40,7 @@ due_fees AS (
             price_list_charges.price_list = priced_segments.price_list
             AND charge_fees.timing = priced_segments.timing
     INNER JOIN price_lists ON priced_segments.price_list = price_lists.price_list
-    WHERE charge_fees.is_prorated OR priced_segments.is_first_active
+    WHERE charge_fees.is_prorated OR (priced_segments.is_first AND priced_segments.active_days > 0)
 ),
 
 exact_amounts AS (

@@ -5,7 +5,7 @@
 -- Params:  none
 --
 -- A discount of the plan is a percentage of all that the segment's charges come to, fees in advance left
--- out, or an amount that is taken off once, in the last segment. It is rounded as a whole and then split
+-- out, or an amount that is taken off once, in the last segment with a day. It is rounded as a whole, then split
 -- over the charges that cost something, in proportion, by largest remainder in minor units: whoever
 -- lost most to rounding down gets the next unit, and of equals the first SKU. What rounding took or gave
 -- stays with the share that was served first.
@@ -16,7 +16,7 @@ discounted_segments AS (
     SELECT
         priced_segments.priced_segment,
         priced_segments.price_list,
-        priced_segments.segment = priced_segments.segment_count AS is_last,
+        priced_segments.is_last AND priced_segments.active_days > 0 AS is_last,
         price_lists.minor_unit,
         price_lists.rounds_half_even,
         CAST(price_lists.minor_unit * 10000 AS HUGEINT) AS digits_of_unit

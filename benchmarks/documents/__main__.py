@@ -25,7 +25,7 @@ from benchmarks.documents.table import PDF_SHARE, SECTION, render
 from benchmarks.measure import costs, measure, warm
 
 SCENARIOS = ("drafts", "finalise", "html", "again", "pdf")
-BENCHMARK = Benchmark(SECTION, __doc__.splitlines()[0], SCENARIOS, ("jinja2", "msgspec", "typst"), render)
+BENCHMARK = Benchmark(SECTION, __doc__.splitlines()[0], SCENARIOS, ("jinja2", "msgspec", "typst"), render, {"invoices": 100_000})
 
 
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _run_close(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what the command line asks for."""
-    BENCHMARK.main(arguments, SCENARIOS, run, size=("--invoices", 100_000))
+    BENCHMARK.main(arguments, SCENARIOS, run)
 
 
 if __name__ == "__main__":

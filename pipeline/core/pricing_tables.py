@@ -55,7 +55,8 @@ PRICED_SEGMENTS: Columns = (
     ("days", "INTEGER"),
     ("segment_count", "INTEGER"),
     ("counts_on", "BOOLEAN"),  # from the segments before
-    ("is_first_active", "BOOLEAN"),
+    ("is_first", "BOOLEAN"),  # of those in which the account was there on some day; of all, if it never was
+    ("is_last", "BOOLEAN"),
 )
 PRICE_LISTS: Columns = (
     ("price_list", "INTEGER"),
@@ -218,7 +219,7 @@ def pricing_tables(terms: Iterable[AccountTerms]) -> dict[str, list[Row]]:
         account_id, currency = account.account.account_id, account.account.currency
         period_id, count = account.period.period_id, len(account.segments)
         counts_on = count > 1 and account.on_change is Change.SPLIT_COUNTING_ON
-        first_active = next((segment.number for segment in account.segments if segment.active_days), None)
+        active = [segment.number for segment in account.segments if segment.active_days] or [1, count]
         for segment in account.segments:
             number = segment.number
             segments.append(
@@ -236,7 +237,8 @@ def pricing_tables(terms: Iterable[AccountTerms]) -> dict[str, list[Row]]:
                     account.days,
                     count,
                     counts_on,
-                    number == first_active,
+                    number == active[0],
+                    number == active[-1],
                 )
             )
         for fees in account.advance_fees:
@@ -255,6 +257,7 @@ def pricing_tables(terms: Iterable[AccountTerms]) -> dict[str, list[Row]]:
                     fees.days,
                     1,
                     False,
+                    True,
                     True,
                 )
             )

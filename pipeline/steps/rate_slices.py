@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.child_process import serve, spread
+from pipeline.adapters.child_process import spread
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.agreement import Disagreement, LineFigures
 from pipeline.core.dataset import LINE_ITEMS, Dataset
@@ -151,11 +151,11 @@ def _spread(tasks: Sequence[Any]) -> list[Any]:
             "nothing was published; the same call may succeed later, or with BILLING_WORKERS=1",
         ],
     )
-    return spread(__name__, work, tasks, worker_count(), died)
+    return spread("pipeline.steps.rate_worker", work, tasks, worker_count(), died)
 
 
 def work(task: Any) -> RatedSlice | ComparedSlice:
-    """Do one task; this is what a process of this module serves."""
+    """Do one task; this is what a process of ``rate_worker`` serves."""
     return _rate(task.slice) if isinstance(task, _RateTask) else _compare(task)
 
 
@@ -275,7 +275,3 @@ def _figures(row: Mapping[str, Any], side: str) -> LineFigures | None:
     if row[f"{side}_quantity"] is None:
         return None
     return LineFigures(row[f"{side}_quantity"], row[f"{side}_amount_exact"], row[f"{side}_amount"])
-
-
-if __name__ == "__main__":
-    serve(work)

@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from pipeline.core.agreement import Agreement, Disagreement, LineFigures
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.reconciliation import (
     EQUATION_SENTENCES,
@@ -80,11 +81,33 @@ def test_a_night_without_a_loss_fails_no_control() -> None:
     assert failing(TOTALS) == []
 
 
+DIFFERS = Disagreement(
+    "acct-7/calls/2026-01/per_unit/1", "acct-7", "USD", LineFigures(*[Decimal(2)] * 3), None, ("2 calls",)
+)
+ONE_DIFFERS = Agreement(4, 9, 2, 5, (DIFFERS,))
+
+
 def test_every_equation_of_a_window_has_a_control() -> None:
     of_invoices = {Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT}
 
-    assert {found.control for found in window_controls(TOTALS)} == set(Equation) - of_invoices
+    agreed = replace(TOTALS, agreements={"2026-01": ONE_DIFFERS})
+
+    controls = window_controls(agreed)
+
+    assert {found.control for found in controls} == set(Equation) - of_invoices
     assert set(EQUATION_SENTENCES) == set(Equation)
+
+
+def test_an_account_on_which_the_raters_differ_is_shown_and_stops_nobody_else() -> None:
+    controls = window_controls(replace(TOTALS, agreements={"2026-01": ONE_DIFFERS}))
+
+    require_reconciled(controls, "window 2026-01-15")
+
+    of_period, of_account = failed_controls(controls)
+    assert (of_period.scope, of_period.expected, of_period.actual) == ("2026-01", 5, 4)
+    assert (of_account.scope, of_account.unit, of_account.delta) == ("2026-01/acct-7", "USD", 2)
+    assert "the account is held: line acct-7/calls/2026-01/per_unit/1: SQL rater" in of_account.tolerance_reason
+    assert verdict_sentence(controls, EVENTS).endswith("; 1 account held")
 
 
 @pytest.mark.parametrize(

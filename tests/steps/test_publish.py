@@ -37,22 +37,18 @@ PINS = {"meters": sha256_hex(b"meters.toml")}
 
 def usage_file(workspace: Workspace, *quantities: str, compression: str = "zstd") -> Path:
     """Write a file of `usage` with one row per quantity."""
-    no_level = (None, None, None, None)
     rows = [
         (
             "acct-1",
             "requests",
             "{}",
-            "",
             AT + timedelta(hours=hour),
-            None,
             "sum",
             number,
             number,
             "requests",
             1,
             81985529216486895,
-            *no_level,
         )
         for hour, number in enumerate(Decimal(quantity) for quantity in quantities)
     ]

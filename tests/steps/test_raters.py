@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, replace
 from decimal import Decimal
 from pathlib import Path
@@ -38,6 +38,13 @@ CASES = """
 Account = tuple[AccountTerms, Sequence[Any], Sequence[Any]]
 SQL = {query: sql_text(query) for query in (*RATE_QUERIES, *COMPARE_QUERIES)}
 TIERS = [{"up_to": "10", "unit_price": "3"}, {"up_to": "20", "unit_price": "2", "flat_fee": "5"}, {"unit_price": "1"}]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BILLING_WORKERS", "1")
+        yield
 
 
 def slices_of(accounts: Sequence[Account], folder: Path, sql: Mapping[str, str] = SQL, size: int = 100) -> list[Slice]:
@@ -79,7 +86,7 @@ def graduated_account(quantity: str = "25", number: int = 1) -> Account:
     return of_account(number, (terms, [used(quantity, "calls")], []))
 
 
-@settings(max_examples=6, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
 @given(inputs=st.lists(rating_inputs(), min_size=10, max_size=20))
 def test_both_raters_agree_on_every_line_of_random_books_and_usage(inputs: list[Any]) -> None:
     accounts = [of_account(number, one) for number, one in enumerate(inputs)]
@@ -95,7 +102,7 @@ def test_both_raters_agree_on_every_line_of_random_books_and_usage(inputs: list[
     assert sum(one.line_count for one in compared) == len(expected)
 
 
-@settings(max_examples=6, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
 @given(inputs=st.lists(rating_inputs(unpriced=True), min_size=5, max_size=10))
 def test_both_raters_refuse_the_usage_of_the_same_accounts(inputs: list[Any]) -> None:
     accounts = [of_account(number, one) for number, one in enumerate(inputs)]
@@ -169,6 +176,18 @@ def test_a_disagreement_is_kept_to_the_last_digit(tmp_path: Path) -> None:
     assert agreement.accounts.keys() == {"acct-001"}
     assert Agreement.from_json(agreement.to_json()) == agreement
     assert canonical_json(agreement.to_json())
+
+
+def test_several_processes_come_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accounts = [graduated_account(str(number), number=number) for number in range(5)]
+    one, two = (slices_of(accounts, tmp_path / name, size=2) for name in ("one", "two"))
+
+    alone = rate_slices(one)
+    monkeypatch.setenv("BILLING_WORKERS", "2")
+
+    assert rate_slices(two) == alone
+    assert [part.lines.read_bytes() for part in one] == [part.lines.read_bytes() for part in two]
+    assert [part.disagreements for part in compare_slices(two)] == [(), (), ()]
 
 
 def test_an_amount_that_does_not_fit_is_refused_and_never_wrapped(tmp_path: Path) -> None:

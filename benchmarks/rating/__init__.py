@@ -1,0 +1,1 @@
+"""What rating costs: the SQL rater, the reference rater, and both with their comparison."""
