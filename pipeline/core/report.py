@@ -220,7 +220,7 @@ class ReportFacts:
     exceptions: tuple[SourceException, ...] = ()
     outcomes: EventOutcomes | None = None
     estimates: EstimateFacts | None = None
-    canary: Mapping[str, Any] | None = None  # as price_trials.run_canary keeps it
+    canary: Mapping[str, Any] | None = None  # as canary.comparison_document has its periods
 
 
 def printable(raw: bytes) -> str:

@@ -61,6 +61,7 @@ def test_a_night_with_everything_in_it_reconciles_to_the_digit(night: Workspace)
     assert {control.control for control in controls} >= set(Equation) - {
         Equation.ACCOUNT_INVOICE,
         Equation.INVOICED_AMOUNT,
+        Equation.ADJUSTED_AMOUNT,
     }
     assert actual(controls, Equation.NIGHT_EVENTS) == 8
     assert actual(controls, Equation.WINDOW_EVENTS) == 8
