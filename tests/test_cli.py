@@ -248,3 +248,30 @@ def test_documents_that_are_not_there_are_named(tmp_path: Path, raw_bucket: Obje
     assert (shown.returncode, shown.stderr.split(":")[0]) == (2, "document.unknown")
     drafts = billing("invoice", "drafts", "--period", "2026-01", "--project", folder)
     assert (drafts.returncode, drafts.stderr.split(":")[0]) == (1, "invoice.no_draft")
+
+
+def test_what_the_month_will_come_to_is_estimated_printed_and_in_the_report(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    project = write_project(tmp_path / "project", raw_bucket)
+    night = usage_event(time="2026-01-01T12:00:00Z", data={"input_tokens": 1_000_000})
+    put_events(raw_bucket, "usage/1.ndjson", [night], datetime(2026, 1, 1, 13, tzinfo=UTC))
+    billing("collect", "--project", project)
+    none = billing("estimate", "--project", project, "--json")
+    assert (none.returncode, json_of(none)["error"]["code"]) == (1, "estimate.none")
+
+    ran = json_of(billing("run", "--window", "2026-01-01", "--project", project, "--json"))
+
+    found = json_of(billing("estimate", "--account", "acct-1", "--project", project, "--json"))
+    [row] = found["accounts"]
+    # 3 USD for a million tokens a day; 31 requests, 21 of them above the free ones
+    assert (row["amount_to_date"], row["forecast_amount"], row["days_known"]) == ("3.0000", "93.2100", 1)
+    assert [total["forecast_amount"] for total in found["totals"]] == ["93.2100"]
+    printed = billing("estimate", "--period", "2026-01", "--project", project).stdout
+    assert "3.0000 to date, 93.2100 expected of the whole period (93.2100 to 93.2100)" in printed
+    assert "acct-1   1 of 31   3.0000   93.2100" in printed
+    report = Path(ran["report"]).read_text()
+    assert '<h2 id="estimates">Estimate of the month</h2>' in report
+    assert "93.21" in report
+    unknown = billing("estimate", "--account", "acct-9", "--project", project, "--json")
+    assert json_of(unknown)["error"]["code"] == "estimate.no_account"
