@@ -30,6 +30,7 @@ from pipeline.cli_text import as_json as _as_json
 from pipeline.cli_text import now as _now
 from pipeline.cli_text import parse as _parse
 from pipeline.cli_text import print_json as _print_json
+from pipeline.cli_text import print_problems as _print_problems
 from pipeline.cli_text import table as _table
 from pipeline.core.change import totals_of
 from pipeline.core.decimals import plain_text
@@ -38,6 +39,7 @@ from pipeline.core.window import billing_period, parse_window
 
 if TYPE_CHECKING:
     from pipeline.core.window import BillingWindow
+    from pipeline.steps.adjust import AdjustResult
     from pipeline.steps.diff import WindowDiff
     from pipeline.steps.rerun import RerunResult
     from pipeline.steps.run import LeftOutWindow, WindowResult
@@ -423,7 +425,7 @@ def close(
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the invoices of a period final: numbered, immutable, as HTML and JSON."""
+    """Make the invoices of a period final: numbered, immutable, as pages or PDFs."""
     from pipeline.steps.close import close as close_step
     from pipeline.steps.workspace import open_workspace
 
@@ -433,13 +435,47 @@ def close(
         _print_json(result)
         return
     typer.echo(f"period {result.period_id} is final: {len(result.invoices):,} invoices in {result.folder}")
+    for adjusted in result.adjusted:
+        _say_adjusted(adjusted)
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
+    _print_problems(result.rendered.problems)
     if result.held:
         typer.echo(
             f"{len(result.held):,} accounts are held and got none: {', '.join(list(result.held)[:HELD_SHOWN_MAX])}"
         )
         typer.echo("  see: billing holds; then billing release, and close again")
+
+
+@app.command(epilog="Example: billing adjust --period 2026-01 --dry-run --project my-billing")
+def adjust(
+    period: PeriodOption,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be issued, and issue nothing.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Settle what is known since a period became final: adjustments and credit notes at its own prices.
+
+    The next `billing close` does the same for every earlier period.
+    """
+    from pipeline.steps.adjust import adjust as adjust_step
+    from pipeline.steps.workspace import open_workspace
+
+    _parse(period, "--period", lambda text: billing_period(text, "UTC"))
+    result = adjust_step(open_workspace(settings.project_folder(project)), period, _now(), dry_run=dry_run)
+    if as_json:
+        _print_json(result)
+        return
+    _say_adjusted(result)
+    if not result.accounts:
+        typer.echo(f"period {period} is settled: its documents bill what it comes to")
+
+
+def _say_adjusted(result: AdjustResult) -> None:
+    for one in result.accounts:
+        number = one.number or "no number yet"
+        kind = one.kind.value.replace("_", " ")
+        typer.echo(f"{result.period_id} {one.account_id}: {kind} {number}, {one.total:+f} {one.currency} with taxes")
 
 
 @app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --reason "disputed" --by ana')

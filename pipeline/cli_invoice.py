@@ -10,13 +10,21 @@ from typing import Annotated
 import typer
 
 from pipeline import settings
-from pipeline.cli_text import ByOption, JsonOption, ProjectOption, ReasonOption, now, parse, print_json, table
+from pipeline.cli_text import (
+    ByOption,
+    JsonOption,
+    ProjectOption,
+    ReasonOption,
+    now,
+    parse,
+    print_json,
+    print_problems,
+    table,
+)
 from pipeline.cli_text import as_json as as_json_value
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import PublicationError
 from pipeline.core.window import billing_period, calendar_date
-
-PROBLEMS_SHOWN_MAX = 20
 
 invoice_app = typer.Typer(help="Documents: drafts, invoices, credit notes, adjustments.", no_args_is_help=True)
 credit_app = typer.Typer(help="Prepaid and promotional credits, drawn down by invoices.", no_args_is_help=True)
@@ -70,6 +78,32 @@ def show(number: NumberArgument, project: ProjectOption = None, as_json: JsonOpt
         typer.echo(f"document {number} is {said}", err=True)
 
 
+@invoice_app.command("render", epilog="Example: billing invoice render --period 2026-01 --pdf")
+def render(
+    period: Annotated[str, typer.Option(help="The billing period, such as 2026-01.")],
+    number: Annotated[str | None, typer.Option(help="Only the document of this number; default: all.")] = None,
+    pdf: Annotated[bool, typer.Option("--pdf", help="PDFs, too; default: the formats of billing.toml.")] = False,
+    project: ProjectOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the files of issued documents; what is there already, from the same document, stays as it is."""
+    from pipeline.steps.render import render_period
+    from pipeline.steps.workspace import open_workspace
+
+    parse(period, "--period", lambda text: billing_period(text, "UTC"))
+    workspace = open_workspace(settings.project_folder(project))
+    result = render_period(workspace, period, number, ("pdf",) if pdf else ())
+    if as_json:
+        print_json(result)
+    else:
+        print_problems(result.rendered.problems)
+        typer.echo(
+            f"{result.rendered.written:,} files written, {result.rendered.current:,} were there: {result.folder}"
+        )
+    if result.rendered.problems:
+        raise typer.Exit(PublicationError.exit_code)
+
+
 @invoice_app.command("drafts", epilog="Example: billing invoice drafts --period 2026-01 --out drafts.jsonl")
 def drafts(
     period: Annotated[str, typer.Option(help="The billing period, such as 2026-01.")],
@@ -106,9 +140,12 @@ def void(
     """Make a document void: its number stays, credits are given back; the next close issues another invoice."""
     from pipeline.core.invoice import DocumentKind
     from pipeline.steps.documents import void_document
+    from pipeline.steps.render import render_period
     from pipeline.steps.workspace import open_workspace
 
-    document = void_document(open_workspace(settings.project_folder(project)), number, reason, now(), by)
+    workspace = open_workspace(settings.project_folder(project))
+    document = void_document(workspace, number, reason, now(), by)
+    render_period(workspace, document.period_id, number)
     if as_json:
         print_json(document)
         return
@@ -127,11 +164,7 @@ def verify(period: PeriodFilter = None, project: ProjectOption = None, as_json: 
     if as_json:
         print_json(result)
     else:
-        for problem in result.problems[:PROBLEMS_SHOWN_MAX]:
-            typer.echo(problem, err=True)
-        more = len(result.problems) - PROBLEMS_SHOWN_MAX
-        if more > 0:
-            typer.echo(f"and {more:,} more, see --json", err=True)
+        print_problems(result.problems)
         verdict = f"{len(result.problems):,} problems" if result.problems else "all as they were issued"
         typer.echo(f"{result.document_count:,} documents: {verdict}")
     if result.problems:

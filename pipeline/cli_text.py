@@ -15,6 +15,8 @@ import typer
 
 from pipeline.core.errors import InputError
 
+PROBLEMS_SHOWN_MAX = 20
+
 T = TypeVar("T")
 
 ProjectOption = Annotated[
@@ -48,6 +50,14 @@ def as_json(value: Any) -> Any:
 def print_json(value: Any) -> None:
     """Print a value of the steps as one JSON document."""
     typer.echo(json.dumps(as_json(value), ensure_ascii=False, indent=2))
+
+
+def print_problems(problems: Sequence[str]) -> None:
+    """Print sentences, not too many of them, where errors go."""
+    for problem in problems[:PROBLEMS_SHOWN_MAX]:
+        typer.echo(problem, err=True)
+    if len(problems) > PROBLEMS_SHOWN_MAX:
+        typer.echo(f"and {len(problems) - PROBLEMS_SHOWN_MAX:,} more, see --json", err=True)
 
 
 def now() -> datetime:

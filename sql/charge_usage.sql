@@ -1,4 +1,4 @@
--- charge_usage: one row per account, SKU, segment and cell: the usage that a charge prices, and where it begins.
+-- charge_usage: one row per account, SKU, segment and cell: the usage that is priced, and where it begins.
 --
 -- Grain:   account_id, sku, segment, cell
 -- Reads:   period_usage, priced_segments, price_lists, price_list_charges, charges, charge_cells,
@@ -250,7 +250,7 @@ shared_positions AS (
                     THEN SUM(quantity) OVER (
                         PARTITION BY account_id, sku
                         ORDER BY segment
-                        RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                        RANGE UNBOUNDED PRECEDING
                     )
                 ELSE quantity
             END AS DECIMAL(38, 9)

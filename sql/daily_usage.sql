@@ -1,6 +1,6 @@
--- daily_usage: one row per account, SKU and day of its billing period: what a document shows of it by day.
+-- daily_usage: one row per account and SKU of a billing period: what a document shows of it by day.
 --
--- Grain:   account_id, sku, unit, day_number
+-- Grain:   account_id, sku, unit
 -- Reads:   usage, day_usage, billed_meters, account_zones, zone_days
 -- Params:  none
 --
@@ -8,7 +8,8 @@
 -- counts, which most meters are, are added up here. What any other aggregation comes to on a day is
 -- `period_usage` of that day alone, in `day_usage`. A quantity is a text as documents have it, in the
 -- unit that is priced, and rounded by itself: days of a unit that does not divide add up to the period
--- within half a billionth for each. A day without usage has no row.
+-- within half a billionth for each. Days and their quantities are two lists, divided by spaces; a day
+-- without usage is in neither.
 
 WITH
 
@@ -107,7 +108,8 @@ SELECT
     account_id,
     sku,
     unit,
-    day_number,
-    RTRIM(RTRIM(quantity, '0'), '.') AS quantity
+    STRING_AGG(CAST(day_number AS VARCHAR), ' ' ORDER BY day_number) AS day_numbers,
+    STRING_AGG(RTRIM(RTRIM(quantity, '0'), '.'), ' ' ORDER BY day_number) AS quantities
 FROM account_quantities
-ORDER BY account_id, sku, unit, day_number
+GROUP BY account_id, sku, unit
+ORDER BY account_id, sku, unit

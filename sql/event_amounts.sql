@@ -45,7 +45,7 @@ counted_values AS (
     WINDOW earlier AS (
         PARTITION BY account_id, sku, counted_from
         ORDER BY segment, grain_start, event_value
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW
     )
 ),
 
@@ -103,24 +103,28 @@ event_costs AS (
         sku,
         segment,
         CASE
-            WHEN is_positive THEN GREATEST(
-                LEAST(
-                    CAST(event_value * factor AS DECIMAL(38, 21)) + fee_per_event,
-                    CAST(maximum_per_event AS DECIMAL(38, 21))
-                ),
-                CAST(minimum_per_event AS DECIMAL(38, 21))
-            )
+            WHEN is_positive
+                THEN
+                    GREATEST(
+                        LEAST(
+                            CAST(event_value * factor AS DECIMAL(38, 21)) + fee_per_event,
+                            CAST(maximum_per_event AS DECIMAL(38, 21))
+                        ),
+                        CAST(minimum_per_event AS DECIMAL(38, 21))
+                    )
             ELSE CAST(event_value * factor AS DECIMAL(38, 21))
         END AS cost_of_one,
         event_count - free_count - CAST(has_crossing AS HUGEINT) AS paid_count,
         CASE
-            WHEN has_crossing THEN GREATEST(
-                LEAST(
-                    CAST(value_above * factor AS DECIMAL(38, 21)) + fee_per_event,
-                    CAST(maximum_per_event AS DECIMAL(38, 21))
-                ),
-                CAST(minimum_per_event AS DECIMAL(38, 21))
-            )
+            WHEN has_crossing
+                THEN
+                    GREATEST(
+                        LEAST(
+                            CAST(value_above * factor AS DECIMAL(38, 21)) + fee_per_event,
+                            CAST(maximum_per_event AS DECIMAL(38, 21))
+                        ),
+                        CAST(minimum_per_event AS DECIMAL(38, 21))
+                    )
             ELSE CAST(0 AS DECIMAL(38, 21))
         END AS crossing_cost
     FROM crossing_values

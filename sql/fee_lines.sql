@@ -26,7 +26,11 @@ due_fees AS (
         charge_fees.amount,
         charge_fees.is_prorated AND priced_segments.active_days <> priced_segments.days AS is_shared,
         CAST(priced_segments.days AS HUGEINT) AS days,
-        CAST(REPLACE(CAST(ABS(charge_fees.amount) * priced_segments.active_days AS VARCHAR), '.', '') AS HUGEINT)
+        CAST(
+            REPLACE(
+                CAST(ABS(charge_fees.amount) * priced_segments.active_days AS VARCHAR), '.', ''
+            ) AS HUGEINT
+        )
             AS shared_digits
     FROM charge_fees
     INNER JOIN charges ON charge_fees.charge = charges.charge

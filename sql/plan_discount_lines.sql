@@ -94,14 +94,16 @@ discounted AS (
             *,
             CASE
                 WHEN subtotal <= 0 THEN 0
-                ELSE whole_share + CAST(served <= units - SUM(whole_share) OVER (PARTITION BY priced_segment) AS HUGEINT)
+                ELSE
+                    whole_share
+                    + CAST(served <= units - SUM(whole_share) OVER (PARTITION BY priced_segment) AS HUGEINT)
             END AS share
         FROM (
             SELECT
                 *,
                 ROW_NUMBER() OVER (
                     PARTITION BY priced_segment
-                    ORDER BY weight = 0, share_remainder DESC, sku
+                    ORDER BY weight = 0, share_remainder DESC, sku ASC
                 ) AS served
             FROM (
                 SELECT

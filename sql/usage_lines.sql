@@ -94,18 +94,22 @@ fixed_parts AS (
     SELECT
         *,
         CASE
-            WHEN package_size IS NOT NULL THEN CAST(
-                CAST(
-                    SIGN(count_to) * (
-                        billionths_to // billionths_each
-                        + CAST(rounds_packages_up AND billionths_to % billionths_each > 0 AS HUGEINT)
+            WHEN package_size IS NOT NULL
+                THEN
+                    CAST(
+                        CAST(
+                            SIGN(count_to) * (
+                                billionths_to // billionths_each
+                                + CAST(rounds_packages_up AND billionths_to % billionths_each > 0 AS HUGEINT)
+                            )
+                            - SIGN(count_from) * (
+                                billionths_from // billionths_each
+                                + CAST(
+                                    rounds_packages_up AND billionths_from % billionths_each > 0 AS HUGEINT
+                                )
+                            ) AS DECIMAL(38, 0)
+                        ) * package_price AS DECIMAL(38, 21)
                     )
-                    - SIGN(count_from) * (
-                        billionths_from // billionths_each
-                        + CAST(rounds_packages_up AND billionths_from % billionths_each > 0 AS HUGEINT)
-                    ) AS DECIMAL(38, 0)
-                ) * package_price AS DECIMAL(38, 21)
-            )
             WHEN fee_per_event IS NOT NULL
                 THEN CAST(event_count * CAST(fee_per_event AS DECIMAL(38, 12)) AS DECIMAL(38, 21))
         END AS fixed_part,
@@ -232,13 +236,13 @@ SELECT
     segment,
     priced_segment,
     charge,
-    band.kind AS kind,
-    band.id_suffix AS id_suffix,
-    band.tier AS tier,
+    STRUCT_EXTRACT(band, 'kind') AS kind,
+    STRUCT_EXTRACT(band, 'id_suffix') AS id_suffix,
+    STRUCT_EXTRACT(band, 'tier') AS tier,
     description,
     quantity,
     unit,
-    band.unit_price AS unit_price,
+    STRUCT_EXTRACT(band, 'unit_price') AS unit_price,
     flat_fee,
     amount_exact,
     CASE

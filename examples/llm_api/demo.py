@@ -198,7 +198,7 @@ def _gather(workspace: Workspace, closed: dict[str, Any], result: DemoResult) ->
 
     result.totals = {currency: Decimal(total) for currency, total in closed["totals"].items()}
     result.invoice_count = closed["invoices"]
-    result.invoice = str(min(Path(closed["folder"]).glob("*.html")))
+    result.invoice = str(min(Path(closed["folder"]).glob("*/*.html")))
     for night in NIGHTS:
         revision = workspace.control_plane.accepted_revision(night.window_id)
         if revision is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -541,12 +542,14 @@ class ControlPlane:
         prepared: Iterable[PreparedDocument],
         store: StoreDocuments,
         at: datetime,
-        credit_note_series: str | None = None,
+        credit_note_series: str | None,
+        document_counts: Mapping[str, int],
     ) -> int:
         """Issue documents beside the invoices of a final period, in one transaction, and return how many.
 
         They come in order of account; those of a held account are not issued. Credit notes have numbers of
-        ``series``, unless they have a series of their own.
+        ``series``, unless they have a series of their own. ``document_counts`` is how many documents each account had
+        when these were made: if another was issued since, they would settle the same usage twice, and are refused.
         """
         with self._write() as connection:
             if not _exists(connection, t.final_periods.c.period_id == period_id):
@@ -554,6 +557,17 @@ class ControlPlane:
                     "document.period_is_open",
                     f"period {period_id} is open: what changes goes into its invoices",
                     ["no number was taken; close the period first"],
+                )
+            found = document_ledger.documents(connection, t.documents.c.period_id == period_id)
+            counts = Counter(document.account_id for document in found)
+            overtaken = sorted(
+                account_id for account_id, count in document_counts.items() if counts[account_id] != count
+            )
+            if overtaken:
+                raise PublicationError(
+                    "document.issued_meanwhile",
+                    f"documents of period {period_id} were issued meanwhile ({len(overtaken)} accounts)",
+                    [f"account {overtaken[0]} has {counts[overtaken[0]]} by now", "no number was taken; run it again"],
                 )
             return document_ledger.issue(connection, period_id, prepared, store, at, series, credit_note_series)
 
@@ -721,7 +735,7 @@ class ControlPlane:
     def hold_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> None:
         """Give an account no document of a period until it is released; the same hold again is a no-op.
 
-        An account may be held for several reasons. A hold is refused once the account has its invoice.
+        An account may be held for several reasons. One that has its invoice gets no adjustment.
         """
         _require_words(account_id=account_id, reason=reason, by=by)
         holds = t.holds.c
@@ -729,12 +743,6 @@ class ControlPlane:
             same = (holds.period_id == period_id, holds.account_id == account_id, holds.reason == reason)
             if _exists(connection, and_(*same, holds.held_by == by, holds.released_at.is_(None))):
                 return
-            if account_id in document_ledger.accounts_with_invoice(connection, period_id):
-                raise PublicationError(
-                    "hold.already_invoiced",
-                    f"account {account_id} has its invoice of period {period_id}: there is nothing to hold back",
-                    ["nothing was changed; void the invoice if it is wrong"],
-                )
             hold_id = (connection.scalar(select(func.max(holds.hold_id))) or 0) + 1
             hold = Hold(hold_id, period_id, account_id, reason, at, by)
             connection.execute(insert(t.holds).values(**asdict(hold)))

@@ -122,6 +122,24 @@ class InvoiceEvidence:
     tax_table_sha256: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AdjustmentCause:
+    """A window that is counted otherwise than when it was billed: its revisions, and the events of the account.
+
+    ``events`` are the first of ``event_count`` that only one of the two revisions bills to the account.
+    """
+
+    window_id: str
+    revision_from: int | None
+    revision_to: int
+    event_count: int
+    events: Sequence[Mapping[str, Any]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cause as a document has it."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"events": [dict(one) for one in self.events]}
+
+
 def draft_invoices(lines: Iterable[LineItem]) -> list[InvoiceDraft]:
     """Return one draft per account that has lines, in order of account; a total of zero or below is kept as it is.
 
@@ -170,17 +188,19 @@ def prepare_document(
     issued_on: date,
     evidence: InvoiceEvidence,
     taxes: TaxTable | None = None,
-    usage_by_day: Sequence[Mapping[str, Any]] = (),
+    usage_by_day: bytes = b"[]",
     kind: DocumentKind = DocumentKind.INVOICE,
     corrects: str | None = None,
     corrected_line_ids: Mapping[str, str] | None = None,
+    causes: Sequence[AdjustmentCause] = (),
 ) -> PreparedDocument:
     """Return the document of an account's lines, all but its number and credits.
 
-    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded.
-    ``corrected_line_ids`` names, by line item id, the line that an adjusting line corrects. A category of charges that
-    has no rate in the account's tax region raises ``PricingError``. Lines of another account or period, or of no known
-    book, raise ``ValueError``: they would make a document that contradicts itself.
+    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded. ``usage_by_day`` is
+    canonical JSON already. ``corrected_line_ids`` names, by line item id, the line that an adjusting line corrects;
+    ``causes`` say why it does. A category of charges that has no rate in the account's tax region raises
+    ``PricingError``. Lines of another account or period, or of no known book, raise ``ValueError``: they would make a
+    document that contradicts itself.
     """
     if not lines:
         raise ValueError(f"a document of account {account.account_id} needs a line")
@@ -224,7 +244,7 @@ def prepare_document(
         "subtotal": plain_text(draft.subtotal),
         "taxes": [tax.to_json() for tax in owed],
         "total": plain_text(total),
-        "usage_by_day": list(usage_by_day),
+        "causes": [cause.to_json() for cause in causes],
         "evidence": {
             "price_book_versions": versions,
             "rounding": newest.book.rounding.value,
@@ -233,7 +253,7 @@ def prepare_document(
             "tax_table_sha256": evidence.tax_table_sha256,
         },
     }
-    members = {name: canonical_json(value) for name, value in content.items()}
+    members = {"usage_by_day": usage_by_day, **{name: canonical_json(value) for name, value in content.items()}}
     return PreparedDocument(
         kind, account.account_id, draft.currency, draft.subtotal, total, issued_on, corrects, members
     )
@@ -262,13 +282,15 @@ def finish_document(
 def lines_of_document(content: bytes) -> list[LineItem]:
     """Return the lines that a document billed, as they were rated; in the document's order.
 
+    A line that adjusts another one has the id of the one that it corrects.
+
     >>> lines_of_document(b'{"lines":[]}')
     []
     """
     document = json.loads(content)
     return [
         LineItem(
-            line_item_id=line["line_item_id"],
+            line_item_id=line["corrects_line_item_id"] or line["line_item_id"],
             account_id=document["customer"]["account_id"],
             period_id=document["period"]["period_id"],
             segment=line["segment"],

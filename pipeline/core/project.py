@@ -102,6 +102,12 @@ class SellerSettings(StrictModel):
     credit_note_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")] | None = None
 
 
+class DocumentsSettings(StrictModel):
+    """Which files `billing close` makes of each document; a PDF costs some thirty times as much as a page."""
+
+    formats: Annotated[tuple[Literal["html", "pdf", "json"], ...], Field(min_length=1)] = ("html",)
+
+
 class RatingSettings(StrictModel):
     """``reference_lines_max``: up to so many lines all are rated twice, beyond it those of a sample of accounts."""
 
@@ -130,6 +136,7 @@ class ProjectSettings(StrictModel):
     lake: LakeSettings = LakeSettings()
     control_plane: ControlPlaneSettings = ControlPlaneSettings()
     seller: SellerSettings
+    documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
 

@@ -13,10 +13,11 @@ nights tile the time line, so that every object is counted by exactly one of the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from pipeline.core.agreement import Agreement, amounts_of
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.money import exact, minor_unit_digits
@@ -41,6 +42,8 @@ class Equation(StrEnum):
     RESIDUAL_BOUND = "residual_bound"
     ACCOUNT_INVOICE = "account_invoice"
     INVOICED_AMOUNT = "invoiced_amount"
+    ADJUSTED_AMOUNT = "adjusted_amount"
+    RATED_TWICE = "rated_twice"
 
 
 EQUATION_SENTENCES: dict[Equation, str] = {
@@ -61,6 +64,8 @@ EQUATION_SENTENCES: dict[Equation, str] = {
     Equation.RESIDUAL_BOUND: "rounding took or gave at most half a minor unit for each line item",
     Equation.ACCOUNT_INVOICE: "line items of the account = total of its invoice",
     Equation.INVOICED_AMOUNT: "line items of the period = invoices of the period",
+    Equation.ADJUSTED_AMOUNT: "line items of the account, rated again = what its documents bill, with the adjustment",
+    Equation.RATED_TWICE: "SQL rater = reference rater, line by line",
 }
 
 _FAULTS: dict[Equation, tuple[str, str]] = {
@@ -78,7 +83,11 @@ _FAULTS: dict[Equation, tuple[str, str]] = {
     Equation.RESIDUAL_BOUND: ("reconciliation.amount_mismatch", "the residual is more than rounding can make"),
     Equation.ACCOUNT_INVOICE: ("reconciliation.amount_mismatch", "an invoice does not match line_items"),
     Equation.INVOICED_AMOUNT: ("reconciliation.amount_mismatch", "invoices do not match line_items"),
+    Equation.ADJUSTED_AMOUNT: ("reconciliation.amount_mismatch", "an adjustment does not settle line_items"),
 }
+
+# One that fails holds the accounts it names and nobody else, so it stops neither a night nor a close.
+HOLDS_ACCOUNTS = frozenset({Equation.RATED_TWICE})
 
 
 class Verdict(StrEnum):
@@ -249,6 +258,7 @@ class WindowTotals:
     period_quantities: tuple[PeriodQuantity, ...]
     period_accounts: tuple[PeriodAccounts, ...]
     period_amounts: tuple[PeriodAmount, ...]
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)  # of the two raters, by period
 
 
 def object_controls(objects: Iterable[ObjectLines]) -> list[Control]:
@@ -355,6 +365,37 @@ def amount_controls(amounts: Iterable[PeriodAmount]) -> list[Control]:
     return controls
 
 
+def agreement_controls(agreements: Mapping[str, Agreement]) -> list[Control]:
+    """Return the controls of rating twice (P7): the lines of each period, and each account that is held for it.
+
+    >>> agreed = Agreement(account_count=4, line_count=9, compared_account_count=2, compared_line_count=5,
+    ...     disagreements=())
+    >>> [(control.verdict.value, control.tolerance_reason) for control in agreement_controls({"2026-01": agreed})]
+    [('pass', '2 of 4 accounts were rated twice')]
+    """
+    controls = []
+    for period_id, agreement in sorted(agreements.items()):
+        share = f"{readable(agreement.compared_account_count)} of {readable(agreement.account_count)} accounts"
+        controls.append(
+            Control(
+                Equation.RATED_TWICE,
+                period_id,
+                "lines",
+                Decimal(agreement.compared_line_count),
+                Decimal(agreement.compared_line_count - len(agreement.disagreements)),
+                tolerance_reason=f"{share} were rated twice",
+            )
+        )
+        for account_id, lines in agreement.accounts.items():
+            reference, sql = amounts_of(lines)
+            reason = f"{len(lines)} line{'s'[: len(lines) != 1]} differ; the account is held: {lines[0].sentence}"
+            scope = f"{period_id}/{account_id}"
+            controls.append(
+                Control(Equation.RATED_TWICE, scope, lines[0].currency, reference, sql, tolerance_reason=reason)
+            )
+    return controls
+
+
 def window_controls(totals: WindowTotals) -> list[Control]:
     """Return every control of a window revision, in the order of the dataset's key."""
     controls = [
@@ -363,6 +404,7 @@ def window_controls(totals: WindowTotals) -> list[Control]:
         *sku_controls(totals.skus),
         *period_quantity_controls(totals.period_quantities, totals.period_accounts),
         *amount_controls(totals.period_amounts),
+        *agreement_controls(totals.agreements),
     ]
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
@@ -393,6 +435,21 @@ def invoice_controls(period_id: str, accounts: Sequence[InvoicedAccount]) -> lis
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
 
+def adjustment_controls(accounts: Iterable[InvoicedAccount]) -> list[Control]:
+    """Return one control per account whose documents are about to settle what it was rated again."""
+    controls = [
+        Control(
+            Equation.ADJUSTED_AMOUNT,
+            account.account_id,
+            account.currency,
+            account.line_item_amount,
+            account.invoice_amount,
+        )
+        for account in accounts
+    ]
+    return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
+
+
 def failed_controls(controls: Iterable[Control]) -> list[Control]:
     """Return the controls whose verdict is fail, in the given order."""
     return [control for control in controls if control.verdict is Verdict.FAIL]
@@ -411,13 +468,15 @@ def verdict_sentence(controls: Sequence[Control], counts: EventCounts) -> str:
     >>> verdict_sentence(event_controls(counts), counts)
     'reconciled: unexplained 0 events; 7 events billed, 2 excluded, 1 line quarantined'
     """
-    failed = failed_controls(controls)
+    failed = [control for control in failed_controls(controls) if control.control not in HOLDS_ACCOUNTS]
+    held = {control.scope for control in controls if control.control in HOLDS_ACCOUNTS and "/" in control.scope}
     quarantined = (
         f"{readable(counts.night_quarantine_count)} line{'s'[: counts.night_quarantine_count != 1]} quarantined"
     )
     found = (
         f"unexplained {readable(unexplained_event_count(controls))} events; "
         f"{readable(counts.usage_event_count)} events billed, {readable(counts.excluded_count)} excluded, {quarantined}"
+        f"{f'; {len(held)} account' + 's'[: len(held) != 1] + ' held' if held else ''}"
     )
     if not failed:
         return f"reconciled: {found}"
@@ -425,8 +484,11 @@ def verdict_sentence(controls: Sequence[Control], counts: EventCounts) -> str:
 
 
 def require_reconciled(controls: Iterable[Control], where: str) -> None:
-    """Guarantee that every control passes; otherwise raise one ``ReconciliationError`` that shows all that fail."""
-    failed = failed_controls(controls)
+    """Guarantee that every control passes; otherwise raise one ``ReconciliationError`` that shows all that fail.
+
+    Controls that hold single accounts are left to the hold.
+    """
+    failed = [control for control in failed_controls(controls) if control.control not in HOLDS_ACCOUNTS]
     if not failed:
         return
     code, fault = _FAULTS[failed[0].control]

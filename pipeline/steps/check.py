@@ -45,7 +45,7 @@ from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.inputs import pinned_meters, view_usage_events
 from pipeline.steps.late import periods_touched
-from pipeline.steps.period_usage import account_periods
+from pipeline.steps.period_usage import account_periods, closed_pins
 from pipeline.steps.pinned import pinned_sql
 from pipeline.steps.publish import (
     dataset_files,
@@ -216,7 +216,13 @@ def _reference_tables(
         (("currency", "VARCHAR"), ("minor_unit", AMOUNT)),
         [(code, Decimal(1).scaleb(-minor_unit_digits(code))) for code in sorted({a.currency for a in accounts})],
     )
-    yield ("price_books", (("version", "VARCHAR"),), [(priced.version,) for priced in workspace.project.price_books])
+    yield ("price_books", (("version", "VARCHAR"),), [(version,) for version in _price_books(workspace, checked)])
+
+
+def _price_books(workspace: Workspace, checked: _Checked) -> list[str]:
+    """Return the versions that may price: those of the project, and those that a final period was closed with."""
+    closed = closed_pins(workspace, checked.period_id) if checked.period_id else None
+    return sorted({*(closed["price_books"] if closed else ()), *(one.version for one in workspace.project.price_books)})
 
 
 def _meters(workspace: Workspace, revisions: Iterable[WindowRevision]) -> set[tuple[str, str, str, str, str]]:

@@ -6,20 +6,20 @@ final in one transaction that takes the numbers (no gap), draws credits, stores 
 it. The JSON document is the invoice; the pages are rendered from the stored bytes, so closing again finishes or
 repeats them, and never makes another invoice.
 
+Usage of earlier, final periods that is known since is settled first, by adjustments and credit notes (P5).
+
 An account that is held gets no invoice. Once it is released, or when an invoice was voided, closing the final period
 again rates these accounts afresh and issues theirs; everybody else's documents stay to the byte.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from pipeline.adapters.documents import render
-from pipeline.adapters.invoice_page import invoice_page
+from pipeline.adapters.invoice_files import RenderedFiles
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import InputError, NotReadyError
@@ -28,25 +28,29 @@ from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.core.money import Money
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
+from pipeline.steps.adjust import AdjustResult, adjust, unsettled_periods
 from pipeline.steps.check import check_period
-from pipeline.steps.documents import document_bytes, store_documents
+from pipeline.steps.documents import store_documents
 from pipeline.steps.drafts import draft_documents
 from pipeline.steps.late import late_windows
 from pipeline.steps.period_usage import account_periods
 from pipeline.steps.rate import RatedPeriod, publish_draft, rated_period
 from pipeline.steps.reconcile import reconcile_period
+from pipeline.steps.render import invoice_folder, render_documents
 from pipeline.steps.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class CloseResult:
-    """The documents of a final period that are owed, what is due on them by currency, who is held, and the folder."""
+    """The documents of a final period that are owed, what is due on them by currency, who is held, and their files."""
 
     period_id: str
     invoices: list[IssuedDocument]
     totals: dict[str, Decimal]
     held: dict[str, str]
     folder: Path
+    rendered: RenderedFiles
+    adjusted: tuple[AdjustResult, ...] = ()  # earlier periods that were settled with it
 
 
 def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
@@ -56,22 +60,24 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
     """
     control_plane = workspace.control_plane
     is_final = control_plane.period_state(period_id) == "final"
+    adjusted: tuple[AdjustResult, ...] = ()
     owed = control_plane.accounts_to_invoice(period_id) if is_final else set()
     if not is_final or owed:
         control_plane.verify_audit_log()
         _require_earlier_final(workspace, period_id)
         _require_ready(workspace, period_id)
+        adjusted = tuple(adjust(workspace, earlier, at) for earlier in unsettled_periods(workspace, period_id))
         with rated_period(workspace, period_id, candidate=None, accounts=owed if is_final else None) as rated:
             accounts = sha256_hex(canonical_json(sorted(owed)))[:12]
             scope = f"period={period_id}/accounts={accounts}" if is_final else None
             line_items = publish_draft(workspace, rated, at, scope)
             check_period(workspace, line_items, at)
             _finalise(workspace, rated, line_items, at, is_final=is_final)
-    documents = [document for document in control_plane.documents(period_id) if document.voided_at is None]
-    folder = workspace.out / "invoices" / period_id
-    for document in documents:
-        _write_readable(workspace, document, folder)
-    return CloseResult(period_id, documents, _due(documents), control_plane.held_accounts(period_id), folder)
+    documents = control_plane.documents(period_id)
+    rendered = render_documents(workspace, documents, workspace.project.settings.documents.formats)
+    owed_now = [document for document in documents if document.voided_at is None]
+    held, folder = control_plane.held_accounts(period_id), invoice_folder(workspace, period_id)
+    return CloseResult(period_id, owed_now, _due(owed_now), held, folder, rendered, adjusted)
 
 
 def windows_of_period(workspace: Workspace, period_id: str) -> list[BillingWindow]:
@@ -167,15 +173,6 @@ def _finalise(workspace: Workspace, rated: RatedPeriod, line_items: Receipt, at:
             at,
             {revision.window_id: revision.revision for revision in rated.revisions},
         )
-
-
-def _write_readable(workspace: Workspace, document: IssuedDocument, folder: Path) -> None:
-    """Write the stored document, and the page rendered from it, to where people look."""
-    content = document_bytes(workspace, document)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{document.number}_{document.account_id}.json").write_bytes(content)
-    page = render("invoice.html", invoice_page(json.loads(content)))
-    (folder / f"{document.number}_{document.account_id}.html").write_text(page, encoding="utf-8")
 
 
 def _due(documents: list[IssuedDocument]) -> dict[str, Decimal]:

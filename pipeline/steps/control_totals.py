@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline import __version__
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.agreement import Agreement
 from pipeline.core.dataset import (
     EXCLUDED_EVENTS,
     LINE_ITEMS,
@@ -68,9 +69,17 @@ from pipeline.steps.period_usage import (
 )
 from pipeline.steps.pinned import pin_sql, pinned_sql
 from pipeline.steps.publish import manifest_files, pin_file, read_manifest
+from pipeline.steps.rate import pinned_agreement
 from pipeline.steps.workspace import Workspace
 
 LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
+SEGMENT_DAYS = (
+    ("account_id", "VARCHAR"),
+    ("segment", "INTEGER"),
+    ("segment_count", "INTEGER"),
+    ("active_days", "INTEGER"),
+    ("days", "INTEGER"),
+)
 DRAFT_QUERIES = (*PERIOD_QUERIES, "line_item_quantities", "line_item_amounts", "account_amounts")
 CONTROL_QUERIES = (
     *("object_line_counts", "night_event_counts", "quarantine_counts", "quarantine_samples", "window_objects"),
@@ -232,7 +241,15 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         )
         for known in objects
     )
-    totals = WindowTotals(object_lines, events, skus, drafted.quantities, drafted.tied_accounts, drafted.amounts)
+    totals = WindowTotals(
+        object_lines,
+        events,
+        skus,
+        drafted.quantities,
+        drafted.tied_accounts,
+        drafted.amounts,
+        drafted.agreements,
+    )
     return RevisionTotals(totals, quarantine, excluded, drafted.accounts)
 
 
@@ -348,6 +365,7 @@ class DraftedTotals:
     tied_accounts: tuple[PeriodAccounts, ...]
     amounts: tuple[PeriodAmount, ...]
     accounts: tuple[AccountAmount, ...]
+    agreements: Mapping[str, Agreement]
 
 
 def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
@@ -359,6 +377,7 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
     tied_accounts: list[PeriodAccounts] = []
     amounts: list[PeriodAmount] = []
     accounts: list[AccountAmount] = []
+    agreements: dict[str, Agreement] = {}
     directory = json.loads(ws.lake.get_bytes(f"pins/{pins['accounts']}"))
     with Warehouse(ws.scratch, sql=pinned_sql(ws, pins["sql"])) as warehouse:
         for period_id, draft in sorted(pins["drafts"].items()):
@@ -369,7 +388,9 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
                 terms = PeriodTerms(period_id, periods_in(period_id, time_zones), {}, {}, ())
             else:
                 terms = pinned_terms(ws, period_pins, period_id)
+                agreements[period_id] = pinned_agreement(ws, period_pins)
             view_period(warehouse, ws, period_pins, terms)
+            warehouse.table_rows("segment_days", SEGMENT_DAYS, _segment_days(terms))
             pairs = warehouse.select("line_item_quantities", {})
             quantities += [
                 PeriodQuantity(period_id, row["sku"], row["unit"], row["usage_quantity"], row["line_item_quantity"])
@@ -382,7 +403,15 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
                 AccountAmount(period_id=period_id, name=directory.get(row["account_id"], {}).get("name", ""), **row)
                 for row in warehouse.select("account_amounts", {})
             ]
-    return DraftedTotals(tuple(quantities), tuple(tied_accounts), tuple(amounts), tuple(accounts))
+    return DraftedTotals(tuple(quantities), tuple(tied_accounts), tuple(amounts), tuple(accounts), agreements)
+
+
+def _segment_days(terms: PeriodTerms) -> list[tuple[Any, ...]]:
+    return [
+        (account_id, segment.number, len(one.segments), segment.active_days, one.days)
+        for account_id, one in terms.accounts.items()
+        for segment in one.segments
+    ]
 
 
 def _undrafted_pins(pins: Pins) -> dict[str, Any]:

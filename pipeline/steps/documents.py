@@ -80,7 +80,8 @@ def find_document(workspace: Workspace, number: str) -> IssuedDocument:
 def billed_lines(workspace: Workspace, period_id: str, account_id: str) -> list[LineItem]:
     """Return the lines that were billed to an account for a period, over all its documents that are not void.
 
-    What a later rating of the period has to be compared with, line by line; lines of one id may be several.
+    What a later rating of the period has to be compared with, line by line: a line that adjusts another has the id of
+    the one that it corrects, so lines of one id may be several.
     """
     return [
         line

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,7 +41,8 @@ class DraftFacts:
     evidence: InvoiceEvidence
     taxes: TaxTable | None
     held: frozenset[str]
-    usage_by_day: Mapping[str, Sequence[Mapping[str, Any]]]
+    usage_by_day: Path  # canonical JSON of each account
+    usage_places: Mapping[str, tuple[int, int]]  # by account, where in it: start and byte count
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,14 @@ def make_share(share: Share) -> MadeShare:
     facts = _facts(share.facts)
     totals: list[tuple[InvoiceDraft, int | None]] = []
     problems: list[str] = []
-    with share.spool.open("wb") as spool:
+    with share.spool.open("wb") as spool, facts.usage_by_day.open("rb") as usage:
         for lines in _lines_by_account(share):
             account_id = lines[0].account_id
             [draft] = draft_invoices(lines)
             start: int | None = None
             if account_id not in facts.held:
                 try:
-                    document = _prepare(lines, facts)
+                    document = _prepare(lines, facts, usage)
                     start = spool.tell()
                     pickle.dump(document, spool, protocol=pickle.HIGHEST_PROTOCOL)
                 except PricingError as error:
@@ -91,9 +92,12 @@ def make_share(share: Share) -> MadeShare:
     return MadeShare(share.spool, totals, problems)
 
 
-def _prepare(lines: Sequence[LineItem], facts: DraftFacts) -> PreparedDocument:
+def _prepare(lines: Sequence[LineItem], facts: DraftFacts, usage: BinaryIO) -> PreparedDocument:
     account = facts.accounts[lines[0].account_id]
     period = billing_period(facts.period_id, account.time_zone)
+    place = facts.usage_places.get(account.account_id)
+    if place is not None:
+        usage.seek(place[0])
     return prepare_document(
         lines,
         account,
@@ -103,7 +107,7 @@ def _prepare(lines: Sequence[LineItem], facts: DraftFacts) -> PreparedDocument:
         issue_date(facts.cutoffs or [period.end], period.time_zone),
         facts.evidence,
         facts.taxes,
-        facts.usage_by_day.get(account.account_id, ()),
+        b"[]" if place is None else usage.read(place[1]),
     )
 
 

@@ -31,6 +31,7 @@ from pipeline.core.invoice import (
     finish_document,
 )
 from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
+from pipeline.steps.daily_usage import usage_by_day
 from pipeline.steps.draft_shares import DraftFacts, Share
 from pipeline.steps.draft_workers import made_shares
 from pipeline.steps.pinned import pinned_price_books
@@ -85,16 +86,11 @@ class Drafts:
                 spool.close()
 
 
-def draft_documents(
-    workspace: Workspace,
-    period_id: str,
-    line_items: Receipt,
-    folder: Path,
-    usage_by_day: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-) -> Drafts:
+def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, folder: Path) -> Drafts:
     """Make a document of each account that published line items have and that is not held, in ``folder``."""
     pins = read_manifest(workspace, line_items.manifest_hash).pins
     tax_table = workspace.project.files.get("taxes.toml")
+    usage = folder / "usage_by_day"
     facts = DraftFacts(
         period_id,
         workspace.project.directory.accounts(),
@@ -108,7 +104,8 @@ def draft_documents(
         ),
         workspace.project.taxes,
         frozenset(workspace.control_plane.held_accounts(period_id)),
-        usage_by_day or {},
+        usage,
+        _spool_usage(workspace, period_id, pins, usage),
     )
     (folder / "facts").write_bytes(pickle.dumps(facts))
     files = tuple(manifest_files(workspace, line_items.manifest_hash))
@@ -161,6 +158,19 @@ def write_drafts(workspace: Workspace, period_id: str, to: Path | None) -> list[
                 held.get(draft.account_id, ""),
             )
     return [one for _, one in sorted(shown.items())]
+
+
+def _spool_usage(
+    workspace: Workspace, period_id: str, pins: Mapping[str, Any], spool: Path
+) -> dict[str, tuple[int, int]]:
+    """Write the usage by day of all accounts into a file and return where in it each one is."""
+    places: dict[str, tuple[int, int]] = {}
+    start = 0
+    with spool.open("wb") as file:
+        for account_id, entries in usage_by_day(workspace, period_id, pins):
+            places[account_id] = start, file.write(entries)
+            start += len(entries)
+    return places
 
 
 def _cutoffs(workspace: Workspace, usage: Mapping[str, str]) -> tuple[datetime, ...]:

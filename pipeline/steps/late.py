@@ -18,24 +18,13 @@ def late_windows(workspace: Workspace) -> list[BillingWindow]:
     """Return, in order, each window whose accepted revision is not all that is known about it by now.
 
     Its inputs changed (raw event files, withdrawals, directory, meters, SQL, settings), or it left events out as late.
-    A window is left alone when every period it reaches into is final.
+    What a window of a final period comes to by then is settled by adjustments (P5).
     """
-    final_periods = workspace.control_plane.final_periods()
-    return _outdated(
-        workspace,
-        [
-            revision
-            for revision in workspace.control_plane.accepted_revisions().values()
-            if not _is_final(workspace, revision, final_periods)
-        ],
-    )
+    return _outdated(workspace, workspace.control_plane.accepted_revisions().values())
 
 
 def late_windows_by_state(workspace: Workspace) -> tuple[list[BillingWindow], list[BillingWindow]]:
-    """Return ``late_windows``, and those that it leaves alone although more is known about them by now.
-
-    What came after the close is recorded like any event, and waits for an adjustment of the final period.
-    """
+    """Return ``late_windows`` in two: those of open periods, and those whose periods are all final."""
     final_periods = workspace.control_plane.final_periods()
     accepted = workspace.control_plane.accepted_revisions()
     outdated = _outdated(workspace, accepted.values())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.account import AccountDirectory
 from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.errors import NotReadyError, PricingError
 from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
@@ -92,6 +93,9 @@ def account_periods(workspace: Workspace, period_id: str) -> dict[str, BillingPe
     for closed_in in _final_neighbours(workspace, period_id).values():
         zones |= closed_in
     zones |= {name: account.time_zone for name, account in workspace.project.directory.accounts().items()}
+    closed = closed_pins(workspace, period_id)
+    if closed is not None:
+        zones |= json.loads(workspace.lake.get_bytes(f"pins/{closed['time_zones']}"))
     return periods_in(period_id, zones)
 
 
@@ -104,15 +108,22 @@ def period_inputs(
     """Return what a period is rated from: the newest accepted revision of each window, or the candidate of its own.
 
     An accepted revision gives way to one of ``beside``. A revision whose usage is not published yet
-    raises ``NotReadyError``: a draft never leaves out a night silently.
+    raises ``NotReadyError``: a draft never leaves out a night silently. A final period keeps the prices and the
+    accounts that it was closed with (P5), whatever the project has by now; only accounts that it had not are new.
     """
+    closed = closed_pins(workspace, period_id)
     revisions = _revisions(workspace, period_id, candidate, beside)
     usage = {revision.window_id: _usage(workspace, revision, USAGE) for revision in revisions}
     values = {revision.window_id: _usage(workspace, revision, USAGE_VALUES) for revision in revisions}
     levels = {revision.window_id: _usage(workspace, revision, USAGE_LEVELS) for revision in revisions}
     periods = account_periods(workspace, period_id)
     _require_joined(workspace, period_id, periods)
-    terms = period_terms(workspace.project.directory, workspace.project.price_books, period_id, periods)
+    if closed is None:
+        directory, price_books = workspace.project.directory, workspace.project.price_books
+    else:
+        directory = _directory_of(workspace, workspace.project.directory, closed["accounts.csv"])
+        price_books = tuple(pinned_price_books(workspace, closed["price_books"]))
+    terms = period_terms(directory, price_books, period_id, periods)
     meters_of = {revision.window_id: pinned_meters(workspace, revision) for revision in revisions}
     meters = billed_meters(meters_of.values())
     earlier = _earlier_levels(workspace, periods, meters)
@@ -124,16 +135,33 @@ def period_inputs(
         "earlier_levels": {one.window_id: receipt.manifest_hash for one, _, receipt in earlier},
         # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
-        "price_books": {
-            priced.version: pin_file(workspace, _price_book_file(workspace, priced)) for priced in terms.price_books
-        },
+        "price_books": closed["price_books"]
+        if closed is not None
+        else {priced.version: pin_file(workspace, _price_book_file(workspace, priced)) for priced in terms.price_books},
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
         "usage_levels": {window_id: receipt.manifest_hash for window_id, receipt in levels.items()},
         "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
         "meter_changes": [[sku, changed_at.isoformat()] for sku, changed_at in meter_changes(counted)],
         "time_zones": pin_file(workspace, canonical_json({name: one.time_zone for name, one in periods.items()})),
     }
+    if closed is not None:
+        pins["accounts_at_close"] = closed["accounts.csv"]
     return PeriodInputs(period_id, terms, tuple(revisions), usage, pins)
+
+
+def closed_pins(workspace: Workspace, period_id: str) -> Mapping[str, Any] | None:
+    """Return the pins of the line items that a final period was closed with; None for one that is open."""
+    if workspace.control_plane.period_state(period_id) != "final":
+        return None
+    line_items = workspace.control_plane.publication(LINE_ITEMS.name, f"period={period_id}")
+    return None if line_items is None else read_manifest(workspace, line_items.manifest_hash).pins
+
+
+def _directory_of(workspace: Workspace, newest: AccountDirectory, at_close: str) -> AccountDirectory:
+    """Return the accounts as they were at a close, and of the newest directory those that were not there then."""
+    closed = pinned_directory(workspace, at_close)
+    known = {row.account_id for row in closed.rows}
+    return AccountDirectory((*closed.rows, *(row for row in newest.rows if row.account_id not in known)))
 
 
 def view_period(
@@ -201,6 +229,8 @@ def pinned_terms(
     """Return the terms that the pins of a draft make, the same as they were, or those of other price books."""
     periods = periods_in(period_id, json.loads(workspace.lake.get_bytes(f"pins/{pins['time_zones']}")))
     directory = pinned_directory(workspace, pins["accounts.csv"])
+    if "accounts_at_close" in pins:
+        directory = _directory_of(workspace, directory, pins["accounts_at_close"])
     books = pinned_price_books(workspace, pins["price_books"]) if price_books is None else price_books
     return period_terms(directory, books, period_id, periods)
 

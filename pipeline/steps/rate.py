@@ -176,9 +176,9 @@ def published_lines(workspace: Workspace, receipt: Receipt) -> Iterator[LineItem
             yield LineItem(*row)
 
 
-def pinned_agreement(workspace: Workspace, draft: Manifest) -> Agreement:
-    """Return how the raters agreed on a published draft."""
-    return Agreement.from_json(json.loads(workspace.lake.get_bytes(f"pins/{draft.pins['agreement']}")))
+def pinned_agreement(workspace: Workspace, pins: Mapping[str, Any]) -> Agreement:
+    """Return how the raters agreed, from the pins of a draft."""
+    return Agreement.from_json(json.loads(workspace.lake.get_bytes(f"pins/{pins['agreement']}")))
 
 
 def _slices(

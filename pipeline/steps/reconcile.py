@@ -18,6 +18,7 @@ from pipeline.core.reconciliation import (
     Control,
     Equation,
     InvoicedAccount,
+    agreement_controls,
     amount_controls,
     invoice_controls,
     period_quantity_controls,
@@ -85,6 +86,7 @@ def reconcile_period(ws: Workspace, period_id: str, invoices: Sequence[InvoiceDr
         *period_quantity_controls(totals.quantities, totals.tied_accounts),
         *amount_controls(totals.amounts),
         *invoice_controls(period_id, invoiced),
+        *agreement_controls(totals.agreements),
     ]
     with scratch_folder(ws.scratch, "reconcile") as folder:
         receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)

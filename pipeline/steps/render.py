@@ -7,49 +7,28 @@ makes the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from pipeline import settings
 from pipeline.adapters.invoice_files import Format, RenderedFiles, StoredDocument, render_invoices
 from pipeline.adapters.invoice_page import Withdrawn
+from pipeline.core.errors import InputError
+from pipeline.core.invoice import IssuedDocument
 from pipeline.steps.workspace import Workspace
 
 
-class BundlePlace(Protocol):
-    """Where the lake keeps a document."""
+@dataclass(frozen=True, slots=True)
+class RenderedPeriod:
+    """Where the files of a period are, and what was written of them."""
 
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def byte_count(self) -> int: ...
-
-
-class Renderable(Protocol):
-    """What rendering needs of an issued document."""
-
-    @property
-    def number(self) -> str: ...
-    @property
-    def account_id(self) -> str: ...
-    @property
-    def period_id(self) -> str: ...
-    @property
-    def document_sha256(self) -> str: ...
-    @property
-    def bundle(self) -> BundlePlace: ...
-    @property
-    def voided_at(self) -> datetime | None: ...
-    @property
-    def void_reason(self) -> str | None: ...
+    folder: Path
+    rendered: RenderedFiles
 
 
 def render_documents(
-    workspace: Workspace, documents: Iterable[Renderable], formats: Sequence[Format] = ("html",)
+    workspace: Workspace, documents: Iterable[IssuedDocument], formats: Sequence[Format] = ("html",)
 ) -> RenderedFiles:
     """Render documents into ``out/invoices/<period>/<thousand numbers>/``; what is there and right is left as it is.
 
@@ -82,6 +61,23 @@ def render_documents(
         folder = invoice_folder(workspace, period_id)
         rendered += render_invoices(stored, folder, formats, settings.worker_count(), fonts if fonts.is_dir() else None)
     return rendered
+
+
+def render_period(
+    workspace: Workspace, period_id: str, number: str | None = None, also: Sequence[Format] = ()
+) -> RenderedPeriod:
+    """Render the documents of a period, or one of them, in the formats of the project and in others; void ones, too."""
+    found = workspace.control_plane.documents(period_id)
+    documents = [document for document in found if number in (None, document.number)]
+    if not documents:
+        missing = f"no document {number}" if number else "no document"
+        raise InputError(
+            "render.no_document",
+            f"period {period_id} has {missing}",
+            ["`billing invoice list` names those there are; `billing close` issues them"],
+        )
+    formats = dict.fromkeys((*workspace.project.settings.documents.formats, *also))
+    return RenderedPeriod(invoice_folder(workspace, period_id), render_documents(workspace, documents, tuple(formats)))
 
 
 def invoice_folder(workspace: Workspace, period_id: str) -> Path:

@@ -543,8 +543,8 @@ def credit_note(account_id: str, corrects: str, total: str = "-4.00") -> Prepare
 def test_credit_notes_have_a_series_of_their_own_if_one_is_named(control_plane: ControlPlane) -> None:
     control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], store, AT)
 
-    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, "CN")
-    control_plane.issue_documents("2026-01", "LLM", [credit_note("b", "LLM-000002")], store, AT)
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, "CN", {})
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("b", "LLM-000002")], store, AT, None, {})
 
     assert [(one.number, one.corrects) for one in control_plane.documents()] == [
         ("CN-000001", "LLM-000001"),
@@ -557,7 +557,7 @@ def test_credit_notes_have_a_series_of_their_own_if_one_is_named(control_plane: 
 
 def test_what_is_corrected_cannot_be_void_before_what_corrects_it(control_plane: ControlPlane) -> None:
     control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
-    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT)
+    control_plane.issue_documents("2026-01", "LLM", [credit_note("a", "LLM-000001")], store, AT, None, {})
 
     with pytest.raises(PublicationError, match="is corrected by LLM-000002"):
         control_plane.void_document("LLM-000001", "wrong address", AT, "ana")
@@ -567,7 +567,7 @@ def test_what_is_corrected_cannot_be_void_before_what_corrects_it(control_plane:
 
 def test_an_open_period_has_no_document_beside_its_invoices(control_plane: ControlPlane) -> None:
     with pytest.raises(PublicationError, match=r"document\.period_is_open"):
-        control_plane.issue_documents("2026-01", "LLM", [draft("a", kind=DocumentKind.ADJUSTMENT)], store, AT)
+        control_plane.issue_documents("2026-01", "LLM", [draft("a", kind=DocumentKind.ADJUSTMENT)], store, AT, None, {})
 
     assert control_plane.last_numbers() == {}
 
@@ -770,12 +770,26 @@ def test_an_account_that_is_held_gets_no_number_and_the_others_do(control_plane:
     assert [(invoice.number, invoice.account_id) for invoice in issued] == [("LLM-000001", "a"), ("LLM-000002", "c")]
 
 
-def test_an_account_that_has_its_invoice_cannot_be_held(control_plane: ControlPlane) -> None:
-    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+def test_an_account_that_is_held_after_its_invoice_gets_no_adjustment(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a"), draft("b")], store, AT)
+    control_plane.hold_account("2026-01", "a", "disputed", AT, "ana")
 
-    with pytest.raises(PublicationError, match="account a has its invoice of period 2026-01"):
-        control_plane.hold_account("2026-01", "a", "too late", AT, "ana")
-    control_plane.hold_account("2026-02", "a", "in time", AT, "ana")
+    later = [draft(account_id, kind=DocumentKind.ADJUSTMENT) for account_id in "ab"]
+    issued = control_plane.issue_documents("2026-01", "LLM", later, store, AT, None, {"a": 1, "b": 1})
+
+    assert issued == 1
+    assert [one.account_id for one in control_plane.documents("2026-01")] == ["a", "b", "b"]
+
+
+def test_documents_that_were_overtaken_by_others_are_not_issued(control_plane: ControlPlane) -> None:
+    control_plane.finalise_period("2026-01", "LLM", [draft("a")], store, AT)
+    adjustment = [draft("a", kind=DocumentKind.ADJUSTMENT)]
+    control_plane.issue_documents("2026-01", "LLM", adjustment, store, AT, None, {"a": 1})
+
+    with pytest.raises(PublicationError, match=r"account a has 2 by now"):
+        control_plane.issue_documents("2026-01", "LLM", adjustment, store, AT, None, {"a": 1})
+
+    assert control_plane.last_numbers() == {"LLM": 2}
 
 
 @pytest.mark.parametrize("words", [("", "why", "who"), ("a", " ", "who"), ("a", "why", "")])

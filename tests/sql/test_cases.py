@@ -39,6 +39,7 @@ from pipeline.core.duration import parse_duration
 from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
+from pipeline.steps.control_totals import SEGMENT_DAYS
 from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
@@ -141,6 +142,7 @@ HELPER_TABLES = {
     "day_usage": PERIOD_USAGE,
     "account_zones": ACCOUNT_ZONES,
     "zone_days": ZONE_DAYS,
+    "segment_days": SEGMENT_DAYS,
     "contract_objects": CONTRACT_OBJECTS,
     "summed_paths": SUMMED_PATHS,
     "from_excluded_events": EXCLUDED_EVENTS.columns,

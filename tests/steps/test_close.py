@@ -38,7 +38,7 @@ from pipeline.steps.documents import (
 from pipeline.steps.drafts import write_drafts
 from pipeline.steps.holds import hold_account, release_account
 from pipeline.steps.publish import dataset_files, read_manifest
-from pipeline.steps.rate import rated_period
+from pipeline.steps.rate import published_lines, rate_period, rated_period
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.core.test_credit import prepared
 from tests.fixtures_project import ACCOUNTS, write_project
@@ -193,10 +193,11 @@ def test_an_account_whose_zone_changed_after_a_close_is_never_billed_twice_or_ne
     changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
 
     if is_joined:
-        assert rated_period(changed, "2026-02", None).period_id == "2026-02"
+        with rated_period(changed, "2026-02", None) as rated:
+            assert rated.period_id == "2026-02"
     else:
         with pytest.raises(PricingError, match="account acct-5: 2026-01 was closed in UTC"):
-            rated_period(changed, "2026-02", None)
+            rate_period(changed, "2026-02", AT, None)
 
 
 def test_an_account_that_left_after_its_last_invoice_does_not_stop_the_next_month(ready: Workspace) -> None:
@@ -206,9 +207,9 @@ def test_an_account_that_left_after_its_last_invoice_does_not_stop_the_next_mont
     gone = "\n".join(line for line in spaced.splitlines() if not line.startswith("acct-1,"))
     changed = open_workspace(write_project(ready.project.folder, ready.raw, {**files, "accounts.csv": gone}))
 
-    february = rated_period(changed, "2026-02", None)
+    february = rate_period(changed, "2026-02", AT, None)
 
-    assert "acct-1" not in {line.account_id for line in february.lines}
+    assert "acct-1" not in {line.account_id for line in published_lines(changed, february)}
 
 
 def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(ready: Workspace) -> None:
@@ -217,7 +218,7 @@ def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(r
     changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
 
     with pytest.raises(PricingError, match="account acct-3"):
-        rated_period(changed, "2026-01", None)
+        rate_period(changed, "2026-01", AT, None)
     with pytest.raises(NotReadyError):
         close(changed, "2026-01", AT)
 
@@ -377,8 +378,10 @@ def test_what_was_billed_to_an_account_is_read_from_its_documents_that_are_not_v
     close(ready, "2026-01", AT)
 
     assert billed_lines(ready, "2026-01", "acct-1") == lines
-    rated = [line for line in rated_period(ready, "2026-01", None).lines if line.account_id == "acct-1"]
-    assert sorted(lines, key=lambda line: line.line_item_id) == rated
+    receipt = ready.control_plane.publication(LINE_ITEMS.name, "period=2026-01")
+    assert receipt is not None
+    rated = [line for line in published_lines(ready, receipt) if line.account_id == "acct-1"]
+    assert sorted(lines, key=lambda line: line.line_item_id) == sorted(rated, key=lambda line: line.line_item_id)
 
 
 TAXES = """

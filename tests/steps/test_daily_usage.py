@@ -1,5 +1,6 @@
 """Usage by day, through the steps: sums, values of the day, levels over midnight, days of the account's zone."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ BERLIN = ACCOUNTS.replace("USD,UTC,standard,2026-01-01T00:00:00Z", "USD,Europe/B
 
 def days(workspace: Workspace, period_id: str) -> dict[str, list[dict[str, Any]]]:
     inputs = period_inputs(workspace, period_id, candidate=None)
-    return dict(usage_by_day(workspace, inputs.pins, inputs.terms))
+    return {account_id: json.loads(entries) for account_id, entries in usage_by_day(workspace, period_id, inputs.pins)}
 
 
 def test_sums_are_shown_on_the_day_of_the_account_and_add_up_to_the_period(

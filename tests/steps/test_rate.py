@@ -13,16 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
+from pipeline.adapters.warehouse import sql_text
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import NotReadyError, PricingError, PublicationError
 from pipeline.core.manifest import Receipt, sha256_hex
+from pipeline.core.reconciliation import Equation
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.window import ONE_DAY, parse_window
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.publish import dataset_files, read_manifest
-from pipeline.steps.rate import rate, rate_period
+from pipeline.steps.rate import pinned_agreement, rate, rate_period
+from pipeline.steps.reconcile import published_controls, reconcile
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, PRICE_BOOK, put_events, usage_event, write_project
 
@@ -143,7 +146,7 @@ def test_a_draft_pins_its_usage_its_prices_its_accounts_and_its_query(january: W
     assert january.lake.get_bytes(f"pins/{sha256_hex(PRICE_BOOK.encode())}") == PRICE_BOOK.encode()
     assert pins["accounts.csv"] == sha256_hex(january.project.files["accounts.csv"])
     assert set(pins) == {
-        *("accounts.csv", "price_books", "sql"),
+        *("accounts.csv", "agreement", "period_id", "price_books", "sql"),
         *("usage", "usage_values", "usage_levels", "earlier_levels"),
         *("billed_meters", "levels_until", "meter_changes", "time_zones"),
     }
@@ -207,3 +210,40 @@ def test_a_night_that_is_not_counted_yet_cannot_be_rated(january: Workspace) -> 
 
     with pytest.raises(NotReadyError, match=r"rate\.usage_missing"):
         rate(january, "2026-01-30", 1, AT)
+
+
+def test_accounts_on_which_the_raters_differ_are_held_and_the_others_go_on(
+    january: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutated = sql_text("usage_lines").replace("ROUND(amount_exact, 2)", "ROUND(amount_exact, 1)")
+    monkeypatch.setattr(
+        "pipeline.steps.rate.sql_text", lambda query: mutated if query == "usage_lines" else sql_text(query)
+    )
+    receive(january, *(tokens(1, f"2026-01-30T10:00:{second:02}Z") for second in range(11)))
+    receive(january, tokens(7, "2026-01-30T11:00:00Z", "customer-2"))
+    revision = count_window(january, "2026-01-30")
+
+    [receipt] = rate(january, "2026-01-30", revision.revision, AT)
+    reconciliation = reconcile(january, "2026-01-30", revision.revision, AT)
+
+    assert set(january.control_plane.held_accounts("2026-01")) == {"acct-1"}
+    agreement = pinned_agreement(january, read_manifest(january, receipt.manifest_hash).pins)
+    assert agreement.account_count == agreement.compared_account_count == 3
+    controls = [one for one in published_controls(january, reconciliation) if one.control is Equation.RATED_TWICE]
+    assert [one.scope for one in controls] == ["2026-01", "2026-01/acct-1"]
+    assert controls[0].delta == -1
+    assert "acct-1/requests/2026-01/graduated/2: SQL rater quantity 1, exact amount 0.01, amount 0;" in (
+        controls[1].tolerance_reason
+    )
+
+
+def test_a_period_that_agrees_says_how_many_accounts_were_rated_twice(january: Workspace) -> None:
+    settings = LAST_NIGHTS + "\n[rating]\nreference_lines_max = 0\n"
+    sampled = open_workspace(write_project(january.project.folder, january.raw, {"billing.toml": settings}))
+    receive(sampled, tokens(7, "2026-01-30T10:00:00Z"))
+    sampled.control_plane.hold_account("2026-01", "acct-2", "disputed", AT, "ana")
+
+    [receipt] = bill(sampled, "2026-01-30")
+
+    agreement = pinned_agreement(sampled, read_manifest(sampled, receipt.manifest_hash).pins)
+    assert (agreement.account_count, agreement.compared_account_count, agreement.disagreements) == (3, 1, ())

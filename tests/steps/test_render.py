@@ -1,41 +1,27 @@
 """Rendering the documents of periods out of the lake."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from decimal import Decimal
 
 from pipeline.adapters.invoice_files import RenderedFiles
+from pipeline.core.invoice import DocumentKind, IssuedDocument
 from pipeline.core.manifest import canonical_json, sha256_hex
+from pipeline.steps.documents import store_documents
 from pipeline.steps.render import invoice_folder, render_documents
 from pipeline.steps.workspace import Workspace
 from tests.adapters.invoice_documents import document
 
 
-class Place(NamedTuple):
-    sha256: str
-    start: int
-    byte_count: int
-
-
-@dataclass(frozen=True)
-class Issued:
-    number: str
-    account_id: str
-    period_id: str
-    document_sha256: str
-    bundle: Place
-    voided_at: datetime | None = None
-    void_reason: str | None = None
-
-
-def issued(workspace: Workspace, *numbers: str, period_id: str = "2026-01") -> list[Issued]:
+def issued(workspace: Workspace, *numbers: str, period_id: str = "2026-01") -> list[IssuedDocument]:
     contents = [canonical_json(document(number=number)) for number in numbers]
-    sha256 = workspace.lake.put_bytes(b"".join(one + b"\n" for one in contents), "documents", ".jsonl").sha256
-    found, start = [], 0
-    for number, content in zip(numbers, contents, strict=True):
-        found.append(Issued(number, "acct-1", period_id, sha256_hex(content), Place(sha256, start, len(content))))
-        start += len(content) + 1
-    return found
+    due = Decimal("10.00")
+    return [
+        IssuedDocument(
+            *(number, DocumentKind.INVOICE, "acct-1", period_id, "USD", due, due, sha256_hex(content)), bundle=bundle
+        )
+        for number, content, bundle in zip(numbers, contents, store_documents(workspace)(contents), strict=True)
+    ]
 
 
 def test_documents_are_rendered_into_the_folder_of_their_period(workspace: Workspace) -> None:
