@@ -69,6 +69,7 @@ def tried_slices(
 def rate_tried(slices: Sequence[Slice]) -> TriedLines:
     """Rate every account of the slices with both raters; the usage files lose the rows that have no price."""
     unpriced: dict[str, list[str]] = {}
+    emptied: set[str] = set()  # accounts whose usage is all left out: one of their numbers has no place in a line
     disagreements: defaultdict[str, list[str]] = defaultdict(list)
     waiting = list(slices)
     while waiting:
@@ -78,9 +79,10 @@ def rate_tried(slices: Sequence[Slice]) -> TriedLines:
             if error.code != TOO_LARGE:
                 raise
             refused = _problems(waiting, None)
-            if not refused.keys() - unpriced.keys():  # nobody can say whose number it is
+            if not refused.keys() - emptied:  # nobody can say whose number it is
                 raise
-            unpriced |= refused
+            emptied |= refused.keys()
+            _add(unpriced, refused)
             for one in waiting:
                 leave_out_accounts(one, refused)
             continue
@@ -93,8 +95,7 @@ def rate_tried(slices: Sequence[Slice]) -> TriedLines:
                 if row["account_id"] not in refused:
                     told = f"account {row['account_id']}, SKU {row['sku']}: {row['reason']}"
                     disagreements[row["account_id"]].append(f"the SQL rater alone refuses {told}")
-            for account_id, sentences in refused.items():
-                unpriced.setdefault(account_id, []).extend(sentences)
+            _add(unpriced, refused)
         for one, found in without_price:
             leave_out_usage(one, found)
     for compared in compare_slices(slices):
@@ -111,6 +112,13 @@ def _problems(slices: Sequence[Slice], accounts: Collection[str] | None) -> dict
         for account_id, sentence in compared.problems:
             found.setdefault(account_id, []).append(sentence)
     return found
+
+
+def _add(told: dict[str, list[str]], found: Mapping[str, list[str]]) -> None:
+    """Add sentences that are not among those of their account yet."""
+    for account_id, sentences in found.items():
+        already = told.setdefault(account_id, [])
+        already += [sentence for sentence in sentences if sentence not in already]
 
 
 def read_lines(warehouse: Warehouse, files: Sequence[Path]) -> list[LineItem]:
