@@ -8,7 +8,7 @@
 -- Only these accounts have a change to explain. Every column is compared: two changes that cancel each other
 -- out are two changes, and what a period makes of a level or of unique texts stands in rows of their own.
 -- A meter that bills the same rows otherwise changes every account that has the SKU, and what a resource was
--- set to changes every account that owns it at some time.
+-- set to changes every account that owns it, or is billed for it, at some time.
 
 WITH
 
@@ -74,6 +74,17 @@ FROM changed_values
 UNION
 SELECT account_id
 FROM changed_levels
+WHERE account_id IS NOT NULL
+UNION
+SELECT from_usage_levels.account_id
+FROM from_usage_levels
+SEMI JOIN changed_levels ON from_usage_levels.resource = changed_levels.resource
+WHERE from_usage_levels.account_id IS NOT NULL
+UNION
+SELECT to_usage_levels.account_id
+FROM to_usage_levels
+SEMI JOIN changed_levels ON to_usage_levels.resource = changed_levels.resource
+WHERE to_usage_levels.account_id IS NOT NULL
 UNION
 SELECT resource_owners.account_id
 FROM resource_owners

@@ -1,8 +1,8 @@
--- compared_events: one row per event of the changed accounts that one of two revisions bills, or both.
+-- compared_events: one row per event of the changed accounts that one of two revisions counts, or both.
 --
 -- Grain:   object_id, line_number
--- Reads:   from_usage_events, to_usage_events, compared_outcomes, changed_accounts, resource_owners,
---          reason_steps
+-- Reads:   from_usage_events, to_usage_events, from_usage_levels, to_usage_levels, compared_outcomes,
+--          changed_accounts, resource_owners, reason_steps
 -- Params:  none
 --
 -- Both sides hold every event of the window with its account, by the one directory and by the other. The
@@ -24,8 +24,8 @@ SELECT
     from_usage_events.data,
     from_usage_events.object_id,
     from_usage_events.line_number,
-    COALESCE(compared_outcomes.is_billed_from, TRUE) AS is_billed_from,
-    COALESCE(compared_outcomes.is_billed_to, TRUE) AS is_billed_to,
+    COALESCE(compared_outcomes.is_counted_from, TRUE) AS is_counted_from,
+    COALESCE(compared_outcomes.is_counted_to, TRUE) AS is_counted_to,
     COALESCE(reason_steps.step, 0) AS step
 FROM from_usage_events
 INNER JOIN to_usage_events USING (object_id, line_number)
@@ -39,7 +39,15 @@ WHERE
             SELECT resource_owners.resource
             FROM resource_owners
             SEMI JOIN changed_accounts USING (account_id)
+            UNION
+            SELECT from_usage_levels.resource
+            FROM from_usage_levels
+            SEMI JOIN changed_accounts USING (account_id)
+            UNION
+            SELECT to_usage_levels.resource
+            FROM to_usage_levels
+            SEMI JOIN changed_accounts USING (account_id)
         )
     )
-    AND (COALESCE(compared_outcomes.is_billed_from, TRUE) OR COALESCE(compared_outcomes.is_billed_to, TRUE))
+    AND (COALESCE(compared_outcomes.is_counted_from, TRUE) OR COALESCE(compared_outcomes.is_counted_to, TRUE))
 ORDER BY from_usage_events.object_id, from_usage_events.line_number

@@ -1,13 +1,16 @@
--- compared_outcomes: one row per raw event that two revisions of a window do not both bill, and why.
+-- compared_outcomes: one row per raw event that two revisions of a window do not both count alike, and why.
 --
 -- Grain:   object_id, line_number
 -- Reads:   from_excluded_events, to_excluded_events, added_events, gone_events
 -- Params:  $window_start  TIMESTAMPTZ  first instant of the billing window (inclusive)
 --          $window_end    TIMESTAMPTZ  end of the billing window (exclusive)
 --
--- The reason is that of the revision that does not bill the event. An event that takes the place of another
--- one (the copy that stands, the event that replaces) is there for the reason why the other one is not, so
--- that both belong to one cause. Added and gone events are those of raw event files of one revision only.
+-- Counted is what is billed, and what would be if anybody owned it: such an event adds to no account until
+-- its subject has an owner, so it is there in each state, and one that has no owner in both revisions is left
+-- out here. The reason is that of the revision that does not count the event. An event that takes the place
+-- of another one (the copy that stands, the event that replaces) is there for the reason why the other one is
+-- not, so that both belong to one cause. Added and gone events are those of raw event files of one revision
+-- only.
 
 WITH
 
@@ -53,8 +56,8 @@ paired_outcomes AS (
     SELECT
         COALESCE(from_outcomes.object_id, to_outcomes.object_id) AS object_id,
         COALESCE(from_outcomes.line_number, to_outcomes.line_number) AS line_number,
-        from_outcomes.reason AS from_reason,
-        to_outcomes.reason AS to_reason,
+        NULLIF(from_outcomes.reason, 'orphaned_account') AS from_reason,
+        NULLIF(to_outcomes.reason, 'orphaned_account') AS to_reason,
         to_outcomes.winner_object_id,
         to_outcomes.winner_line_number
     FROM from_outcomes
@@ -62,6 +65,9 @@ paired_outcomes AS (
         ON
             from_outcomes.object_id = to_outcomes.object_id
             AND from_outcomes.line_number = to_outcomes.line_number
+    WHERE
+        from_outcomes.reason IS DISTINCT FROM 'orphaned_account'
+        OR to_outcomes.reason IS DISTINCT FROM 'orphaned_account'
 ),
 
 taken_places AS (
@@ -77,9 +83,11 @@ taken_places AS (
 SELECT
     paired_outcomes.object_id,
     paired_outcomes.line_number,
-    paired_outcomes.from_reason IS NULL AS is_billed_from,
-    paired_outcomes.to_reason IS NULL AS is_billed_to,
-    COALESCE(paired_outcomes.to_reason, taken_places.reason, paired_outcomes.from_reason) AS reason
+    paired_outcomes.from_reason IS NULL AS is_counted_from,
+    paired_outcomes.to_reason IS NULL AS is_counted_to,
+    COALESCE(
+        paired_outcomes.to_reason, taken_places.reason, paired_outcomes.from_reason, 'orphaned_account'
+    ) AS reason
 FROM paired_outcomes
 LEFT JOIN taken_places USING (object_id, line_number)
 ORDER BY paired_outcomes.object_id, paired_outcomes.line_number

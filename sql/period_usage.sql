@@ -13,7 +13,8 @@
 -- because it left the directory since, is kept for rating to refuse: it is never dropped.
 -- A level belongs to its resource: it lasts until the next event of the resource or until its meter changes,
 -- and of that time each account has what the directory says it owned. What nobody owned stays with the
--- account that was billed for the event if nobody owned the resource then either: a fallback account.
+-- account that was billed for the event if nobody owned the resource then either: a fallback account. A level
+-- that was set while nobody owned the resource, nor was billed for it, has no account until somebody owns it.
 
 WITH
 
@@ -36,10 +37,13 @@ period_levels AS (
     FROM usage_levels
     LEFT JOIN account_periods ON usage_levels.account_id = account_periods.account_id
     WHERE
-        account_periods.account_id IS NULL
-        OR (
-            usage_levels.grain_start >= account_periods.period_start
-            AND usage_levels.grain_start < account_periods.period_end
+        usage_levels.account_id IS NOT NULL
+        AND (
+            account_periods.account_id IS NULL
+            OR (
+                usage_levels.grain_start >= account_periods.period_start
+                AND usage_levels.grain_start < account_periods.period_end
+            )
         )
 ),
 
@@ -188,8 +192,8 @@ level_rows AS (
     WHERE earlier_levels.aggregation = 'time_weighted_sum'
 ),
 
--- Of two fallback accounts that share a resource the later event sets the level, so each row looks ahead to
--- the first event of all rows after it. The end of time is the largest number of microseconds.
+-- Each level lasts up to the first event after the stretch that it was set in. Of several accounts
+-- or nobody in one stretch the last event sets it. The end of time is the largest number of microseconds.
 level_spans AS (
     SELECT
         level_rows.*,
@@ -205,8 +209,8 @@ level_spans AS (
                             level_rows.unit,
                             level_rows.dimensions,
                             level_rows.resource
-                        ORDER BY level_rows.latest_event_at DESC, level_rows.account_id DESC
-                        ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW
+                        ORDER BY level_rows.owned_from DESC
+                        RANGE UNBOUNDED PRECEDING EXCLUDE GROUP
                     )
                 ),
                 EPOCH_US(meter_changes.changed_at)
@@ -295,7 +299,7 @@ held_spans AS (
             level_spans.resource = unowned_events.resource
             AND level_spans.span_start >= unowned_events.owned_from
             AND level_spans.span_start < unowned_events.owned_to
-    WHERE level_spans.span_start < level_spans.span_end
+    WHERE level_spans.lasts AND level_spans.span_start < level_spans.span_end
 ),
 
 level_holdings AS (

@@ -8,7 +8,7 @@
 -- this grain alone comes to: of a percentile its highest sample, of levels the latest of each resource, added
 -- up. The event set hash names the set of events behind the row, whatever their order: it is the XOR of the
 -- hashes of their keys, so that hashes of disjoint sets merge. Most meters count or sum, and their rows need
--- nothing else: only events of the others are looked at again.
+-- nothing else: only events of the others are looked at again. What nobody owns is no usage.
 
 WITH
 
@@ -25,7 +25,7 @@ summed_grains AS (
         COUNT(*) AS event_count,
         BIT_XOR(key_hash) AS event_set_hash
     FROM event_quantities
-    WHERE aggregation IN ('sum', 'count')
+    WHERE aggregation IN ('sum', 'count') AND account_id IS NOT NULL
     GROUP BY account_id, sku, dimensions, grain_number, aggregation, unit
 ),
 
@@ -43,7 +43,7 @@ other_totals AS (
         COUNT(*) AS event_count,
         BIT_XOR(key_hash) AS event_set_hash
     FROM event_quantities
-    WHERE aggregation NOT IN ('sum', 'count')
+    WHERE aggregation NOT IN ('sum', 'count') AND account_id IS NOT NULL
     GROUP BY account_id, sku, dimensions, grain_start, aggregation, unit
 ),
 

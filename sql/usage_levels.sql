@@ -1,4 +1,4 @@
--- usage_levels: one row per stretch of a grain in which one account owns a resource whose level is measured.
+-- usage_levels: one row per stretch of a grain in which one account, or nobody, owns a resource with a level.
 --
 -- Grain:   account_id, sku, dimensions, grain_start, resource, owned_from
 -- Reads:   event_quantities, account_references
@@ -6,7 +6,10 @@
 --
 -- A level belongs to a resource: a row ends where the resource changes hands, and keeps its first and latest
 -- instant, its latest value and the level times the microseconds between the two. Of events at one instant
--- the one received last decides, then the higher source and id. Other meters have no rows here.
+-- the one received last decides, then the higher source and id. The account is null where nobody owned the
+-- resource and nobody was billed instead: no usage, but the next owner goes on with that level. In such a
+-- stretch events may be of several accounts; one of the rows lasts, that of the last event. Other meters have
+-- no rows here.
 
 WITH
 
@@ -25,7 +28,9 @@ level_events AS (
         id,
         quantity
     FROM event_quantities
-    WHERE aggregation IN ('latest', 'time_weighted_sum')
+    WHERE
+        aggregation IN ('latest', 'time_weighted_sum')
+        AND (account_id IS NOT NULL OR quantity IS NOT NULL)
 ),
 
 level_resources AS (
@@ -80,7 +85,8 @@ SELECT
     MIN(event_at) AS first_event_at,
     MAX(event_at) AS latest_event_at,
     LAST(quantity ORDER BY event_at, received_at, source, id) AS latest_value,
-    COALESCE(SUM(quantity * (EPOCH_US(next_event_at) - EPOCH_US(event_at))), 0) AS level_microseconds
+    COALESCE(SUM(quantity * (EPOCH_US(next_event_at) - EPOCH_US(event_at))), 0) AS level_microseconds,
+    BOOL_OR(next_event_at IS NULL) AS lasts
 FROM level_changes
 GROUP BY account_id, sku, dimensions, resource, grain_start, owned_from, aggregation, unit
 ORDER BY

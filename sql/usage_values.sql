@@ -20,7 +20,7 @@ value_events AS (
             ELSE CAST(quantity AS VARCHAR)
         END AS value_text
     FROM event_quantities
-    WHERE aggregation IN ('unique_count', 'percentile')
+    WHERE aggregation IN ('unique_count', 'percentile') AND account_id IS NOT NULL
 )
 
 SELECT

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from pipeline.core.errors import BillingError, InputError, NotReadyError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
+    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1 << 20
@@ -69,10 +70,13 @@ class ObjectStore:
     @cached_property
     def _client(self) -> S3Client:
         import boto3
+        import botocore.session
         from botocore.config import Config
 
         is_loopback = urlsplit(self.endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
-        return boto3.session.Session().client(
+        session = botocore.session.get_session()
+        session.register_component("data_loader", _service_descriptions())
+        return boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name=self.region,
@@ -230,6 +234,14 @@ class ObjectStore:
 
     def _where(self) -> str:
         return f"bucket {self.bucket} at {self.endpoint_url or 'AWS'}"
+
+
+@cache
+def _service_descriptions() -> Loader:
+    """Return what describes the service to boto3: read once for all clients of the process."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _plain_etag(etag: str) -> str:

@@ -135,7 +135,7 @@ USAGE_VALUES = Dataset(
 USAGE_LEVELS = Dataset(
     "usage_levels",
     (
-        ("account_id", "VARCHAR"),
+        ("account_id", "VARCHAR"),  # null: nobody's, so it is no usage, but the next owner goes on with it
         ("sku", "VARCHAR"),
         ("dimensions", "VARCHAR"),
         ("resource", "VARCHAR"),  # the subject of the events
@@ -147,6 +147,7 @@ USAGE_LEVELS = Dataset(
         ("latest_event_at", INSTANT),
         ("latest_value", QUANTITY),
         ("level_microseconds", QUANTITY),  # the level times the microseconds from the first to the latest event
+        ("lasts", "BOOLEAN"),  # no event of another account follows while the owner is the same one, or none
     ),
     ("account_id", "sku", "dimensions", "grain_start", "resource", "owned_from"),
 )

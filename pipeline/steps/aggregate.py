@@ -8,14 +8,14 @@ from pathlib import Path
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.dataset import USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
+from pipeline.core.dataset import EXCLUDED_EVENTS, USAGE, USAGE_LEVELS, USAGE_VALUES, Dataset
 from pipeline.core.errors import PublicationError
 from pipeline.core.manifest import Receipt
 from pipeline.core.meter import LEVELS, VALUES, Meter
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.deduplicate import revision_pins, revision_warehouse
 from pipeline.steps.inputs import pinned_meters, table_meters, view_usage_events
-from pipeline.steps.publish import publish_revision
+from pipeline.steps.publish import dataset_files, publish_revision
 from pipeline.steps.workspace import Workspace
 
 
@@ -30,12 +30,31 @@ def aggregate(workspace: Workspace, window_id: str, revision: int, at: datetime)
         scratch_folder(workspace.scratch, "aggregate") as folder,
         revision_warehouse(workspace, pinned) as warehouse,
     ):
-        view_usage_events(warehouse, workspace, pinned, name="metered_events")
+        meters = pinned_meters(workspace, pinned)
+        files = dataset_files(workspace, EXCLUDED_EVENTS, pinned.scope, revision)
+        view_metered_events(warehouse, workspace, pinned, meters, files)
         *_, usage = [
             publish_revision(workspace, dataset, pinned.scope, revision, [file], revision_pins(pinned), at)
-            for dataset, file in computed_usage(warehouse, pinned_meters(workspace, pinned), pinned, folder)
+            for dataset, file in computed_usage(warehouse, meters, pinned, folder)
         ]
         return usage
+
+
+def view_metered_events(
+    warehouse: Warehouse,
+    workspace: Workspace,
+    revision: WindowRevision,
+    meters: Sequence[Meter],
+    excluded: Sequence[Path],
+) -> None:
+    """Name the events that count ``metered_events``, by files of the excluded ones.
+
+    They are the billed ones. Where a meter measures levels, those that nobody owns are there too, without an account.
+    """
+    view_usage_events(warehouse, workspace, revision, excluded, "metered_events")
+    if any(meter.aggregation in LEVELS for meter in meters):
+        warehouse.view_files("found_exclusions", EXCLUDED_EVENTS, excluded)
+        warehouse.view("metered_exclusions", {}, EXCLUDED_EVENTS.name)
 
 
 def computed_usage(

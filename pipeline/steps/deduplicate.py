@@ -29,6 +29,7 @@ from pipeline.steps.inputs import (
     inputs_hash,
     pinned_meters,
     view_event_quantities,
+    view_raw_event_files,
     view_raw_events,
 )
 from pipeline.steps.links import CollectedEvents, pinned_withdrawn_events
@@ -203,10 +204,27 @@ def _next_revision(workspace: Workspace, window: BillingWindow, collected: Colle
         with Warehouse(workspace.scratch) as warehouse:
             cutoff_at = _cutoff_after_last_receipt(workspace, warehouse, window, pins, policy_cutoff_at)
             late_count = late_event_count(workspace, warehouse, before)
+            behind_count = _behind_count(workspace, warehouse, window, before, pins)
         reason = changed_inputs(before.pins, pins) or f"late events taken in: {late_count:,}"
+        if behind_count:
+            known_by = f"the cutoff of revision {before.revision}"
+            reason += f", objects received before {known_by} and seen later: {behind_count:,}"
     return WindowRevision(
         window.window_id, number, window.start, window.end, cutoff_at, inputs_hash(pins), pins, reason
     )
+
+
+def _behind_count(
+    workspace: Workspace, warehouse: Warehouse, window: BillingWindow, before: WindowRevision, pins: Pins
+) -> int:
+    """Return how many objects with events of the window showed up behind the watermark: too late, though not late."""
+    added = sorted({*pins["raw_event_files"]} - {*before.pins["raw_event_files"]})
+    if not added:
+        return 0
+    view_raw_event_files(warehouse, workspace, added)
+    rows = warehouse.select("window_objects", {"window_start": window.start, "window_end": window.end})
+    objects = workspace.control_plane.ledger([row["object_id"] for row in rows])
+    return sum(known.received_at < before.cutoff_at for known in objects)
 
 
 def _cutoff_after_last_receipt(

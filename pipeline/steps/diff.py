@@ -59,8 +59,8 @@ COMPARED_OUTCOMES = Dataset(
     (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
-        ("is_billed_from", "BOOLEAN"),
-        ("is_billed_to", "BOOLEAN"),
+        ("is_counted_from", "BOOLEAN"),
+        ("is_counted_to", "BOOLEAN"),
         ("reason", "VARCHAR"),
     ),
     ("object_id", "line_number"),
@@ -80,8 +80,8 @@ COMPARED_EVENTS = Dataset(
         ("data", "VARCHAR"),
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
-        ("is_billed_from", "BOOLEAN"),
-        ("is_billed_to", "BOOLEAN"),
+        ("is_counted_from", "BOOLEAN"),
+        ("is_counted_to", "BOOLEAN"),
         ("step", "BIGINT"),  # of the waterfall
     ),
     ("object_id", "line_number"),
@@ -187,7 +187,7 @@ def _changed_skus(ws: Workspace, before: WindowRevision, after: WindowRevision) 
 
 
 def _write_outcomes(ws: Workspace, before: WindowRevision, after: WindowRevision, folder: Path) -> list[str]:
-    """Write which events the two revisions do not both bill; return every reason there is."""
+    """Write which events the two revisions do not count alike; return every reason there is."""
     files_before, files_after = (set(revision.pins["raw_event_files"]) for revision in (before, after))
     bounds = {"window_start": before.window_start, "window_end": before.window_end}
     with Warehouse(ws.scratch) as warehouse:
@@ -212,7 +212,7 @@ def _write_events(
     steps: Mapping[str, int],
     folder: Path,
 ) -> Path:
-    """Write the events of the changed accounts that either revision bills, with the account by each directory."""
+    """Write the events of the changed accounts that either revision counts, with the account by each directory."""
     paths = sorted({*before.pins["raw_event_files"], *after.pins["raw_event_files"]})
     files = []
     for side, revision in (("from", before), ("to", after)):
@@ -228,6 +228,8 @@ def _write_events(
         warehouse.view_files("compared_outcomes", COMPARED_OUTCOMES, [_outcomes_file(folder)])
         warehouse.table_rows("changed_accounts", CHANGED_ACCOUNTS, [(account,) for account in accounts])
         warehouse.table_rows("reason_steps", REASON_STEPS, list(steps.items()))
+        for side, revision in (("from", before), ("to", after)):
+            _view_published(ws, warehouse, USAGE_LEVELS, f"{side}_{USAGE_LEVELS.name}", revision)
         _table_resource_owners(ws, warehouse, before, after)
         return warehouse.write("compared_events", {}, folder / "compared_events.parquet", COMPARED_EVENTS)
 

@@ -36,7 +36,7 @@ ACCOUNT_FALLBACK_COLUMNS = (("source", "VARCHAR"), ("account_id", "VARCHAR"))
 
 WINDOW_QUERIES = (
     *("window_events", "window_hashes", "event_quantities", "excluded_events", "usage_events"),
-    *("usage_values", "usage_levels", "usage"),
+    *("metered_exclusions", "usage_values", "usage_levels", "usage"),
 )
 
 METER_COLUMNS = (

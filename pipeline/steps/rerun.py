@@ -28,11 +28,11 @@ from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reconciliation import window_controls
 from pipeline.core.revision import RevisionState, WindowRevision
-from pipeline.steps.aggregate import computed_usage, find_revision
+from pipeline.steps.aggregate import computed_usage, find_revision, view_metered_events
 from pipeline.steps.control_totals import revision_totals
 from pipeline.steps.deduplicate import computed_events, revision_warehouse
 from pipeline.steps.derivation import Row, collected_then, derived_links
-from pipeline.steps.inputs import inputs_hash, pinned_meters, view_usage_events
+from pipeline.steps.inputs import inputs_hash, pinned_meters
 from pipeline.steps.links import CollectedEvents
 from pipeline.steps.outcomes import EVENT_OUTCOMES, computed_outcomes, outcome_sql, published_outcomes
 from pipeline.steps.publish import read_manifest
@@ -204,8 +204,9 @@ def _computed(
         events = computed_events(ws, warehouse, revision, folder)
         outcomes = computed_outcomes(ws, warehouse, collected, revision)
         excluded = [file for dataset, file in events if dataset is EXCLUDED_EVENTS]
-        view_usage_events(warehouse, ws, revision, excluded, "metered_events")
-        for dataset, file in (*events, *computed_usage(warehouse, pinned_meters(ws, revision), revision, folder)):
+        meters = pinned_meters(ws, revision)
+        view_metered_events(warehouse, ws, revision, meters, excluded)
+        for dataset, file in (*events, *computed_usage(warehouse, meters, revision, folder)):
             computed.setdefault((dataset.name, revision.scope), []).append(file)
     own = {
         (dataset.name, revision.window_id): computed[dataset.name, revision.scope]

@@ -132,12 +132,15 @@ def _rejected_when_refused(workspace: Workspace, revision: WindowRevision, at: d
 def run_due_windows(
     workspace: Workspace, now: Callable[[], datetime], say: Say
 ) -> Iterator[WindowResult | LeftOutWindow]:
-    """Run every window that is due, in order, with the late events of each.
+    """Run every window that is due, in order, with the late events of each; say beforehand how many they are.
 
     A window that is not shown to be complete is left out with its sentence and holds back no other; any other refusal
     ends the run.
     """
-    for window in due_windows(workspace):
+    windows = due_windows(workspace)
+    if windows:
+        say(f"windows that are due: {len(windows):,}, from {windows[0].window_id} to {windows[-1].window_id}")
+    for window in windows:
         try:
             yield run_window(workspace, window, now(), say, include_late=True)
         except NotReadyError as error:

@@ -90,6 +90,7 @@ HELPER_TABLES = {
     "summed_paths": SUMMED_PATHS,
     "from_excluded_events": EXCLUDED_EVENTS.columns,
     "to_excluded_events": EXCLUDED_EVENTS.columns,
+    "found_exclusions": EXCLUDED_EVENTS.columns,
     "added_events": RAW_EVENTS.columns,
     "gone_events": RAW_EVENTS.columns,
     "from_usage_values": USAGE_VALUES.columns,

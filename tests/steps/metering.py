@@ -18,7 +18,7 @@ from pipeline.core.dataset import USAGE, USAGE_EVENTS, USAGE_LEVELS, USAGE_VALUE
 from pipeline.core.meter import LEVELS, Aggregation, Meter, billed_meters
 from pipeline.core.window import EPOCH, BillingPeriod, BillingWindow
 from pipeline.steps.inputs import ACCOUNT_REFERENCE_COLUMNS, table_meters
-from pipeline.steps.rate import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES
+from pipeline.steps.rate import ACCOUNT_PERIODS, METER_CHANGES, table_billed_meters
 from tests.steps.raw_events import key_hash
 
 MICROSECOND = timedelta(microseconds=1)
@@ -35,7 +35,7 @@ class Event:
     value: Decimal = Decimal(1)
     user: str = "ana"
     region: str = "eu"
-    account_id: str = "acct-1"
+    account_id: str | None = "acct-1"  # none: nobody owned the resource
     received_at: datetime = datetime(2026, 1, 1, tzinfo=UTC)
     source: str = "s"
     id: str = "a"
@@ -77,10 +77,14 @@ class Counted:
 
 
 def usage_of_window(
-    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, owners: Sequence[Owner] = ()
+    warehouse: Warehouse,
+    meters: Sequence[Meter],
+    events: Sequence[Event],
+    grain: timedelta,
+    owners: Sequence[Owner] = (),
 ) -> Counted:
     """Return the rows of usage, of its values and of its levels, as the step aggregate makes them."""
-    table_meters(warehouse, [meter])
+    table_meters(warehouse, meters)
     warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
     warehouse.table_rows("metered_events", USAGE_EVENTS.columns, [event.row() for event in events])
     warehouse.view("event_quantities", {})
@@ -95,14 +99,14 @@ def usage_of_window(
 
 
 def sharded_usage_of_window(
-    warehouse: Warehouse, meter: Meter, events: Sequence[Event], grain: timedelta, shards: int
+    warehouse: Warehouse, meters: Sequence[Meter], events: Sequence[Event], grain: timedelta, shards: int
 ) -> Counted:
-    """Return the same from events that are shared out: by key, or by account where the order of a series matters."""
+    """Return the same from events that are shared out: by key, or by account where all of these meters are levels."""
     counted = Counted([], [], [])
     for number in range(shards):
         counted.take_in(
             usage_of_window(
-                warehouse, meter, [event for event in events if _shard(meter, event, shards) == number], grain
+                warehouse, meters, [event for event in events if _shard(meters, event, shards) == number], grain
             )
         )
     counted.make_tables(warehouse)
@@ -117,45 +121,42 @@ def sharded_usage_of_window(
     )
 
 
-def _shard(meter: Meter, event: Event, shards: int) -> int:
-    key = event.resource or event.account_id if meter.aggregation in LEVELS else f"{event.source}/{event.id}"
+def _shard(meters: Sequence[Meter], event: Event, shards: int) -> int:
+    are_levels = {meter.aggregation in LEVELS for meter in meters} == {True}
+    key = event.resource or str(event.account_id) if are_levels else f"{event.source}/{event.id}"
     return sha256(key.encode()).digest()[0] % shards
 
 
 def period_quantities(
     folder: Path,
-    meter: Meter,
+    meters: Sequence[Meter],
     events: Sequence[Event],
     windows: Sequence[BillingWindow],
     grain: timedelta,
     periods: Mapping[str, BillingPeriod],
-    shards: int = 1,
-    threads: int = 1,
     owners: Sequence[Owner] = (),
-) -> dict[str, Decimal]:
-    """Return the quantity of each account in its period, from usage that was counted window by window."""
+) -> dict[str, dict[str, Decimal]]:
+    """Return, by SKU, the quantity of each account in its period, from usage that was counted window by window."""
     counted, earlier = Counted([], [], []), Counted([], [], [])
     start = min(period.start for period in periods.values())
-    with Warehouse(folder, threads=threads) as warehouse:
+    with Warehouse(folder, threads=1) as warehouse:
         for window in windows:
             of_window = [event for event in events if window.start <= event.event_at < window.end]
-            if shards == 1:
-                rows = usage_of_window(warehouse, meter, of_window, grain, owners)
-            else:
-                rows = sharded_usage_of_window(warehouse, meter, of_window, grain, shards)
+            if not of_window:
+                continue  # makes no row, see tests/sql/cases/usage/no_event_makes_no_row.yaml
+            rows = usage_of_window(warehouse, meters, of_window, grain, owners)
             (earlier if window.end <= start else counted).take_in(rows)
         counted.make_tables(warehouse)
         warehouse.table_rows("earlier_levels", USAGE_LEVELS.columns, earlier.levels)
-        [billed] = billed_meters([[meter]])
-        row = tuple(
-            Decimal(billed.divisor) if name == "divisor" else getattr(billed, name) for name, _ in BILLED_METERS
-        )
-        warehouse.table_rows("billed_meters", BILLED_METERS, [row])
+        table_billed_meters(warehouse, billed_meters([meters]))
         bounds = [(name, period.start, period.end, period.end) for name, period in periods.items()]
         warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, owners)
         warehouse.table_rows("meter_changes", METER_CHANGES, [])
         warehouse.table_rows("account_periods", ACCOUNT_PERIODS, bounds)
-        return {row["account_id"]: row["quantity"] for row in warehouse.select("period_usage", {})}
+        found: dict[str, dict[str, Decimal]] = {meter.sku: {} for meter in meters}
+        for row in warehouse.select("period_usage", {}):
+            found[row["sku"]][row["account_id"]] = row["quantity"]
+        return found
 
 
 # ---- the reference: from the definition, event by event ----
@@ -167,7 +168,8 @@ def reference_quantities(
     """Return what the definition of the aggregation says; an account without usage is not in it."""
     series: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
     for event in sorted(events, key=lambda event: (event.event_at, event.received_at, event.source, event.id)):
-        series[event.account_id, event.region if meter.dimensions else ""].append(event)
+        if event.account_id is not None:
+            series[event.account_id, event.region if meter.dimensions else ""].append(event)
     parts: defaultdict[str, list[Fraction]] = defaultdict(list)
     for (account_id, _), of_series in series.items():
         quantity = _of_series(meter, of_series, periods[account_id])
@@ -212,8 +214,8 @@ def reference_of_moving_resources(
             parts[account_id] += value
             seen.add(account_id)
         if meter.aggregation is Aggregation.TIME_WEIGHTED_SUM:
-            in_period = [event for event in of_resource if _is_in(event.event_at, periods[event.account_id])]
-            seen |= {event.account_id for event in in_period}
+            billed = [(event.account_id, event.event_at) for event in of_resource if event.account_id is not None]
+            seen |= {account_id for account_id, event_at in billed if _is_in(event_at, periods[account_id])}
     return {name: _rounded(part / meter.divisor) for name, part in parts.items() if part or name in seen}
 
 

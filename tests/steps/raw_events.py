@@ -63,9 +63,15 @@ def numbered(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def commit_raw_events(
-    workspace: Workspace, events: Sequence[dict[str, Any]], listed_at: datetime = COLLECTED_AT
+    workspace: Workspace,
+    events: Sequence[dict[str, Any]],
+    listed_at: datetime = COLLECTED_AT,
+    received_at: datetime | None = None,
 ) -> None:
-    """Commit the events as one collection listed at that instant; no event at all moves the watermark only."""
+    """Commit the events as one collection listed at that instant; no event at all moves the watermark only.
+
+    The objects were received then too, unless another instant is given.
+    """
     events = [{"key_hash": key_hash(event["source"], event["id"]), **event} for event in events]
     folder = workspace.scratch / "committed"
     files = []
@@ -77,7 +83,9 @@ def commit_raw_events(
         ]
         files.append((write_rows(RAW_EVENTS, rows, folder / f"{event_date}.parquet"), event_date))
     counts = Counter(event["object_id"] for event in events)
-    objects = tuple(_ledger_object(object_id, count, listed_at) for object_id, count in sorted(counts.items()))
+    objects = tuple(
+        _ledger_object(object_id, count, received_at or listed_at) for object_id, count in sorted(counts.items())
+    )
     manifests = []
     if files:
         scope = f"collection={sha256_hex(' '.join(counts).encode())}"

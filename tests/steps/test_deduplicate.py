@@ -213,6 +213,26 @@ def test_a_file_that_comes_after_the_revision_makes_the_next_one_which_takes_it_
 
 
 @pytest.mark.parametrize(
+    ("before_cutoff", "behind"),
+    [(MICROSECOND, ", objects received before the cutoff of revision 1 and seen later: 1"), (timedelta(0), "")],
+    ids=["before the cutoff", "at the cutoff"],
+)
+def test_the_reason_says_when_an_object_showed_up_behind_the_watermark(
+    workspace: Workspace, before_cutoff: timedelta, behind: str
+) -> None:
+    commit_raw_events(workspace, [raw_event()])
+    deduplicate(workspace, WINDOW, NOW)
+    received_at = CUTOFF_AT - before_cutoff
+    events = [
+        raw_event(object_id="usage/b@1", id="b", received_at=received_at),
+        raw_event(object_id="usage/c@1", id="c", received_at=received_at, event_at=WINDOW.end),  # of another window
+    ]
+    commit_raw_events(workspace, events, instant("2026-01-18T04:00:00Z"), received_at)
+
+    assert deduplicate(workspace, WINDOW, NOW).reason == "raw event files added: 1" + behind
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("First Customer", "First Customer Ltd"),
@@ -364,9 +384,8 @@ def test_a_revision_pins_its_inputs_by_hash_and_no_file_of_another_date(workspac
     ]
     assert workspace.lake.get_bytes(f"pins/{pins['accounts.csv']}") == workspace.project.files["accounts.csv"]
     assert sorted(pins["sql"]) == [
-        *("event_quantities", "excluded_events", "usage", "usage_events", "usage_levels", "usage_values"),
-        "window_events",
-        "window_hashes",
+        *("event_quantities", "excluded_events", "metered_exclusions", "usage", "usage_events", "usage_levels"),
+        *("usage_values", "window_events", "window_hashes"),
     ]
 
 

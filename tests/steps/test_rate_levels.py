@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
+from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.errors import PricingError
 from pipeline.core.reconciliation import Verdict
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, parse_window
-from pipeline.steps.aggregate import aggregate
+from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.backfill import backfill
 from pipeline.steps.check import check
-from pipeline.steps.deduplicate import deduplicate
+from pipeline.steps.deduplicate import deduplicate, exclusion_counts
+from pipeline.steps.diff import diff
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import rate
 from pipeline.steps.reconcile import published_controls, reconcile
+from pipeline.steps.rerun import rerun
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import ACCOUNTS, METERS, usage_event, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, draft, receive
@@ -43,14 +46,15 @@ def level(size: int, time: str) -> dict[str, Any]:
     return usage_event(id=f"{time}-{size}", time=time, data={"input_tokens": size})
 
 
-def bill(workspace: Workspace, window_id: str) -> list[str]:
-    """Count, rate, check and reconcile a window and accept it; return the drafts that it touched."""
+def bill(workspace: Workspace, window_id: str, *, gates: bool = False) -> list[str]:
+    """Count and rate a window and accept it, after check and reconcile if asked; return the drafts that it touched."""
     revision = deduplicate(workspace, parse_window(window_id, ONE_DAY), AT)
     aggregate(workspace, window_id, revision.revision, AT)
     receipts = rate(workspace, window_id, revision.revision, AT)
-    check(workspace, window_id, revision.revision, AT)
-    controls = published_controls(workspace, reconcile(workspace, window_id, revision.revision, AT))
-    assert {control.verdict for control in controls} == {Verdict.PASS}
+    if gates:
+        check(workspace, window_id, revision.revision, AT)
+        controls = published_controls(workspace, reconcile(workspace, window_id, revision.revision, AT))
+        assert {control.verdict for control in controls} == {Verdict.PASS}
     workspace.control_plane.decide_revision(window_id, revision.revision, RevisionState.ACCEPTED, AT, "test")
     return [receipt.scope for receipt in receipts]
 
@@ -70,7 +74,7 @@ def test_a_level_is_billed_night_by_night_and_over_the_end_of_the_month(
     assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(24), "GiB-hours")}, "12 h until the end of the night"
     bill(workspace, "2026-01-31")
     assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(72), "GiB-hours")}
-    bill(workspace, "2026-02-01")
+    bill(workspace, "2026-02-01", gates=True)
     assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(72), "GiB-hours")}
     assert disk_hours(workspace, "2026-02") == {"acct-1": (Decimal(2 * 6 + 18), "GiB-hours")}
 
@@ -81,7 +85,7 @@ def test_a_level_lasts_over_nights_without_any_event_and_the_draft_pins_where_it
     workspace = open_project(tmp_path, raw_bucket)
     receive(workspace, level(GIBIBYTE, "2026-01-30T00:00:00Z"))
     for window_id in ("2026-01-30", "2026-01-31", "2026-02-01"):
-        bill(workspace, window_id)
+        bill(workspace, window_id, gates=window_id == "2026-02-01")
 
     draft_receipt = workspace.control_plane.publication("line_items", "period=2026-02")
     assert draft_receipt is not None
@@ -99,7 +103,7 @@ def test_a_level_ends_with_the_validity_of_its_account(tmp_path: Path, raw_bucke
     workspace = open_project(tmp_path, raw_bucket, accounts=until_ten)
     receive(workspace, level(GIBIBYTE, "2026-01-31T00:00:00Z"))
 
-    bill(workspace, "2026-01-31")
+    bill(workspace, "2026-01-31", gates=True)
 
     assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(10), "GiB-hours")}
 
@@ -109,7 +113,7 @@ def test_a_maximum_of_nothing_makes_no_line(tmp_path: Path, raw_bucket: ObjectSt
     receive(workspace, level(-5, "2026-01-30T00:00:00Z"), level(-7, "2026-01-30T01:00:00Z"))
 
     bill(workspace, "2026-01-30")
-    bill(workspace, "2026-02-01")
+    bill(workspace, "2026-02-01", gates=True)
 
     assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(-5), "tokens")}
     assert workspace.control_plane.publication("line_items", "period=2026-02") is None
@@ -125,12 +129,41 @@ def test_a_level_splits_where_its_resource_moves_to_another_account(tmp_path: Pa
     receive(workspace, level(GIBIBYTE, "2026-01-30T00:00:00Z"))
 
     bill(workspace, "2026-01-30")
-    bill(workspace, "2026-01-31")
+    bill(workspace, "2026-01-31", gates=True)
 
     assert {name: quantity for name, (quantity, _) in disk_hours(workspace, "2026-01").items()} == {
         "acct-1": Decimal("34.5"),
         "acct-2": Decimal("13.5"),
     }
+
+
+def test_a_level_that_is_sent_while_nobody_owns_its_resource_is_billed_to_the_next_owner_only(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    facts = ",".join(next(line for line in ACCOUNTS.splitlines() if line.startswith("acct-2,")).split(",")[1:5])
+    taken_over = MOVED + f"acct-2,{facts},2026-01-31T18:00:00Z,,customer-1\n"
+    workspace = open_project(tmp_path, raw_bucket, accounts=taken_over)
+    receive(workspace, level(GIBIBYTE, "2026-01-30T00:00:00Z"), level(2 * GIBIBYTE, "2026-01-31T12:00:00Z"))
+    bill(workspace, "2026-01-30")
+    bill(workspace, "2026-01-31", gates=True)
+
+    assert disk_hours(workspace, "2026-01") == {
+        "acct-1": (Decimal("34.5"), "GiB-hours"),
+        "acct-2": (Decimal(2 * 6), "GiB-hours"),
+    }
+    with Warehouse(workspace.scratch) as warehouse:
+        revision = find_revision(workspace, "2026-01-31", 1)
+        assert exclusion_counts(workspace, warehouse, revision) == {"orphaned_account": 1}
+    assert rerun(workspace, "2026-01-31", 1).is_identical
+
+    mended = taken_over.replace("2026-01-31T18:00:00Z", "2026-01-31T11:00:00Z")
+    (workspace.project.folder / "accounts.csv").write_text(mended, encoding="utf-8")
+    changed = open_workspace(workspace.project.folder)
+    bill(changed, "2026-01-31", gates=True)
+
+    assert disk_hours(changed, "2026-01")["acct-2"] == (Decimal(1 + 2 * 12), "GiB-hours")
+    [change] = [one for one in diff(changed, "2026-01-31", 1, 2).changes if one.sku == "tokens-input"]
+    assert (change.account_id, change.change, dict(change.parts)) == ("acct-2", 12, {"account_mapping": 12})
 
 
 def test_two_resources_of_an_account_have_levels_of_their_own(tmp_path: Path, raw_bucket: ObjectStore) -> None:
@@ -155,7 +188,7 @@ def test_a_level_ends_when_its_meter_measures_something_else(tmp_path: Path, raw
     changed = open_workspace(workspace.project.folder)
 
     bill(changed, "2026-01-31")
-    bill(changed, "2026-02-01")
+    bill(changed, "2026-02-01", gates=True)
 
     assert disk_hours(changed, "2026-01") == {"acct-1": (Decimal(12 + 2 * 18), "GiB-hours")}
     assert disk_hours(changed, "2026-02") == {"acct-1": (Decimal(2 * 24), "GiB-hours")}
@@ -171,7 +204,7 @@ def test_a_level_goes_on_when_only_what_is_priced_changes(tmp_path: Path, raw_bu
     (workspace.project.folder / "meters.toml").write_text(in_mebibytes, encoding="utf-8")
     changed = open_workspace(workspace.project.folder)
 
-    bill(changed, "2026-02-01")
+    bill(changed, "2026-02-01", gates=True)
 
     assert disk_hours(changed, "2026-02") == {"acct-1": (Decimal(24 * 1024), "MiB-hours")}
 
@@ -211,6 +244,6 @@ def test_a_meter_that_keeps_its_aggregation_may_change_within_the_period(
     text = METERS.replace('value = "data.input_tokens"', new_meter)
     (workspace.project.folder / "meters.toml").write_text(text, encoding="utf-8")
 
-    bill(open_workspace(workspace.project.folder), "2026-01-31")
+    bill(open_workspace(workspace.project.folder), "2026-01-31", gates=True)
 
     assert disk_hours(workspace, "2026-01") == {"acct-1": (Decimal(8), "tokens")}
