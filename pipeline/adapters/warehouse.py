@@ -181,22 +181,26 @@ class Warehouse:
             # Made again, because altering a column takes ten times as long.
             self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {_identifier(table)} AS {encoded}")
 
-    def build(self, query: str, parameters: Parameters, name: str | None = None) -> None:
-        """Make a table of the rows of the SQL file, named like it unless another name is given."""
+    def build(self, query: str, parameters: Parameters, name: str | None = None, in_order: bool = True) -> None:
+        """Make a table of the rows of the SQL file, named like it unless another name is given.
+
+        Rows that are ordered where they are written need no order here.
+        """
         table = name or query
         self._drop(table)
         with _numbers_fit(query):
-            text = f"CREATE TEMP TABLE {_identifier(table)} AS {self._sql(query)}"
+            rows = self._sql(query) if in_order else _LAST_ORDER_BY.sub("\n", self._sql(query))
+            text = f"CREATE TEMP TABLE {_identifier(table)} AS {rows}"
             self.connection.execute(text, _bound(parameters))
 
-    def table_repeated(self, query: str, parameters: Parameters, name: str) -> None:
+    def table_repeated(self, query: str, parameters: Parameters, name: str, relation: str) -> None:
         """Make a table of the values that an SQL file of one column of integers gives more than once.
 
-        ``part`` and ``part_count`` are parameters of it: parts are looked at one after another, so that memory has an
-        end. Sorting integers takes a third of the time that grouping them does.
+        ``part`` and ``part_count`` are parameters of it: parts are looked at one after another, the more the more rows
+        ``relation`` has, so that memory has an end. Sorting integers takes a third of the time that grouping them does.
         """
         text = _LAST_ORDER_BY.sub("\n", self._sql(query))
-        row_count = self.connection.execute("SELECT COUNT(*) FROM raw_events").fetchall()[0][0]
+        [(row_count,)] = self.connection.execute(f"SELECT COUNT(*) FROM {_identifier(relation)}").fetchall()  # noqa: S608
         part_count = row_count // SORTED_AT_ONCE + 1
         repeated = []
         for part in range(part_count):
