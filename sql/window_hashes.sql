@@ -23,5 +23,7 @@ short_hashes AS (
 
 SELECT short_hash
 FROM short_hashes
-WHERE short_hash % $part_count = $part
+WHERE
+    $part_count = 1
+    OR short_hash % $part_count = $part
 ORDER BY short_hash

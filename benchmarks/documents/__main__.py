@@ -25,7 +25,9 @@ from benchmarks.documents.table import PDF_SHARE, SECTION, render
 from benchmarks.measure import costs, measure, warm
 
 SCENARIOS = ("drafts", "finalise", "html", "again", "pdf")
-BENCHMARK = Benchmark(SECTION, __doc__.splitlines()[0], SCENARIOS, ("jinja2", "msgspec", "typst"), render, {"invoices": 100_000})
+BENCHMARK = Benchmark(
+    SECTION, __doc__.splitlines()[0], SCENARIOS, ("jinja2", "msgspec", "typst"), render, {"invoices": 100_000}
+)
 
 
 def run(name: str, options: argparse.Namespace) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from pipeline.core.errors import BillingError, InputError, NotReadyError
 
 if TYPE_CHECKING:
     from botocore.exceptions import ClientError
+    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1 << 20
@@ -41,14 +42,6 @@ class ListedObject:
     version: str
     byte_count: int
     last_modified: datetime
-
-
-@cache
-def _loader() -> Any:
-    """Return what reads the service's description: once for all clients of the process."""
-    from botocore.loaders import create_loader
-
-    return create_loader()
 
 
 def objects_of(entries: Iterable[Mapping[str, Any]]) -> Iterator[ListedObject]:
@@ -82,7 +75,7 @@ class ObjectStore:
 
         is_loopback = urlsplit(self.endpoint_url or "").hostname in ("127.0.0.1", "localhost", "::1")
         session = botocore.session.get_session()
-        session.register_component("data_loader", _loader())
+        session.register_component("data_loader", _service_descriptions())
         return boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=self.endpoint_url,
@@ -241,6 +234,14 @@ class ObjectStore:
 
     def _where(self) -> str:
         return f"bucket {self.bucket} at {self.endpoint_url or 'AWS'}"
+
+
+@cache
+def _service_descriptions() -> Loader:
+    """Return what describes the service to boto3: read once for all clients of the process."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _plain_etag(etag: str) -> str:

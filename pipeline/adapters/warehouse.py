@@ -259,14 +259,14 @@ class Warehouse:
             text = f"CREATE TEMP TABLE {_identifier(table)} AS {rows}"
             self.connection.execute(text, _bound(parameters))
 
-    def table_repeated(self, query: str, parameters: Parameters, name: str) -> None:
+    def table_repeated(self, query: str, parameters: Parameters, name: str, relation: str) -> None:
         """Make a table of the values that an SQL file of one column of integers gives more than once.
 
-        ``part`` and ``part_count`` are parameters of it: parts are looked at one after another, so that memory has an
-        end. Sorting integers takes a third of the time that grouping them does.
+        ``part`` and ``part_count`` are parameters of it: parts are looked at one after another, the more the more rows
+        ``relation`` has, so that memory has an end. Sorting integers takes a third of the time that grouping them does.
         """
         text = _LAST_ORDER_BY.sub("\n", self._sql(query))
-        row_count = self.connection.execute("SELECT COUNT(*) FROM raw_events").fetchall()[0][0]
+        [(row_count,)] = self.connection.execute(f"SELECT COUNT(*) FROM {_identifier(relation)}").fetchall()  # noqa: S608
         part_count = row_count // SORTED_AT_ONCE + 1
         repeated = []
         for part in range(part_count):

@@ -262,7 +262,7 @@ def table_meters(warehouse: Warehouse, meters: Sequence[Meter]) -> None:
 def build_excluded_events(
     warehouse: Warehouse, workspace: Workspace, pins: Pins, window: BillingWindow, cutoff_at: datetime
 ) -> None:
-    """Make ``excluded_events`` from ``raw_events``, ``meters``, ``event_quantities`` and the pins."""
+    """Make ``excluded_events`` from ``raw_events``, ``meters``, ``event_quantities`` and the pins, in no order."""
     table_accounts(warehouse, workspace, pins)
     table_links(warehouse, workspace, pins)
     parameters = {
@@ -272,13 +272,13 @@ def build_excluded_events(
         "future_tolerance": timedelta(seconds=pins["future_tolerance_seconds"]),
     }
     table_repeated_hashes(warehouse, window)
-    warehouse.build(EXCLUDED_EVENTS.name, parameters)
+    warehouse.build(EXCLUDED_EVENTS.name, parameters, keeps_order=True)
 
 
 def table_repeated_hashes(warehouse: Warehouse, window: BillingWindow) -> None:
     """Make ``repeated_hashes``: the short hashes that more than one event of the window in ``raw_events`` has."""
     bounds = {"window_start": window.start, "window_end": window.end}
-    warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
+    warehouse.table_repeated("window_hashes", bounds, "repeated_hashes", RAW_EVENTS.name)
 
 
 def view_usage_events(

@@ -367,7 +367,7 @@ def test_values_that_are_there_more_than_once_are_found_whatever_the_number_of_p
             f"CREATE TABLE raw_events AS SELECT CAST(key_hash AS UBIGINT) AS key_hash, "
             f"TIMESTAMPTZ '2026-01-01' AS event_at FROM UNNEST({hashes}) AS rows (key_hash)"
         )
-        warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
+        warehouse.table_repeated("window_hashes", bounds, "repeated_hashes", "raw_events")
         found = warehouse.connection.execute("SELECT short_hash FROM repeated_hashes ORDER BY ALL").fetchall()
 
     assert found == [(3,), (4,), (7,), ((1 << 32) - 1,)]
@@ -378,7 +378,7 @@ def test_nothing_is_there_more_than_once_where_there_is_nothing(tmp_path: Path) 
 
     with Warehouse(tmp_path) as warehouse:
         warehouse.view_files("raw_events", RAW_EVENTS, [])
-        warehouse.table_repeated("window_hashes", bounds, "repeated_hashes")
+        warehouse.table_repeated("window_hashes", bounds, "repeated_hashes", "raw_events")
         found = warehouse.connection.table("repeated_hashes").to_arrow_table()
 
     assert (found.column_names, len(found)) == (["short_hash"], 0)
