@@ -5,8 +5,8 @@
 -- Params:  none
 --
 -- A discount of the plan is a percentage of all that the segment's charges come to, fees in advance left
--- out, or an amount that is taken off once, in the last segment with a day. It is rounded as a whole, then
--- split over the charges that cost something, in proportion, by largest remainder in minor units: whoever
+-- out, or an amount that is taken off once, in the last segment with a day. It is rounded whole, then split
+-- over the charges that cost something, in proportion, by largest remainder in minor units: whoever
 -- lost most to rounding down gets the next unit, and of equals the first SKU. What rounding took or gave
 -- stays with the share that was served first.
 

@@ -105,12 +105,19 @@ def test_both_raters_agree_on_every_line_of_random_books_and_usage(inputs: list[
 @settings(max_examples=4, suppress_health_check=list(HealthCheck), deadline=None)
 @given(inputs=st.lists(rating_inputs(unpriced=True), min_size=5, max_size=10))
 def test_both_raters_refuse_the_usage_of_the_same_accounts(inputs: list[Any]) -> None:
-    accounts = [of_account(number, one) for number, one in enumerate(inputs)]
-    refused = {account[0].account.account_id for account in accounts if rating.rate_account(*account).problems}
+    problems = {number: rating.rate_account(*of_account(number, one)).problems for number, one in enumerate(inputs)}
+    # An amount that is too large is no row of unpriced usage: it stops the SQL rater, see below.
+    too_large = {
+        number
+        for number, found in problems.items()
+        if found and all("digits before the point" in problem for problem in found)
+    }
+    accounts = [of_account(number, one) for number, one in enumerate(inputs) if number not in too_large]
 
     with TemporaryDirectory() as folder:
         _, rated, _ = rate_twice(accounts, Path(folder))
 
+    refused = {f"acct-{number:03}" for number, found in problems.items() if found and number not in too_large}
     assert {row["account_id"] for one in rated for row in one.unpriced} == refused
 
 
