@@ -55,12 +55,18 @@ class Slice:
 class _RateTask:
     slice: Slice
 
+    def done(self) -> RatedSlice:
+        return _rate(self.slice)
+
 
 @dataclass(frozen=True, slots=True)
 class _CompareTask:
     slice: Slice
     accounts: frozenset[str] | None
     has_lines: bool = True
+
+    def done(self) -> ComparedSlice:
+        return _compare(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +161,12 @@ def _spread(tasks: Sequence[Any]) -> list[Any]:
 
 
 def work(task: Any) -> RatedSlice | ComparedSlice:
-    """Do one task; this is what a process of this module serves."""
-    return _rate(task.slice) if isinstance(task, _RateTask) else _compare(task)
+    """Do one task; this is what a process of this module serves.
+
+    There this module is ``__main__``, and a task is of the class of the module by its name: it knows itself what to do.
+    """
+    result: RatedSlice | ComparedSlice = task.done()
+    return result
 
 
 def _rate(one: Slice) -> RatedSlice:
