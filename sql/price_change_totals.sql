@@ -5,8 +5,7 @@
 -- Params:  none
 --
 -- Each of `all`, `plan` and `sku` adds up to the same: they are the same rows, grouped otherwise. An account
--- is changed where it pays another amount for the whole group: what it gains on one SKU, it may lose on
--- another.
+-- is changed where it pays another amount for the whole group; it may gain on one SKU and lose on another.
 
 WITH
 

@@ -38,6 +38,9 @@ number_series = "TEST"
 
 [price_books]
 approval = "files"
+
+[rating]
+estimates = false
 """
 
 CONTRACT = """

@@ -14,7 +14,7 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.cli import _say_window
 from pipeline.steps.run import WindowResult
-from tests.fixtures_project import PROJECT_FILES, put_events, usage_event, write_project
+from tests.fixtures_project import BILLING, PROJECT_FILES, put_events, usage_event, write_project
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
@@ -253,7 +253,8 @@ def test_documents_that_are_not_there_are_named(tmp_path: Path, raw_bucket: Obje
 def test_what_the_month_will_come_to_is_estimated_printed_and_in_the_report(
     tmp_path: Path, raw_bucket: ObjectStore
 ) -> None:
-    project = write_project(tmp_path / "project", raw_bucket)
+    with_estimates = BILLING.replace("estimates = false", "estimates = true")
+    project = write_project(tmp_path / "project", raw_bucket, {"billing.toml": with_estimates})
     night = usage_event(time="2026-01-01T12:00:00Z", data={"input_tokens": 1_000_000})
     put_events(raw_bucket, "usage/1.ndjson", [night], datetime(2026, 1, 1, 13, tzinfo=UTC))
     billing("collect", "--project", project)

@@ -31,6 +31,7 @@ from pipeline.core.errors import PricingError
 
 Parameters = Mapping[str, Any]
 Columns = Sequence[tuple[str, str]]
+_SCHEMAS: dict[Columns, pa.Schema] = {}  # what the types of columns are in Arrow, asked once
 
 HASHED_ROWS = 1 << 17  # at once
 HASHING_THREADS = 2
@@ -172,11 +173,16 @@ class Warehouse:
         for values in zip(*rows, strict=True):
             for value in {id(value): value for value in values if type(value) not in _ALWAYS_EXACT}.values():
                 _refuse_inexact(name, value)
-        selection = ", ".join(f"CAST(NULL AS {sql_type}) AS {_identifier(column)}" for column, sql_type in columns)
-        schema = self.connection.sql(f"SELECT {selection} LIMIT 0").to_arrow_table().schema
+        schema = self._schema(tuple(columns))
         with _numbers_fit(name):
             arrays = [pa.array([row[index] for row in rows], type=field.type) for index, field in enumerate(schema)]
         self._make_table(name, pa.Table.from_arrays(arrays, schema=schema))
+
+    def _schema(self, columns: Columns) -> pa.Schema:
+        if columns not in _SCHEMAS:
+            selection = ", ".join(f"CAST(NULL AS {sql_type}) AS {_identifier(column)}" for column, sql_type in columns)
+            _SCHEMAS[columns] = self.connection.sql(f"SELECT {selection} LIMIT 0").to_arrow_table().schema
+        return _SCHEMAS[columns]
 
     def table_arrow(self, name: str, columns: Columns, rows: pa.Table) -> None:
         """Make a table of rows held in Arrow; other columns or types than these raise ``TypeError``."""
@@ -401,11 +407,10 @@ class Warehouse:
         return path
 
     def _drop(self, name: str) -> None:
-        found = self.connection.execute(
-            "SELECT table_type FROM information_schema.tables WHERE table_name = $name", {"name": name}
-        ).fetchall()
-        for (table_type,) in found:
-            self.connection.execute(f"DROP {'VIEW' if table_type == 'VIEW' else 'TABLE'} {_identifier(name)}")
+        try:
+            self.connection.execute(f"DROP TABLE IF EXISTS {_identifier(name)}")
+        except duckdb.CatalogException:  # it is a view; asking first takes fifty times as long
+            self.connection.execute(f"DROP VIEW {_identifier(name)}")
 
 
 def _repeated(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

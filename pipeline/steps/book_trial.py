@@ -22,6 +22,7 @@ from pipeline.core.project import PricedBook
 from pipeline.core.terms import AccountTerms
 from pipeline.steps.rate import COMPARE_QUERIES, TOO_LARGE
 from pipeline.steps.rate_slices import (
+    ACCOUNTS_OF_A_SLICE,
     Slice,
     compare_slices,
     cut_slices,
@@ -59,11 +60,15 @@ def as_if_in_force(file: PriceBookFile) -> PricedBook:
 
 
 def tried_slices(
-    warehouse: Warehouse, terms: Iterable[AccountTerms], folder: Path, sql: Mapping[str, str] | None = None
+    warehouse: Warehouse,
+    terms: Iterable[AccountTerms],
+    folder: Path,
+    sql: Mapping[str, str] | None = None,
+    size: int = ACCOUNTS_OF_A_SLICE,
 ) -> list[Slice]:
     """Cut ``period_usage`` and ``event_values`` of the warehouse into slices of these accounts; files in the folder."""
     texts = sql or {query: sql_text(query) for query in (*SQL_RATER_QUERIES, *COMPARE_QUERIES)}
-    return cut_slices(warehouse, sorted(terms, key=lambda one: one.account.account_id), folder, texts)
+    return cut_slices(warehouse, sorted(terms, key=lambda one: one.account.account_id), folder, texts, size)
 
 
 def rate_tried(slices: Sequence[Slice]) -> TriedLines:

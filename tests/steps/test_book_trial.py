@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -39,13 +40,13 @@ def of_account(number: int, inputs: Any) -> Account:
     )
 
 
-def tried(accounts: Sequence[Account], folder: Path, name: str = "one") -> TriedLines:
+def tried(accounts: Sequence[Account], folder: Path, name: str = "one", size: int = 100) -> TriedLines:
     with Warehouse(folder) as warehouse:
         usage = sorted(astuple(row) for _, rows, _ in accounts for row in rows)
         values = sorted(astuple(row) for *_, rows in accounts for row in rows)
         warehouse.table_rows("period_usage", PERIOD_USAGE, usage)
         warehouse.table_rows("event_values", EVENT_VALUES, values)
-        slices = tried_slices(warehouse, [terms for terms, *_ in accounts], folder / name)
+        slices = tried_slices(warehouse, [terms for terms, *_ in accounts], folder / name, size=size)
     return rate_tried(slices)
 
 
@@ -116,3 +117,22 @@ def test_an_amount_that_has_no_place_in_a_line_leaves_out_its_account_alone(tmp_
     assert list(found.unpriced) == ["acct-001"]
     with Warehouse(tmp_path) as warehouse:
         assert [line.account_id for line in read_lines(warehouse, found.files)] == ["acct-002"]
+
+
+def test_several_slices_are_rated_by_several_processes_as_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BILLING_WORKERS", "2")
+    terms = terms_of(priced_book(charge("per_unit", "calls", unit_price="2")))
+    usage = [[used("3", "calls")] if number % 2 else [used("3", "calls"), used("5", "tokens")] for number in range(8)]
+    accounts = [of_account(number, (terms, rows, [])) for number, rows in enumerate(usage)]
+
+    found = [tried(accounts, tmp_path, f"of-{size}", size) for size in (100, 2)]
+
+    assert [len(one.files) for one in found] == [1, 4]
+    assert list(found[1].unpriced) == ["acct-000", "acct-002", "acct-004", "acct-006"]
+    assert found[0].problems == found[1].problems
+    with Warehouse(tmp_path) as warehouse:
+        lines = [read_lines(warehouse, one.files) for one in found]
+    assert lines[0] == lines[1]
+    assert [line.account_id for line in lines[1]] == [f"acct-{number:03}" for number in range(8)]

@@ -28,7 +28,7 @@ TIERS = PRICE_BOOK.replace(
 
 def open_project(tmp_path: Path, raw_bucket: ObjectStore, **files: str) -> Workspace:
     own = {name.replace("__", "."): text for name, text in files.items()}
-    named = {"billing.toml": BILLING, "price_books/2025-01-01.toml": TIERS, **own}
+    named = {"billing.toml": BILLING.replace("estimates = false", "estimates = true"), "price_books/2025-01-01.toml": TIERS, **own}
     return open_workspace(write_project(tmp_path / "project", raw_bucket, named))
 
 
@@ -134,7 +134,7 @@ def test_a_level_goes_on_by_day(tmp_path: Path, raw_bucket: ObjectStore) -> None
 
 @pytest.mark.parametrize("switched", ["off", "on"])
 def test_estimates_can_be_switched_off(tmp_path: Path, raw_bucket: ObjectStore, switched: str) -> None:
-    billing = BILLING + f"[rating]\nestimates = {json.dumps(switched == 'on')}\n"
+    billing = BILLING.replace("estimates = false", f"estimates = {json.dumps(switched == 'on')}")
     workspace = open_project(tmp_path, raw_bucket, billing__toml=billing)
 
     assert [receipt.dataset for receipt in nights(workspace, [100])] == [ESTIMATES.name] * (switched == "on")

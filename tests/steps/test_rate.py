@@ -238,7 +238,7 @@ def test_accounts_on_which_the_raters_differ_are_held_and_the_others_go_on(
 
 
 def test_a_period_that_agrees_says_how_many_accounts_were_rated_twice(january: Workspace) -> None:
-    settings = LAST_NIGHTS + "\n[rating]\nreference_lines_max = 0\n"
+    settings = LAST_NIGHTS.replace("[rating]", "[rating]\nreference_lines_max = 0")
     sampled = open_workspace(write_project(january.project.folder, january.raw, {"billing.toml": settings}))
     receive(sampled, tokens(7, "2026-01-30T10:00:00Z"))
     sampled.control_plane.hold_account("2026-01", "acct-2", "disputed", AT, "ana")
