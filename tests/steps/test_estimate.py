@@ -28,7 +28,11 @@ TIERS = PRICE_BOOK.replace(
 
 def open_project(tmp_path: Path, raw_bucket: ObjectStore, **files: str) -> Workspace:
     own = {name.replace("__", "."): text for name, text in files.items()}
-    named = {"billing.toml": BILLING.replace("estimates = false", "estimates = true"), "price_books/2025-01-01.toml": TIERS, **own}
+    named = {
+        "billing.toml": BILLING.replace("estimates = false", "estimates = true"),
+        "price_books/2025-01-01.toml": TIERS,
+        **own,
+    }
     return open_workspace(write_project(tmp_path / "project", raw_bucket, named))
 
 
