@@ -69,8 +69,8 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         "billing.toml",
         "sources/usage.toml",
         "meters.toml",
-        "accounts.csv line 3",
         f"{BOOK} line 21",
+        "accounts.csv line 3",
     ]
     assert "has 5 problems; nothing was done" in refused.value.summary
 

@@ -88,7 +88,7 @@ ONE_DIFFERS = Agreement(4, 9, 2, 5, (DIFFERS,))
 
 
 def test_every_equation_of_a_window_has_a_control() -> None:
-    of_invoices = {Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT}
+    of_invoices = {Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT, Equation.ADJUSTED_AMOUNT}
 
     agreed = replace(TOTALS, agreements={"2026-01": ONE_DIFFERS})
 

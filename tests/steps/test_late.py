@@ -64,13 +64,13 @@ def test_a_window_that_is_not_accepted_is_not_late_because_it_is_still_being_mad
     assert late_windows(workspace) == []
 
 
-def test_a_window_of_a_final_period_is_left_alone(workspace: Workspace) -> None:
+def test_a_window_of_a_final_period_is_late_too_because_an_adjustment_settles_it(workspace: Workspace) -> None:
     commit_raw_events(workspace, numbered([raw_event(), raw_event(id="late", received_at=CUTOFF_AT)]))
     accept_newest(workspace)
 
     finalise(workspace, "2026-01")
 
-    assert late_windows(workspace) == []
+    assert [window.window_id for window in late_windows(workspace)] == ["2026-01-15"]
 
 
 @pytest.mark.parametrize(

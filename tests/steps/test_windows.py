@@ -479,13 +479,13 @@ def test_a_void_received_at_the_cutoff_is_late_and_one_microsecond_before_is_not
     assert taken_in == {"a": "voided v"}
 
 
-def test_a_void_after_the_close_is_shown_and_leaves_the_window_alone(project: Workspace) -> None:
+def test_a_void_after_the_close_is_shown_and_makes_the_window_late(project: Workspace) -> None:
     commit_raw_events(project, [event("a")], COLLECTED_AT)
     accept(project)
     finalise(project, "2026-01")
     commit_raw_events(project, [void("v", "a", instant("2026-02-18T10:00:00Z"))], COLLECTED_AT + timedelta(hours=1))
 
-    assert late_windows(project) == []
+    assert late_windows(project) == [WINDOW]
     assert late_windows_by_state(project) == ([], [WINDOW])
     (window,) = status(project)["windows"]
     assert (window["needs_revision"], window["late_after_close"]) == (False, True)
