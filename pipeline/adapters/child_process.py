@@ -78,11 +78,15 @@ class ChildProcess:
 
 
 def spread(
-    module: str, work: Callable[[Any], Any], tasks: Sequence[Any], process_count: int, on_death: Exception
+    module: str,
+    work: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    process_count: int,
+    on_death: Callable[[ProcessDiedError], Exception],
 ) -> list[Any]:
     """Return what the tasks come to, in their order: this process does them, and others that serve the module.
 
-    The first task that fails ends the rest and is raised; ``on_death`` is, if a process is gone.
+    The first task that fails ends the rest and is raised; of a process that is gone, what ``on_death`` makes of it.
     """
     waiting = deque(enumerate(tasks))
     answers: list[Any] = [None] * len(tasks)
@@ -95,8 +99,9 @@ def spread(
                 try:
                     answers[number] = do(task)
                 except ProcessDiedError as error:
-                    on_death.__cause__ = error
-                    failures.append(on_death)
+                    failure = on_death(error)
+                    failure.__cause__ = error
+                    failures.append(failure)
                 except BaseException as error:
                     failures.append(error)
 

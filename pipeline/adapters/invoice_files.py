@@ -15,16 +15,14 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
 from pipeline.adapters import documents, invoice_page, text_formats
-from pipeline.adapters.child_process import ChildProcess, ProcessDiedError, serve
+from pipeline.adapters.child_process import ProcessDiedError, serve, spread
 from pipeline.adapters.documents import TEMPLATES, render_texts
 from pipeline.adapters.invoice_page import Withdrawn, read_document
 from pipeline.adapters.invoice_page import invoice_page as page_of
@@ -110,43 +108,19 @@ def render_invoices(
     for document in stored:
         folders[document.folder].append(document)
     tasks = [_Task(folder / name, sorted(those), formats, fonts) for name, those in sorted(folders.items())]
-    count = min(processes, len(tasks)) if sum(len(task.documents) for task in tasks) > FEW else 1
-    results = map(_render_folder, tasks) if count == 1 else _in_processes(tasks, count)
-    return sum(results, RenderedFiles(0, 0))
+    count = processes if sum(len(task.documents) for task in tasks) > FEW else 1
+    return sum(spread(__name__, _render_folder, tasks, count, _worker_died), RenderedFiles(0, 0))
 
 
-def _in_processes(tasks: Sequence[_Task], count: int) -> Iterator[RenderedFiles]:
-    processes = [ChildProcess(__name__) for _ in range(count)]
-    idle: SimpleQueue[ChildProcess] = SimpleQueue()
-    for process in processes:
-        idle.put(process)
-
-    def ask(task: _Task) -> RenderedFiles:
-        process = idle.get()
-        try:
-            process.send(task)
-            answer: RenderedFiles = process.answer()
-        except ProcessDiedError as error:
-            raise NotReadyError(
-                "render.worker_died",
-                "a process that rendered invoices ended before it was done",
-                [
-                    f"its exit code is {error.exit_code}; memory may have run out, or somebody killed it",
-                    "what was rendered stays; the same call goes on from there",
-                ],
-            ) from error
-        finally:
-            idle.put(process)
-        return answer
-
-    threads = ThreadPoolExecutor(count)
-    try:
-        yield from threads.map(ask, tasks)
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.end()
-        threads.shutdown()
+def _worker_died(error: ProcessDiedError) -> NotReadyError:
+    return NotReadyError(
+        "render.worker_died",
+        "a process that rendered invoices ended before it was done",
+        [
+            f"its exit code is {error.exit_code}; memory may have run out, or somebody killed it",
+            "what was rendered stays; the same call goes on from there",
+        ],
+    )
 
 
 def _render_folder(task: _Task) -> RenderedFiles:

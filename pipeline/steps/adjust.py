@@ -29,8 +29,8 @@ from pipeline.core.invoice import (
     PreparedDocument,
     prepare_document,
 )
-from pipeline.core.line_item import LineItem, LineKind
-from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
+from pipeline.core.line_item import LineItem
+from pipeline.core.manifest import Receipt
 from pipeline.core.money import exact
 from pipeline.core.reconciliation import InvoicedAccount, adjustment_controls, require_reconciled
 from pipeline.core.revision import WindowRevision
@@ -39,10 +39,11 @@ from pipeline.steps.aggregate import find_revision
 from pipeline.steps.check import check_period
 from pipeline.steps.diff import CHANGED_ACCOUNTS
 from pipeline.steps.documents import billed_lines, store_documents
+from pipeline.steps.drafts import document_evidence
 from pipeline.steps.inputs import view_usage_events
 from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
-from pipeline.steps.publish import manifest_files, pin_file, publish_next, read_manifest
-from pipeline.steps.rate import RatedPeriod, publish_draft, rated_period
+from pipeline.steps.publish import manifest_files, publish_next, read_manifest
+from pipeline.steps.rate import RatedPeriod, line_items_in, publish_draft, rated_period
 from pipeline.steps.reconcile import write_controls
 from pipeline.steps.render import render_documents
 from pipeline.steps.workspace import Workspace
@@ -97,7 +98,7 @@ def adjust(workspace: Workspace, period_id: str, at: datetime, *, dry_run: bool 
     control_plane.verify_audit_log()
     with rated_period(workspace, period_id, candidate=None) as rated, scratch_folder(workspace.scratch, "adjust") as to:
         changed = list(_changed_accounts(workspace, period_id, closed, rated))
-        causes = _causes(workspace, period_id, {one.account_id for one in changed}, rated, to)
+        causes = _causes(workspace, period_id, {one.account_id for one in changed}, to)
         if dry_run or not changed:
             evidence = InvoiceEvidence("", "")
             prepared = _documents(workspace, period_id, changed, causes, rated.pins, evidence, at)
@@ -105,11 +106,7 @@ def adjust(workspace: Workspace, period_id: str, at: datetime, *, dry_run: bool 
         line_items = publish_draft(workspace, rated, at, f"period={period_id}/{ADJUSTED}")
         check_period(workspace, line_items, at)
         _reconcile(workspace, period_id, changed, line_items, to, at)
-        evidence = InvoiceEvidence(
-            line_items.manifest_hash,
-            sha256_hex(canonical_json(dict(rated.pins["usage"]))),
-            None if workspace.project.taxes is None else pin_file(workspace, workspace.project.files["taxes.toml"]),
-        )
+        evidence = document_evidence(workspace, line_items.manifest_hash, rated.pins)
         prepared = _documents(workspace, period_id, changed, causes, rated.pins, evidence, at)
     seller = workspace.project.settings.seller
     before = {document.number for document in control_plane.documents(period_id)}
@@ -188,9 +185,8 @@ def _changed_accounts(workspace: Workspace, period_id: str, closed: Receipt, rat
         candidates -= {*control_plane.held_accounts(period_id), *control_plane.accounts_to_invoice(period_id)}
         warehouse.keep_rows(LINE_ITEMS.name, "account_id", candidates)
         lines: dict[str, list[LineItem]] = {}
-        for row in warehouse.rows(LINE_ITEMS.name):
-            line = LineItem(*row)
-            lines.setdefault(line.account_id, []).append(line._replace(kind=LineKind(line.kind)))
+        for line in line_items_in(warehouse):
+            lines.setdefault(line.account_id, []).append(line)
     for account_id in sorted(candidates):
         own = documents.get(account_id, [])
         billed = billed_lines(workspace, period_id, account_id)
@@ -201,7 +197,7 @@ def _changed_accounts(workspace: Workspace, period_id: str, closed: Receipt, rat
 
 
 def _causes(
-    workspace: Workspace, period_id: str, accounts: Collection[str], rated: RatedPeriod, folder: Path
+    workspace: Workspace, period_id: str, accounts: Collection[str], folder: Path
 ) -> dict[str, list[AdjustmentCause]]:
     """Return, for each account, the windows that are counted otherwise by now, and its events that are behind it."""
     causes: dict[str, list[AdjustmentCause]] = {}

@@ -89,7 +89,6 @@ class Drafts:
 def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, folder: Path) -> Drafts:
     """Make a document of each account that published line items have and that is not held, in ``folder``."""
     pins = read_manifest(workspace, line_items.manifest_hash).pins
-    tax_table = workspace.project.files.get("taxes.toml")
     usage = folder / "usage_by_day"
     facts = DraftFacts(
         period_id,
@@ -97,11 +96,7 @@ def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, f
         workspace.project.settings.seller,
         {priced.version: priced for priced in pinned_price_books(workspace, pins["price_books"])},
         _cutoffs(workspace, pins["usage"]),
-        InvoiceEvidence(
-            line_items.manifest_hash,
-            sha256_hex(canonical_json(dict(pins["usage"]))),
-            None if tax_table is None else pin_file(workspace, tax_table),
-        ),
+        document_evidence(workspace, line_items.manifest_hash, pins),
         workspace.project.taxes,
         frozenset(workspace.control_plane.held_accounts(period_id)),
         usage,
@@ -109,6 +104,16 @@ def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, f
     )
     processes = settings.worker_count() if line_items.row_count > LINES_OF_ONE_PROCESS else 1
     return drafts_of(facts, manifest_files(workspace, line_items.manifest_hash), folder, processes)
+
+
+def document_evidence(workspace: Workspace, line_items: str, pins: Mapping[str, Any]) -> InvoiceEvidence:
+    """Return what documents of published line items (their manifest hash and pins) can be checked against."""
+    tax_table = workspace.project.files.get("taxes.toml")
+    return InvoiceEvidence(
+        line_items,
+        sha256_hex(canonical_json(dict(pins["usage"]))),
+        None if tax_table is None else pin_file(workspace, tax_table),
+    )
 
 
 def drafts_of(facts: DraftFacts, line_items: Sequence[Path], folder: Path, processes: int) -> Drafts:

@@ -15,7 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.child_process import serve, spread
+from pipeline.adapters.child_process import ProcessDiedError, serve, spread
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.dataset import ESTIMATES, INSTANT, LINE_ITEMS, QUANTITY, USAGE, Dataset
@@ -205,12 +205,7 @@ def _rows(
                 for one in (_PROJECTED, _VALUES)
             )
             tasks.append(_Task(own, usage, values, folder, sql))
-    died = NotReadyError(
-        "estimate.worker_died",
-        "a process that estimated ended before it was done",
-        ["memory may have run out, or somebody killed it", "no estimate was published; what was billed is not touched"],
-    )
-    rated = spread(__name__, work, tasks, worker_count(), died)
+    rated = spread(__name__, work, tasks, worker_count(), _worker_died)
     amounts = {name: amounts for one in rated for name, amounts in one.amounts.items()}
     problems = {name: problem for one in rated for name, problem in one.problems.items()}
     for account_id, one in sorted(terms.accounts.items()):
@@ -312,6 +307,14 @@ def _build_day_usage(
     warehouse.table_rows("account_periods", ACCOUNT_PERIODS, periods)
     warehouse.build("period_usage", {}, name="day_usage")
     warehouse.view_files("usage", USAGE, usage_files(workspace, pins, "usage"))
+
+
+def _worker_died(_: ProcessDiedError) -> NotReadyError:
+    return NotReadyError(
+        "estimate.worker_died",
+        "a process that estimated ended before it was done",
+        ["memory may have run out, or somebody killed it", "no estimate was published; what was billed is not touched"],
+    )
 
 
 def work(task: _Task) -> _Amounts:

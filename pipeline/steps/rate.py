@@ -23,7 +23,7 @@ from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.agreement import Agreement, rated_twice
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import PricingError, PublicationError
-from pipeline.core.line_item import LineItem
+from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.manifest import Manifest, Receipt, canonical_json
 from pipeline.core.rating import unpriced
 from pipeline.core.revision import WindowRevision
@@ -31,7 +31,7 @@ from pipeline.core.terms import PeriodTerms
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.period_usage import PERIOD_QUERIES, period_inputs, periods_touched, pinned_terms, view_period
 from pipeline.steps.pinned import pin_sql, pinned_sql
-from pipeline.steps.publish import dataset_files, pin_file, publish_next
+from pipeline.steps.publish import pin_file, publish_next
 from pipeline.steps.rate_slices import Slice, compare_slices, cut_slices, problems_of_slices, rate_slices
 from pipeline.steps.sql_rater import SQL_RATER_QUERIES
 from pipeline.steps.workspace import Workspace, require_price_book
@@ -168,12 +168,11 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime, scope:
     return receipt
 
 
-def published_lines(workspace: Workspace, receipt: Receipt) -> Iterator[LineItem]:
-    """Yield the line items of a draft in their order."""
-    with Warehouse(workspace.scratch) as warehouse:
-        warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, dataset_files(workspace, receipt))
-        for row in warehouse.rows(LINE_ITEMS.name):
-            yield LineItem(*row)
+def line_items_in(warehouse: Warehouse) -> Iterator[LineItem]:
+    """Yield the rows of ``line_items`` in a warehouse, in their order; until the last one it can do nothing else."""
+    for row in warehouse.rows(LINE_ITEMS.name):
+        line = LineItem(*row)
+        yield line._replace(kind=LineKind(line.kind))
 
 
 def pinned_agreement(workspace: Workspace, pins: Mapping[str, Any]) -> Agreement:

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from pipeline.adapters.child_process import spread
+from pipeline.adapters.child_process import ProcessDiedError, spread
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.agreement import Disagreement, LineFigures
 from pipeline.core.dataset import LINE_ITEMS, Dataset
@@ -143,7 +143,11 @@ def _leave_out(one: Slice, key: Sequence[str], rows: Sequence[Mapping[str, Any]]
 
 
 def _spread(tasks: Sequence[Any]) -> list[Any]:
-    died = NotReadyError(
+    return spread("pipeline.steps.rate_worker", work, tasks, worker_count(), _worker_died)
+
+
+def _worker_died(_: ProcessDiedError) -> NotReadyError:
+    return NotReadyError(
         "rate.worker_died",
         "a process that rated ended before it was done",
         [
@@ -151,7 +155,6 @@ def _spread(tasks: Sequence[Any]) -> list[Any]:
             "nothing was published; the same call may succeed later, or with BILLING_WORKERS=1",
         ],
     )
-    return spread("pipeline.steps.rate_worker", work, tasks, worker_count(), died)
 
 
 def work(task: Any) -> RatedSlice | ComparedSlice:

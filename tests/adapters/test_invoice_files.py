@@ -149,18 +149,17 @@ def test_a_run_that_is_killed_leaves_whole_files_and_the_next_one_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invoice_files, "FEW", 0)
-    documents = stored(tmp_path, range(500, 2100))
+    documents = stored(tmp_path, range(2000))
     expected = tmp_path / "expected"
     render_invoices(documents, expected)
     out, send = tmp_path / "out", ChildProcess.send
 
     def kill_when_pages_appear(process: ChildProcess, task: invoice_files._Task) -> None:
         send(process, task)
-        if task.folder.name == "LLM-001xxx":
-            give_up_at = time.monotonic() + 60
-            while not list(task.folder.glob("*.html")) and time.monotonic() < give_up_at:
-                time.sleep(0.001)
-            os.kill(process.pid, signal.SIGKILL)
+        give_up_at = time.monotonic() + 60
+        while not list(task.folder.glob("*.html")) and time.monotonic() < give_up_at:
+            time.sleep(0.001)
+        os.kill(process.pid, signal.SIGKILL)
 
     with monkeypatch.context() as killing:
         killing.setattr(ChildProcess, "send", kill_when_pages_appear)
@@ -168,7 +167,7 @@ def test_a_run_that_is_killed_leaves_whole_files_and_the_next_one_goes_on(
             render_invoices(documents, out, processes=2)
     partial = files_below(out)
     pages = {name: content for name, content in partial.items() if name.endswith(".html")}
-    assert 0 < len(pages) < 1600
+    assert 0 < len(pages) < 2000
     right = files_below(expected)
     assert all(content == right[name] for name, content in pages.items())
 

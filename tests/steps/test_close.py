@@ -17,10 +17,12 @@ from pipeline.adapters.invoice_files import Format
 from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
+from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.credit import CreditKind
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import InputError, NotReadyError, PricingError, PublicationError
-from pipeline.core.manifest import sha256_hex
+from pipeline.core.line_item import LineItem
+from pipeline.core.manifest import Receipt, sha256_hex
 from pipeline.core.project import DocumentsSettings
 from pipeline.core.reconciliation import Control, Equation
 from pipeline.core.revision import RevisionState
@@ -41,7 +43,7 @@ from pipeline.steps.documents import (
 from pipeline.steps.drafts import write_drafts
 from pipeline.steps.holds import hold_account, release_account
 from pipeline.steps.publish import dataset_files, read_manifest
-from pipeline.steps.rate import published_lines, rate_period, rated_period
+from pipeline.steps.rate import line_items_in, rate_period, rated_period
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.core.test_credit import prepared
@@ -49,6 +51,12 @@ from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
 
 NIGHTS = ("2026-01-30", "2026-01-31", "2026-02-01")  # New York ends its January on 1 February, 05:00 UTC
+
+
+def published_lines(workspace: Workspace, receipt: Receipt) -> list[LineItem]:
+    with Warehouse(workspace.scratch) as warehouse:
+        warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, dataset_files(workspace, receipt))
+        return list(line_items_in(warehouse))
 
 
 SIX_ACCOUNTS = (
