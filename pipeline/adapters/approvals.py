@@ -13,9 +13,9 @@ from sqlalchemy import ColumnElement, Connection, func, insert, select, update
 from pipeline.adapters import audit_log
 from pipeline.adapters import control_plane_tables as t
 from pipeline.adapters.audit_log import Change
-from pipeline.core.approval import Decision, Override, SignOff
+from pipeline.core.approval import Decision, Override, SignOff, failures_hash_of
 from pipeline.core.errors import InputError, PublicationError
-from pipeline.core.manifest import canonical_json, sha256_hex
+from pipeline.core.manifest import canonical_json
 from pipeline.core.price_book_version import is_same_person
 
 _OVERRIDE_COLUMNS = [t.overrides.c[column.name] for column in fields(Override)]
@@ -33,7 +33,7 @@ def request_override(
     connection: Connection, window_id: str, revision: int, failures: Sequence[str], reason: str, at: datetime, by: str
 ) -> Override:
     """Record that somebody asks for an override of these failures; asking again returns what was asked first."""
-    failures_hash = sha256_hex(canonical_json(list(failures)))
+    failures_hash = failures_hash_of(failures)
     columns = t.overrides.c
     same = (columns.window_id == window_id, columns.revision == revision, columns.failures_hash == failures_hash)
     existing = overrides(connection, *same)

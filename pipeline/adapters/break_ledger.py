@@ -44,18 +44,18 @@ def carry_over(
     if any(one.domain != domain or one.control not in controls for one in found):
         raise ValueError(f"a difference is of the domain and the controls that were reconciled, got {found}")
     next_id = (connection.scalar(select(func.max(t.breaks.c.break_id))) or 0) + 1
-    rows, changes = [], []
+    rows: list[dict[str, Any]] = []
+    changes: list[Change] = []
     for key, one in found_by_key.items():
-        figures = {"expected": one.expected, "actual": one.actual}
         if key not in known:
-            identity = {**_identity(one), **figures, "opened_at": at, "opened_in": seen_in, "last_seen_at": at}
-            opened = Break(next_id + len(rows), key, **identity)
+            opened = _opened(next_id + len(rows), one, seen_in, at)
             rows.append({**asdict(opened), "break_class": one.break_class.value})
             changes.append(Change("break_opened", _subject(opened), {"key": key, **_digits(opened), "in": seen_in}))
             continue
         before = known[key]
-        now = replace(before, **figures, break_class=one.break_class, last_seen_at=max(at, before.last_seen_at))
-        _set(connection, before, {**figures, "break_class": one.break_class.value, "last_seen_at": now.last_seen_at})
+        now = replace(before, expected=one.expected, actual=one.actual)
+        figures = {"expected": one.expected, "actual": one.actual, "break_class": one.break_class.value}
+        _set(connection, before, {**figures, "last_seen_at": max(at, before.last_seen_at)})
         if (now.expected, now.actual) != (before.expected, before.actual):
             changes.append(Change("break_changed", _subject(now), {"key": key, **_digits(now), "in": seen_in}))
     for key, before in known.items():
@@ -90,9 +90,14 @@ def _set(connection: Connection, one: Break, values: dict[str, Any]) -> None:
     connection.execute(update(t.breaks).where(t.breaks.c.break_id == one.break_id).values(**values))
 
 
-def _identity(one: Difference) -> dict[str, Any]:
-    names = ("control", "scope", "unit", "break_class", "window_id", "period_id", "account_id")
-    return {name: getattr(one, name) for name in names}
+def _opened(break_id: int, one: Difference, seen_in: str, at: datetime) -> Break:
+    return Break(
+        *(break_id, one.key, one.control, one.scope, one.unit, one.break_class),
+        *(one.window_id, one.period_id, one.account_id, one.expected, one.actual),
+        opened_at=at,
+        opened_in=seen_in,
+        last_seen_at=at,
+    )
 
 
 def _digits(one: Break) -> dict[str, str]:

@@ -821,7 +821,7 @@ class ControlPlane:
     def breaks(self, *, domain: str | None = None, include_resolved: bool = False) -> list[Break]:
         """Return the open breaks, of a ``window=...``, of a ``period=...`` or all, in the order they were opened."""
         columns = t.breaks.c
-        conditions = [] if include_resolved else [columns.resolved_at.is_(None)]
+        conditions: list[ColumnElement[bool]] = [] if include_resolved else [columns.resolved_at.is_(None)]
         if domain is not None:
             kind, _, name = domain.partition("=")
             conditions.append((columns.window_id if kind == "window" else columns.period_id) == name)
