@@ -105,7 +105,7 @@ _FAULTS: dict[Equation, tuple[str, str]] = {
     Equation.ADJUSTED_AMOUNT: ("reconciliation.amount_mismatch", "an adjustment does not settle line_items"),
     Equation.SOURCE_EVENTS: ("reconciliation.event_mismatch", "outcomes do not match the raw events of a source"),
     Equation.SOURCE_QUANTITY: ("reconciliation.quantity_mismatch", "outcomes do not match the quantity of a source"),
-    Equation.INVOICE_NUMBERS: ("reconciliation.number_gap", "a number of a series has no document"),
+    Equation.INVOICE_NUMBERS: ("reconciliation.number_mismatch", "a number of a series has no document"),
     Equation.EXTERNAL_USAGE: ("reconciliation.external_mismatch", "usage does not match an external report"),
     Equation.EXTERNAL_LINES: ("reconciliation.external_mismatch", "line_items does not match an external report"),
     Equation.EXTERNAL_AMOUNT: ("reconciliation.external_mismatch", "line_items does not match an external report"),
