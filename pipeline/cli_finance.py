@@ -40,9 +40,7 @@ FiguresOption = Annotated[
 
 
 def breaks(
-    show_all: Annotated[
-        bool, typer.Option("--all/--open", help="Resolved ones, too; default: open.")
-    ] = False,
+    show_all: Annotated[bool, typer.Option("--all/--open", help="Resolved ones, too; default: open.")] = False,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
