@@ -6,15 +6,25 @@ Both raters are broken on its project, too: what one of them gets wrong the othe
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.adapters.warehouse import sql_text
+from pipeline.core import rating
+from pipeline.core.agreement import Agreement
 from pipeline.core.reason import ExclusionReason, QuarantineReason
+from pipeline.steps.documents import document_bytes
+from pipeline.steps.publish import read_manifest
+from pipeline.steps.rate import pinned_agreement, rate_period
+from pipeline.steps.workspace import open_workspace
 
 DEMO = Path(__file__).parents[1] / "examples" / "llm_api" / "demo.py"
 SAMPLE_USAGE = DEMO.with_name("sample_usage.py")
@@ -76,7 +86,7 @@ def test_every_line_that_was_broken_on_purpose_is_in_quarantine_under_its_reason
 def test_every_event_that_must_not_be_billed_is_excluded_under_its_reason(demo: dict[str, Any]) -> None:
     excluded = dict(demo["excluded"])
     duplicates = excluded.pop(ExclusionReason.EXACT_DUPLICATE.value)
-    assert excluded.pop(ExclusionReason.WITHDRAWN.value) > 0
+    assert excluded.pop(ExclusionReason.VOIDED.value) > 0
 
     assert excluded == {reason.value: count for reason, count in PLANTED_IN_EXCLUDED.items()}
     assert duplicates > 0
@@ -85,7 +95,7 @@ def test_every_event_that_must_not_be_billed_is_excluded_under_its_reason(demo: 
 def test_every_event_collected_is_billed_or_counted_under_a_reason(demo: dict[str, Any]) -> None:
     assert demo["of_no_window"] == {
         "before_the_first_window": 1,
-        "window_has_not_run": demo["excluded"][ExclusionReason.WITHDRAWN.value],  # the withdrawals themselves
+        "window_has_not_run": demo["excluded"][ExclusionReason.VOIDED.value],  # the withdrawals themselves
     }
     assert demo["raw_event_count"] == (
         demo["billed_event_count"] + sum(demo["excluded"].values()) + sum(demo["of_no_window"].values())
@@ -165,7 +175,7 @@ def test_what_is_known_after_the_close_is_settled_by_an_adjustment_and_a_credit_
     assert Decimal(credit_note["total"]) < 0 < Decimal(adjustment["total"])
     assert adjustment["corrects"] == document_of(demo, "acct-0083")["number"]
     assert adjustment["event_count"] == 40  # requests that were lost
-    assert credit_note["event_count"] == demo["excluded"][ExclusionReason.WITHDRAWN.value]
+    assert credit_note["event_count"] == demo["excluded"][ExclusionReason.VOIDED.value]
     tiers = {
         line["line_item_id"]
         for line in document_of(demo, "acct-0083", adjustment["number"])["lines"]
@@ -189,15 +199,36 @@ def test_each_task_says_one_line_while_it_works(demo: dict[str, Any]) -> None:
     assert "[info" not in demo["progress"]  # what Airflow says is in its log
 
 
+def rate_february(demo: dict[str, Any], folder: Path) -> tuple[Agreement, set[str]]:
+    """Rate the open month of a copy of the demo's project; return how the raters agree, and who is held."""
+    workspace = open_workspace(Path(shutil.copytree(demo["project"], folder / "project")))
+    receipt = rate_period(workspace, "2026-02", datetime(2026, 2, 7, tzinfo=UTC), candidate=None)
+    agreement = pinned_agreement(workspace, read_manifest(workspace, receipt.manifest_hash).pins)
+    return agreement, set(workspace.control_plane.held_accounts("2026-02"))
+
+
+def test_both_raters_agree_on_every_line(demo: dict[str, Any], tmp_path: Path) -> None:
+    agreement, held = rate_february(demo, tmp_path)
+
+    assert agreement.compared_line_count == agreement.line_count > 100
+    assert (agreement.disagreements, held) == ((), set())
+
+
 @pytest.mark.parametrize(
-    ("query", "rule", "mutation", "models"),
+    ("query", "rule", "mutation", "lines"),
     [
-        ("usage_lines", "ROUND(amount_exact, 2)", "ROUND(amount_exact, 1)", {"per_unit", "graduated", "percentage"}),
-        ("fee_lines", "active_days", "(active_days + 1)", {"flat_fee"}),
+        ("usage_lines", "ROUND(amount_exact, 2)", "ROUND(amount_exact, 1)", "/2026-02/per_unit/1"),
+        ("commitment_lines", "committed - amount_rated", "committed", "/2026-02/commitment"),
     ],
 )
 def test_a_changed_rule_of_the_sql_rater_is_caught_by_the_reference_rater(
-    demo: dict[str, Any], monkeypatch: pytest.MonkeyPatch, query: str, rule: str, mutation: str, models: set[str]
+    demo: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    query: str,
+    rule: str,
+    mutation: str,
+    lines: str,
 ) -> None:
     assert rule in sql_text(query)
     monkeypatch.setattr(
@@ -205,10 +236,33 @@ def test_a_changed_rule_of_the_sql_rater_is_caught_by_the_reference_rater(
         lambda name: sql_text(name).replace(rule, mutation) if name == query else sql_text(name),
     )
 
-    agreement = rate_january(demo)
+    agreement, held = rate_february(demo, tmp_path)
 
-    assert agreement.disagreements
-    assert models <= {line.line_item_id.rsplit("/", 2)[-2 if "flat_fee" not in models else -1] for line in agreement.disagreements}
+    assert any(line.line_item_id.endswith(lines) for line in agreement.disagreements)
+    assert held == set(agreement.accounts)
+
+
+@pytest.mark.parametrize(
+    ("rule", "mutation", "lines"),
+    [
+        ("_discount_of", lambda discount, base: base * (discount.percent or 0), "/plan_discount/1"),
+        ("_cell", lambda charge, row: 0, "/matrix/default"),
+    ],
+)
+def test_a_changed_rule_of_the_reference_rater_is_caught_by_the_sql_rater(
+    demo: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rule: str,
+    mutation: Callable[..., Any],
+    lines: str,
+) -> None:
+    monkeypatch.setattr(rating, rule, mutation)
+
+    agreement, held = rate_february(demo, tmp_path)
+
+    assert any(line.line_item_id.endswith(lines) for line in agreement.disagreements)
+    assert held == set(agreement.accounts)
 
 
 def test_the_sample_is_the_same_bytes_every_time(tmp_path: Path) -> None:

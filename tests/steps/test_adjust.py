@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+import sqlite3
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ import pytest
 
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
-from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.adjustment import adjustments
+from pipeline.core.dataset import LINE_ITEMS
+from pipeline.core.errors import InputError, NotReadyError, PublicationError, ReconciliationError
 from pipeline.core.invoice import DocumentKind, IssuedDocument
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps.adjust import adjust, unsettled_periods
+from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.documents import billed_lines, document_bytes, verify_documents, void_document
 from pipeline.steps.late import late_windows
+from pipeline.steps.publish import read_manifest
+from pipeline.steps.render import invoice_folder
 from pipeline.steps.workspace import Workspace, open_workspace
-from tests.fixtures_project import ACCOUNTS, PRICE_BOOK, write_project
+from tests.fixtures_project import ACCOUNTS, PRICE_BOOK, put_events, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, receive, tokens
 
 NIGHTS = ("2026-01-30", "2026-01-31", "2026-02-01")
@@ -43,7 +49,8 @@ def closed_folder(s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactor
     """A project whose January is final: acct-1 used 900,000 tokens, acct-2 700,000; acct-3 nothing."""
     raw = ObjectStore("raw-of-adjust", s3_server.url)
     raw.create_bucket()
-    files = {"billing.toml": LAST_NIGHTS, "price_books/2025-01-01.toml": TIERS}
+    settings = LAST_NIGHTS.replace("[seller]", '[seller]\ncredit_note_series = "TEST-C"')
+    files = {"billing.toml": settings, "price_books/2025-01-01.toml": TIERS}
     folder = write_project(tmp_path_factory.mktemp("adjust") / "project", raw, files)
     workspace = open_workspace(folder)
     receive(
@@ -109,6 +116,8 @@ def test_late_usage_is_settled_with_the_tiers_of_the_whole_month(closed: Workspa
     }
     assert stored["period"]["period_id"] == "2026-01"
     assert len(documents(closed, "acct-2")) == 1, "who used nothing late gets nothing"
+    [page] = invoice_folder(closed, "2026-01").glob(f"*/{adjustment.number}_acct-1.html")
+    assert "Adjustment" in page.read_text(encoding="utf-8")
 
 
 def test_the_document_names_the_events_that_caused_it(closed: Workspace) -> None:
@@ -127,13 +136,35 @@ def test_the_document_names_the_events_that_caused_it(closed: Workspace) -> None
     assert event["object_id"].startswith("usage/customer-1-2026-01-30T12:00:00Z-600000.ndjson@")
 
 
+def test_a_document_names_a_hundred_events_of_a_window_and_counts_all(closed: Workspace) -> None:
+    events = [tokens(1_000, f"2026-01-30T12:{second // 60:02}:{second % 60:02}Z") for second in range(101)]
+    put_events(closed.raw, "usage/late.ndjson", events, datetime.fromisoformat(LATE))
+    collect(closed, AT, lambda _: None)
+    bill(closed, "2026-01-30", include_late=True)
+
+    adjust(closed, "2026-01", LATER)
+
+    [cause] = content(closed, documents(closed)[1])["causes"]
+    assert (cause["event_count"], len(cause["events"])) == (101, 100)
+
+
+def test_a_document_is_dated_in_the_time_zone_of_its_account(closed: Workspace) -> None:
+    late(closed, tokens(1_000, "2026-01-30T12:00:00Z"), tokens(1_000, "2026-01-30T12:00:00Z", "customer-2"))
+
+    adjust(closed, "2026-01", datetime.fromisoformat("2026-02-04T03:00:00Z"))
+
+    dates = [content(closed, documents(closed, account_id)[1])["issue_date"] for account_id in ("acct-1", "acct-2")]
+    assert dates == ["2026-02-04", "2026-02-03"], "acct-2 is in New York"
+
+
 def test_less_usage_is_a_credit_note(closed: Workspace) -> None:
     late(closed, tokens(-400_000, "2026-01-30T12:00:00Z"))
 
     [account] = adjust(closed, "2026-01", LATER).accounts
 
     assert (account.kind, account.subtotal) == (DocumentKind.CREDIT_NOTE, Decimal("-1.20"))
-    assert documents(closed)[1].kind is DocumentKind.CREDIT_NOTE
+    credit_note = documents(closed)[1]
+    assert (credit_note.kind, credit_note.number) == (DocumentKind.CREDIT_NOTE, "TEST-C-000001")
     assert verify_documents(closed).problems == ()
 
 
@@ -223,6 +254,61 @@ def test_a_held_account_waits_and_the_others_are_settled(closed: Workspace) -> N
     assert [one.account_id for one in adjust(closed, "2026-01", LATER).accounts] == ["acct-1"]
 
 
+def test_an_account_that_waits_for_its_next_invoice_is_billed_by_that_alone(closed: Workspace) -> None:
+    void_document(closed, documents(closed)[0].number, "wrong address", LATER, "ana")
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+
+    assert adjust(closed, "2026-01", LATER).accounts == ()
+
+    close(closed, "2026-01", LATER)
+    _, invoice = documents(closed)
+    assert (invoice.kind, invoice.total) == (DocumentKind.INVOICE, Decimal("5.00"))
+    late(closed, tokens(500_000, "2026-01-30T13:00:00Z"))
+    [account] = adjust(closed, "2026-01", LATER).accounts
+    assert account.subtotal == Decimal("1.00")
+    assert documents(closed)[2].corrects == invoice.number, "the invoice that is owed, not the void one"
+
+
+def test_the_line_items_are_checked_before_anything_is_issued(closed: Workspace) -> None:
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+
+    adjust(closed, "2026-01", LATER)
+
+    scope = "period=2026-01/adjusted"
+    lines, checked = (closed.control_plane.publication(name, scope) for name in (LINE_ITEMS.name, CHECK_RESULTS))
+    assert lines is not None
+    assert checked is not None
+    pins = read_manifest(closed, checked.manifest_hash).pins
+    assert pins["checked"] == [[LINE_ITEMS.name, scope, lines.manifest_hash]]
+
+
+def test_documents_that_would_not_bill_what_the_period_comes_to_take_no_number(
+    closed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.steps.adjust.adjustments", lambda *inputs: adjustments(*inputs)[:-1])
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+
+    with pytest.raises(ReconciliationError) as refused:
+        adjust(closed, "2026-01", LATER)
+
+    assert "adjusted_amount" in str(refused.value)
+    assert len(documents(closed)) == 1
+
+
+def test_nothing_is_issued_on_an_audit_log_that_somebody_changed(closed: Workspace) -> None:
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+    with sqlite3.connect(closed.project.folder / "control_plane.db") as database:
+        triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit_log'")
+        for (trigger,) in triggers.fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("UPDATE audit_log SET details = '{}' WHERE entry_number = 5")
+
+    with pytest.raises(PublicationError, match="audit"):
+        adjust(closed, "2026-01", LATER)
+
+    assert len(documents(closed)) == 1
+
+
 def test_a_voided_adjustment_is_settled_again_by_another(closed: Workspace) -> None:
     late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
     [first] = adjust(closed, "2026-01", LATER).accounts
@@ -238,6 +324,7 @@ def test_a_voided_adjustment_is_settled_again_by_another(closed: Workspace) -> N
 def test_closing_the_next_period_settles_the_ones_before(closed: Workspace) -> None:
     late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
     assert unsettled_periods(closed, "2026-02") == ["2026-01"]
+    assert unsettled_periods(closed, "2026-01") == [], "a period does not come before itself"
 
     with pytest.raises(NotReadyError, match="cannot be closed yet"):
         close(closed, "2026-02", LATER)
