@@ -25,6 +25,7 @@ from pipeline.steps.documents import document_bytes
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import pinned_agreement, rate_period
 from pipeline.steps.workspace import open_workspace
+from tests.test_cli import billing
 
 DEMO = Path(__file__).parents[1] / "examples" / "llm_api" / "demo.py"
 SAMPLE_USAGE = DEMO.with_name("sample_usage.py")
@@ -182,6 +183,33 @@ def test_what_is_known_after_the_close_is_settled_by_an_adjustment_and_a_credit_
         if line["sku"] == "large-output-tokens"
     }
     assert "acct-0083/large-output-tokens/2026-01/graduated/2/adjustment/2" in tiers
+
+
+def test_what_is_settled_owes_the_taxes_of_its_account(demo: dict[str, Any]) -> None:
+    [adjustment] = [one for one in demo["settled"] if one["kind"] == "adjustment"]
+    content = document_of(demo, "acct-0083", adjustment["number"])
+
+    assert [(tax["name"], tax["net"]) for tax in content["taxes"]] == [
+        ("City sales tax", content["subtotal"]),
+        ("State sales tax", content["subtotal"]),
+    ]
+    assert content["period"]["period_id"] == "2026-01"
+    assert content["issue_date"] == "2026-02-06"
+
+
+def test_a_document_is_rendered_from_a_shell_and_what_is_there_stays_as_it_is(demo: dict[str, Any]) -> None:
+    [credit_note] = [one for one in demo["settled"] if one["kind"] == "credit_note"]
+    pdf = Path(credit_note["page"]).with_suffix(".pdf")
+    of_january = ("invoice", "render", "--period", "2026-01", "--project", demo["project"])
+    of_one = (*of_january, "--number", credit_note["number"], "--pdf")
+
+    first, second = billing(*of_one), billing(*of_one, "--json")
+    unknown = billing(*of_january, "--number", "NLM-999999")
+
+    assert first.stdout == f"1 files written, 1 were there: {pdf.parents[1]}\n", first.stderr
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert json.loads(second.stdout)["rendered"] == {"written": 0, "current": 2, "problems": []}
+    assert (unknown.returncode, unknown.stderr.split(":")[0]) == (2, "render.no_document")
 
 
 def test_the_pages_that_the_demo_names_are_there_to_read(demo: dict[str, Any]) -> None:

@@ -236,7 +236,7 @@ def _grant_credit(workspace: Workspace) -> str:
 
     grant = grant_credit(
         *(workspace, CREDITED_ACCOUNT, "USD", CreditKind.PROMOTIONAL, Decimal("25.00"), "launch credit"),
-        *(BEFORE_THE_NIGHTS, PUBLISHER),
+        *(BEFORE_THE_NIGHTS, APPROVER),
         expires_on=date(2026, 6, 30),
     )
     return f"{grant.account_id} is granted a credit of {grant.amount:f} {grant.currency} ({grant.reason})"
