@@ -226,6 +226,19 @@ def test_an_account_that_had_nothing_to_bill_gets_its_first_invoice(closed: Work
     assert (invoice.kind, invoice.total, invoice.corrects) == (DocumentKind.INVOICE, Decimal("2.80"), None)
 
 
+def test_a_month_without_usage_is_settled_like_any_other(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    workspace = open_workspace(write_project(tmp_path / "project", raw_bucket, {"billing.toml": LAST_NIGHTS}))
+    receive(workspace, tokens(1_000_000, "2026-02-01T12:00:00Z"))  # nothing in January
+    for night in NIGHTS:
+        bill(workspace, night)
+    assert close(workspace, "2026-01", AT).invoices == []
+    late(workspace, tokens(1_000_000, "2026-01-30T12:00:00Z"))
+
+    assert unsettled_periods(workspace, "2026-02") == ["2026-01"]
+    [account] = adjust(workspace, "2026-01", LATER).accounts
+    assert (account.kind, account.total) == (DocumentKind.INVOICE, Decimal("3.00"))
+
+
 def test_usage_that_moves_between_accounts_is_settled_on_both(closed: Workspace) -> None:
     moved = ACCOUNTS.replace(",,customer-1\n", ",,customer-0\n").replace(
         "customer-2;customer-2b", "customer-2;customer-1"
