@@ -49,7 +49,7 @@ def closed_folder(s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactor
     """A project whose January is final: acct-1 used 900,000 tokens, acct-2 700,000; acct-3 nothing."""
     raw = ObjectStore("raw-of-adjust", s3_server.url)
     raw.create_bucket()
-    settings = LAST_NIGHTS.replace("[seller]", '[seller]\ncredit_note_series = "TEST-C"')
+    settings = LAST_NIGHTS.replace("[seller]", '[seller]\ncredit_note_series = "CREDIT"')
     files = {"billing.toml": settings, "price_books/2025-01-01.toml": TIERS}
     folder = write_project(tmp_path_factory.mktemp("adjust") / "project", raw, files)
     workspace = open_workspace(folder)
@@ -163,9 +163,23 @@ def test_less_usage_is_a_credit_note(closed: Workspace) -> None:
     [account] = adjust(closed, "2026-01", LATER).accounts
 
     assert (account.kind, account.subtotal) == (DocumentKind.CREDIT_NOTE, Decimal("-1.20"))
-    credit_note = documents(closed)[1]
-    assert (credit_note.kind, credit_note.number) == (DocumentKind.CREDIT_NOTE, "TEST-C-000001")
+    credit_note, invoice = documents(closed)  # in order of number
+    assert (credit_note.kind, credit_note.number) == (DocumentKind.CREDIT_NOTE, "CREDIT-000001")
+    assert credit_note.corrects == invoice.number
     assert verify_documents(closed).problems == ()
+    late(closed, tokens(400_000, "2026-01-30T13:00:00Z"))
+    adjust(closed, "2026-01", LATER)
+    assert documents(closed)[2].corrects == invoice.number, "the invoice is corrected, not the credit note"
+
+
+def test_more_usage_that_costs_nothing_is_an_adjustment_of_zero(closed: Workspace) -> None:
+    late(closed, tokens(0, "2026-01-30T12:00:00Z"))
+
+    [account] = adjust(closed, "2026-01", LATER).accounts
+
+    assert (account.kind, account.total, account.line_count) == (DocumentKind.ADJUSTMENT, 0, 1)
+    [line] = content(closed, documents(closed)[1])["lines"]
+    assert (line["sku"], line["quantity"], line["amount"]) == ("requests", "1", "0")
 
 
 def test_what_is_settled_is_not_settled_again(closed: Workspace) -> None:
@@ -188,9 +202,12 @@ def test_later_usage_is_the_difference_to_everything_that_was_billed(closed: Wor
     [back] = adjust(closed, "2026-01", LATER).accounts
 
     assert (back.kind, back.subtotal) == (DocumentKind.CREDIT_NOTE, Decimal("-2.30"))
+    assert back.number == "CREDIT-000001", "its own number, not that of the adjustment before"
     lines = [line for line in billed_lines(closed, "2026-01", "acct-1") if line.sku == "tokens-input"]
     assert sum(line.amount for line in lines) == Decimal("2.70")
     assert sum(line.quantity for line in lines) == 900_000
+    line_ids = [line["line_item_id"] for document in documents(closed) for line in content(closed, document)["lines"]]
+    assert len(line_ids) == len(set(line_ids)), "no two lines of a period have one id"
 
 
 def test_a_dry_run_says_the_same_and_keeps_nothing(closed: Workspace) -> None:
