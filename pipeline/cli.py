@@ -488,10 +488,14 @@ def close(
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
     _print_problems(result.rendered.problems)
+    invoiced = {document.account_id for document in result.invoices}
+    for what, held in (
+        ("got no invoice", [account_id for account_id in result.held if account_id not in invoiced]),
+        ("get no adjustment", [account_id for account_id in result.held if account_id in invoiced]),
+    ):
+        if held:
+            typer.echo(f"{len(held):,} accounts are held and {what}: {', '.join(held[:HELD_SHOWN_MAX])}")
     if result.held:
-        typer.echo(
-            f"{len(result.held):,} accounts are held and got none: {', '.join(list(result.held)[:HELD_SHOWN_MAX])}"
-        )
         typer.echo("  see: billing holds; then billing release, and close again")
 
 
@@ -515,7 +519,7 @@ def adjust(
         _print_json(result)
         return
     _say_adjusted(result)
-    if not result.accounts:
+    if not result.accounts and not result.waiting:
         typer.echo(f"period {period} is settled: its documents bill what it comes to")
 
 
@@ -524,6 +528,10 @@ def _say_adjusted(result: AdjustResult) -> None:
         number = one.number or "no number yet"
         kind = one.kind.value.replace("_", " ")
         typer.echo(f"{result.period_id} {one.account_id}: {kind} {number}, {one.total:+f} {one.currency} with taxes")
+    if result.waiting:
+        waiting = ", ".join(result.waiting[:HELD_SHOWN_MAX])
+        typer.echo(f"{len(result.waiting):,} accounts wait for their invoice of {result.period_id}: {waiting}")
+        typer.echo(f"  next: billing close --period {result.period_id}")
 
 
 @app.command(epilog="Example: billing report --window 2026-01-15 --project my-billing")

@@ -116,7 +116,7 @@ def drafts(
     from pipeline.steps.workspace import open_workspace
 
     parse(period, "--period", lambda text: billing_period(text, "UTC"))
-    found = write_drafts(open_workspace(settings.project_folder(project)), period, out)
+    found = write_drafts(open_workspace(settings.project_folder(project)), period, out, now())
     if as_json:
         print_json(found)
         return

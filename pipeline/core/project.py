@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pipeline.core.access import Roles
 from pipeline.core.account import AccountDirectory
@@ -25,7 +25,7 @@ from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
 from pipeline.core.tax import TaxTable
-from pipeline.core.window import ONE_DAY, calendar_date
+from pipeline.core.window import ONE_DAY, calendar_date, iana_zone
 
 
 class WindowSettings(StrictModel):
@@ -95,13 +95,16 @@ class ControlPlaneSettings(StrictModel):
 class SellerSettings(StrictModel):
     """The legal entity that invoices, and its number series (``LLM`` numbers LLM-000001, LLM-000002, ...).
 
-    Credit notes have numbers of that series, too, unless ``credit_note_series`` names their own.
+    Credit notes have numbers of that series, too, unless ``credit_note_series`` names their own. ``time_zone`` is where
+    the day of issue is taken.
     """
 
     legal_entity: Annotated[str, Field(min_length=1)]
     address: str = ""
+    tax_id: str = ""
     number_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")]
     credit_note_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")] | None = None
+    time_zone: Annotated[str, AfterValidator(iana_zone)] = "UTC"
 
 
 class DocumentsSettings(StrictModel):

@@ -51,8 +51,8 @@ def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "number": "LLM-000001",
         "corrects": None,
         "issue_date": "2026-02-01",
-        "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin"},
-        "customer": {"account_id": "acct-7", "name": "Seven GmbH", "plan": "standard"},
+        "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin", "tax_id": ""},
+        "customer": {"account_id": "acct-7", "name": "Seven GmbH", "address": "", "tax_id": "", "plan": "standard"},
         "period": {
             "period_id": "2026-01",
             "time_zone": "Europe/Berlin",
