@@ -184,7 +184,7 @@ def grant(
     kind: Annotated[str, typer.Option(help="prepaid (the customer paid for it) or promotional.")] = "prepaid",
     priority: Annotated[int, typer.Option(help="Smaller ones are drawn first.")] = 0,
     expires: Annotated[
-        str | None, typer.Option(help="The last issue date that may draw it, such as 2026-12-31; default: none.")
+        str | None, typer.Option(help="The last day of a period that may draw it, such as 2026-12-31.")
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,

@@ -45,6 +45,7 @@ def line(**changes: Any) -> dict[str, Any]:
 
 def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return an invoice of January for acct-7; what its figures add up to is for the test to say."""
+    customer = {"account_id": "acct-7", "name": "Seven GmbH", "address": "", "tax_id": "", "plan": "standard"}
     return {
         "document": "invoice",
         "document_version": 2,
@@ -52,7 +53,7 @@ def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "corrects": None,
         "issue_date": "2026-02-01",
         "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin", "tax_id": ""},
-        "customer": {"account_id": "acct-7", "name": "Seven GmbH", "address": "", "tax_id": "", "plan": "standard"},
+        "customer": {**customer, **changes.pop("customer", {})},
         "period": {
             "period_id": "2026-01",
             "time_zone": "Europe/Berlin",

@@ -182,6 +182,18 @@ def test_taxes_and_credits_are_named_with_their_reason() -> None:
         assert part in text
 
 
+def test_page_and_pdf_name_the_tax_ids_of_both_and_the_address_of_the_customer() -> None:
+    made = document()
+    made["seller"]["tax_id"] = "IE3668997OH"
+    made["customer"] |= {"address": "Ring 7\n10115 Berlin", "tax_id": "DE136695976"}
+
+    html, pdf = words(render_texts("invoice.html", page_of(made))), pdf_words(made)
+
+    for text in (html, pdf):
+        assert "Dublin Tax id IE3668997OH" in text
+        assert "Seven GmbH Ring 7 10115 Berlin Tax id DE136695976 Account acct-7, plan standard" in text
+
+
 def test_an_invoice_without_taxes_has_no_subtotal() -> None:
     assert "Subtotal" not in page_words()
 

@@ -107,7 +107,7 @@ def test_a_draw_names_its_grant_on_the_document() -> None:
     ("amount", "currency", "said"),
     [
         ("0", "USD", "more than zero"),
-        ("-1", "USD", "more than zero"),
+        ("-1", "USD", "more than zero, got -1$"),
         ("NaN", "USD", "more than zero"),
         ("0.001", "USD", "at most 2 decimals"),
         ("1.5", "JPY", "at most 0 decimals"),
