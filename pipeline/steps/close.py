@@ -30,7 +30,7 @@ from pipeline.core.money import Money
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
 from pipeline.steps.adjust import AdjustResult, adjust, unsettled_periods
-from pipeline.steps.check import check_period
+from pipeline.steps.check import check_invoices, check_period
 from pipeline.steps.documents import store_documents
 from pipeline.steps.drafts import draft_documents
 from pipeline.steps.late import late_windows
@@ -168,6 +168,7 @@ def _months_between(start: datetime, period_id: str) -> list[str]:
 def _finalise(workspace: Workspace, rated: RatedPeriod, line_items: Receipt, at: datetime) -> None:
     with scratch_folder(workspace.scratch, "documents") as folder:
         drafts = draft_documents(workspace, rated.period_id, line_items, folder)
+        check_invoices(workspace, line_items, drafts.documents(), at)
         reconcile_period(workspace, line_items.scope, drafts.totals, at)
         workspace.control_plane.finalise_period(
             rated.period_id,

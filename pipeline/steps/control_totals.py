@@ -17,6 +17,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.agreement import Agreement
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.dataset import (
     EXCLUDED_EVENTS,
     LINE_ITEMS,
@@ -54,7 +55,6 @@ from pipeline.core.report import (
 from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.terms import PeriodTerms
 from pipeline.core.window import BillingWindow
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
