@@ -286,6 +286,8 @@ def _sql_problem(dataset: Dataset, expectation: Expectation) -> str | None:
             definitions = ", ".join(f'"{column}" {sql_type}' for column, sql_type in columns)
             connection.execute(f"CREATE TABLE {name} ({definitions})")
         try:
+            if [one.type for one in connection.extract_statements(query[0])] != [duckdb.StatementType.SELECT]:
+                return "it is one SELECT and nothing else"
             connection.execute(f"SELECT COUNT(*) FROM ({query[0]})", query[1])  # noqa: S608
         except duckdb.Error as error:
             return str(error).splitlines()[0]

@@ -9,6 +9,7 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.core.check import CHECK_RESULTS, CheckReport, Severity
 from pipeline.core.errors import CheckFailed, NotReadyError, PublicationError
+from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow
 from pipeline.steps.aggregate import aggregate
 from pipeline.steps.check import check, check_report
@@ -255,7 +256,7 @@ def test_a_window_is_compared_with_those_of_its_weekday(raw_bucket: ObjectStore,
         aggregate(workspace, window.window_id, 1, at)
         rate(workspace, window.window_id, 1, at)
         if number < 2:
-            workspace.control_plane.accept_revision(window.window_id, 1, at, "a test")
+            workspace.control_plane.decide_revision(window.window_id, 1, RevisionState.ACCEPTED, at, "a test")
 
     report = check(workspace, WINDOW.window_id, 1, AT)
 
