@@ -1,4 +1,4 @@
--- account_history: one row per account and SKU: what it used in the earlier windows that one is compared with.
+-- account_history: one row per account and SKU: what it used in the windows that one is compared with.
 --
 -- Grain:   account_id, sku
 -- Reads:   usage_history
@@ -12,7 +12,7 @@ SELECT
     sku,
     SUM(value_sum) AS quantity,
     CAST(SUM(event_count) AS BIGINT) AS event_count,
-    COUNT(DISTINCT EPOCH_US(grain_start) // EPOCH_US($window_length)) AS window_count
+    COUNT(DISTINCT EPOCH_US(grain_start) // EPOCH_US(CAST($window_length AS INTERVAL))) AS window_count
 FROM usage_history
 WHERE aggregation IN ('sum', 'count')
 GROUP BY account_id, sku
