@@ -18,7 +18,14 @@ from typing import Any
 
 from pipeline.adapters.checks import load_suite, run_suite
 from pipeline.adapters.warehouse import Warehouse, sql_text
-from pipeline.core.check import CHECK_RESULTS, RELATIONS_BESIDE, CheckReport, CheckResult, require_checks_passed
+from pipeline.core.check import (
+    CHECK_RESULTS,
+    REFERENCES,
+    RELATIONS_BESIDE,
+    CheckReport,
+    CheckResult,
+    require_checks_passed,
+)
 from pipeline.core.dataset import (
     EXCLUDED_EVENTS,
     INVOICES,
@@ -122,8 +129,10 @@ def _check(
     datasets = {publication.dataset.name: publication.dataset for publication in checked}
     suites = {name: load_suite(dataset, workspace.project.files) for name, dataset in datasets.items()}
     results: list[CheckResult] = []
-    for publication in checked:
-        with Warehouse(workspace.scratch, sql=_sql(workspace, window)) as warehouse:
+    with Warehouse(workspace.scratch, sql=_sql(workspace, window)) as warehouse:
+        for name, rows in _reference_rows(workspace, window).items():
+            warehouse.table_rows(name, REFERENCES[name], rows)
+        for publication in checked:
             _name_relations(warehouse, workspace, window, publication, history)
             suite = suites[publication.dataset.name]
             results += run_suite(suite, publication.receipt.scope, warehouse.connection, history.too_little)
@@ -149,7 +158,7 @@ def _name_relations(
 ) -> None:
     """Name the dataset and everything that its expectations may read beside it."""
     files = manifest_files(workspace, checked.receipt.manifest_hash)
-    beside = _reference_rows(workspace, window, checked)
+    beside = _rows_of_publication(workspace, checked)
     if checked.dataset is RAW_EVENTS:
         warehouse.view_files(EXCLUDED_EVENTS.name, EXCLUDED_EVENTS, files)
         beside["exclusions"] = [(row["reason"], row["event_count"]) for row in warehouse.select("exclusion_counts", {})]
@@ -256,26 +265,30 @@ def _rated_revisions(workspace: Workspace, line_items: Receipt) -> tuple[WindowR
     return tuple(known[manifest.scope, manifest.revision] for manifest in usage)
 
 
-def _reference_rows(
-    workspace: Workspace, window: WindowRevision, checked: _Checked
-) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of ``REFERENCES``."""
+def _reference_rows(workspace: Workspace, window: WindowRevision) -> _RelationRows:
+    """Return the rows of ``REFERENCES`` that are the same beside each dataset."""
     directory = workspace.project.directory
-    periods = account_periods(workspace, checked.period_id) if checked.period_id else {}
-    currencies = sorted({account.currency for account in directory.accounts().values()})
+    currencies = sorted({row.currency for row in directory.rows})
     grain = timedelta(seconds=window.pins["grain_seconds"])
     tolerance = timedelta(seconds=window.pins["future_tolerance_seconds"])
     return {
         "run": [(window.window_start, window.window_end, window.cutoff_at, grain, tolerance)],
         "accounts": sorted({(row.account_id, row.currency, row.plan) for row in directory.rows}),
         "account_validity": [(row.account_id, row.valid_from, row.valid_to) for row in directory.rows],
+        "currencies": [(code, Decimal(1).scaleb(-minor_unit_digits(code))) for code in currencies],
+        "slo": list(workspace.project.settings.slo.percents()),
+    }
+
+
+def _rows_of_publication(workspace: Workspace, checked: _Checked) -> _RelationRows:
+    """Return the rows of ``REFERENCES`` that depend on what is checked: its meters, period and price books."""
+    periods = account_periods(workspace, checked.period_id) if checked.period_id else {}
+    return {
         "account_periods": [
             (account_id, period.period_id, period.start, period.end) for account_id, period in periods.items()
         ],
         "meters": sorted(_meters(workspace, checked.counted_by)),
-        "currencies": [(code, Decimal(1).scaleb(-minor_unit_digits(code))) for code in currencies],
         "price_books": [(version,) for version in _price_books(workspace, checked)],
-        "slo": list(workspace.project.settings.slo.percents()),
     }
 
 
