@@ -24,6 +24,7 @@ from pipeline.core.duration import Duration
 from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
+from pipeline.core.slo import SloSettings
 from pipeline.core.tax import TaxTable
 from pipeline.core.window import ONE_DAY, calendar_date
 
@@ -151,6 +152,7 @@ class ProjectSettings(StrictModel):
     documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
+    slo: SloSettings = SloSettings()
     close: CloseSettings = CloseSettings()
     roles: Roles | None = None
 

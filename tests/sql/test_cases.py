@@ -92,6 +92,7 @@ RATED_LINES = (
 
 # Tables that are no dataset of the lake: made by a step, or by another SQL file, for one session.
 HELPER_TABLES = {
+    "usage_history": USAGE.columns,
     "meters": METER_COLUMNS,
     "account_references": ACCOUNT_REFERENCE_COLUMNS,
     "repeated_hashes": (("short_hash", "UINTEGER"),),
