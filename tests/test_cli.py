@@ -295,6 +295,6 @@ def test_what_a_month_bills_is_shown_and_signed_from_a_shell(tmp_path: Path, raw
     )
 
     assert none.stdout == "none\n"
-    assert json_of(early)["error"]["code"] == "close.period_not_ready"
+    assert json_of(early)["error"]["code"] == "close.earlier_period_open"
     assert json_of(denied)["error"]["code"] == "access.denied"
     assert asked.returncode != 0
