@@ -583,9 +583,17 @@ def holds(
 def report(
     window: WindowOption,
     project: ProjectOption = None,
+    report_format: Annotated[
+        ReportFormat, typer.Option("--format", help="All formats have the same figures; all writes each of them.")
+    ] = ReportFormat.HTML,
+    refresh: Annotated[
+        bool,
+        typer.Option(help="Show holds, breaks, decisions and sign-off as they are now, not as they were that night."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the reconciliation report of a window's newest revision and print its path."""
+    from pipeline.steps.report import Format
     from pipeline.steps.report import report as report_step
     from pipeline.steps.workspace import open_workspace
 
@@ -598,7 +606,8 @@ def report(
             f"window {billing_window.window_id} has not been computed",
             [f"run: billing run --window {billing_window.window_id}"],
         )
-    path = report_step(workspace, revision.window_id, revision.revision)
+    formats = list(Format) if report_format is ReportFormat.ALL else [Format(report_format.value)]
+    path = report_step(workspace, revision.window_id, revision.revision, _now(), formats, refresh=refresh)
     if as_json:
         _print_json({"window_id": revision.window_id, "revision": revision.revision, "report": path})
         return
