@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -70,6 +71,18 @@ app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 -
 
 AccountOption = Annotated[str, typer.Option(help="The account, as accounts.csv names it.")]
 PeriodOption = Annotated[str, typer.Option(help="The billing period, such as 2026-01.")]
+
+
+class ReportFormat(StrEnum):
+    """In which formats a report is written."""
+
+    HTML = "html"
+    XLSX = "xlsx"
+    JSON = "json"
+    PARQUET = "parquet"
+    ALL = "all"
+
+
 WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
 
 

@@ -3,6 +3,9 @@
 -- Grain:   sku, unit, currency, kind
 -- Reads:   line_items
 -- Params:  none
+--
+-- Exact amounts, rounded ones and residuals are added up apart from each other, so that the report's road
+-- from prices to line items is evidence.
 
 SELECT
     sku,

@@ -2,7 +2,7 @@
 --
 -- Grain:   currency, account_id
 -- Reads:   night_lines, earlier_night_lines
--- Params:  $rows_max  INTEGER  how many accounts of each currency
+-- Params:  $rows_max  BIGINT  how many accounts of each currency
 --
 -- Those whose nights differ most come first, up or down; equal ones in order of account.
 
@@ -42,5 +42,9 @@ SELECT
     amount,
     amount_before
 FROM accounts
-QUALIFY ROW_NUMBER() OVER (PARTITION BY currency ORDER BY ABS(amount_change) DESC, account_id ASC) <= $rows_max
+QUALIFY
+    $rows_max >= ROW_NUMBER() OVER (
+        PARTITION BY currency
+        ORDER BY ABS(amount_change) DESC, account_id ASC
+    )
 ORDER BY currency ASC, ABS(amount_change) DESC, account_id ASC

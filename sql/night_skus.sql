@@ -3,6 +3,8 @@
 -- Grain:   sku, currency, cause
 -- Reads:   night_lines, earlier_night_lines
 -- Params:  none
+--
+-- A SKU that only one of the nights has is zero in the other one.
 
 WITH
 

@@ -3,6 +3,8 @@
 -- Grain:   account_id, sku
 -- Reads:   usage_now, usage_before
 -- Params:  none
+--
+-- What differs is what somebody billed again: late events, a mended meter, another owner.
 
 WITH
 

@@ -18,16 +18,15 @@ from pipeline.core.report_model import Badge, Cell, ReportModel, Table
 # Quantities have up to 29 digits before the point and exact amounts 21 after it; what does not fit is a text only.
 NUMBER_DIGITS, NUMBER_SCALE = 38, 21
 
-TIDY_SCHEMA = pa.schema(
-    [
-        ("section", pa.string()),
-        ("table", pa.string()),
-        ("row", pa.int64()),  # from 1; sums come after the rows, under the table's name with ".sums"
-        ("name", pa.string()),
-        ("value", pa.string()),
-        ("number", pa.decimal128(NUMBER_DIGITS, NUMBER_SCALE)),
-    ]
-)
+_TIDY_FIELDS: list[pa.Field[Any]] = [
+    pa.field("section", pa.string()),
+    pa.field("table", pa.string()),
+    pa.field("row", pa.int64()),  # from 1; sums come after the rows, under the table's name with ".sums"
+    pa.field("name", pa.string()),
+    pa.field("value", pa.string()),
+    pa.field("number", pa.decimal128(NUMBER_DIGITS, NUMBER_SCALE)),
+]
+TIDY_SCHEMA = pa.schema(_TIDY_FIELDS)
 
 
 def report_json(model: ReportModel) -> bytes:
@@ -84,9 +83,10 @@ def plain(cell: Cell) -> str | None:
 def report_parquet(model: ReportModel) -> bytes:
     """Return the report as tidy Parquet: one row for each cell that is not empty, the verdict first."""
     rows = list(_tidy(model))
-    columns = [pa.array(column, type=field.type) for column, field in zip(zip(*rows, strict=True), TIDY_SCHEMA)]
+    columns = zip(zip(*rows, strict=True), TIDY_SCHEMA, strict=True)
+    arrays = [pa.array(column, type=field.type) for column, field in columns]
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_arrays(columns, schema=TIDY_SCHEMA), sink, compression="zstd")
+    pq.write_table(pa.Table.from_arrays(arrays, schema=TIDY_SCHEMA), sink, compression="zstd")
     return sink.getvalue()
 
 

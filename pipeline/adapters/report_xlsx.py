@@ -113,8 +113,8 @@ class _Workbook:
         layout = _Layout(table)
         for place, column in enumerate(table.columns):
             is_number = column.kind is Kind.NUMBER
-            heading = {"bold": True, "text_wrap": True, "bottom": 1, "bg_color": "#F5F6F7"}
-            self._text(sheet, 0, place, column.title, {**heading, "align": "right" if is_number else "left"})
+            heading: dict[str, Any] = {"bold": True, "text_wrap": True, "bottom": 1, "bg_color": "#F5F6F7"}
+            self._text(sheet, 0, place, column.title, {"align": "right" if is_number else "left", **heading})
             sheet.set_column(place, place, layout.width(place))
         for number, row in enumerate(table.rows, start=1):
             formulas = self._row_formulas(table, number, row)
@@ -124,14 +124,16 @@ class _Workbook:
         for number, row in enumerate(table.sums(), start=len(table.rows) + 1):
             formulas = self._sum_formulas(table, row)
             for place, cell in enumerate(row.cells):
-                bold = {"bold": True, "top": 1}
-                self._cell(sheet, number, place, cell, table.columns[place], bold, formulas.get(place))
+                heavy: dict[str, Any] = {"bold": True, "top": 1}
+                self._cell(sheet, number, place, cell, table.columns[place], heavy, formulas.get(place))
         sheet.freeze_panes(1, 1)
         sheet.autofilter(0, 0, len(table.rows), len(table.columns) - 1)
         sheet.repeat_rows(0)
         sheet.set_landscape()
         sheet.fit_to_pages(1, 0)
-        sheet.ignore_errors({"number_stored_as_text": f"A1:{xl_rowcol_to_cell(len(table.rows) + 9, len(table.columns))}"})
+        sheet.ignore_errors(
+            {"number_stored_as_text": f"A1:{xl_rowcol_to_cell(len(table.rows) + 9, len(table.columns))}"}
+        )
 
     def _row_formulas(self, table: Table, number: int, row: Row) -> dict[int, str]:
         """Return the formulas of a row: those of its columns, and both sides of a tie-out."""
@@ -248,7 +250,9 @@ def _is_live(cell: Cell) -> bool:
         return True
     if isinstance(cell, int):
         return len(str(abs(cell))) <= EXACT_DIGITS_MAX
-    return isinstance(cell, Decimal) and len(f"{cell:f}".replace("-", "").replace(".", "").lstrip("0")) <= EXACT_DIGITS_MAX
+    return (
+        isinstance(cell, Decimal) and len(f"{cell:f}".replace("-", "").replace(".", "").lstrip("0")) <= EXACT_DIGITS_MAX
+    )
 
 
 def _decimals(cell: Cell) -> int:

@@ -14,6 +14,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from pipeline.core.approval import Override, SignOff
+from pipeline.core.breaks import Break
 from pipeline.core.check import CheckReport, Severity
 from pipeline.core.completeness import Missing, PendingObject, SourceException, UnclaimedObject
 from pipeline.core.decimals import plain_text
@@ -23,12 +25,13 @@ from pipeline.core.money import exact, minor_unit_digits
 from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES, ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
-    HOLDS_ACCOUNTS,
     Control,
+    Effect,
     Verdict,
     WindowTotals,
     failed_controls,
     readable,
+    stopping_controls,
     unexplained_event_count,
 )
 from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
@@ -291,7 +294,7 @@ class AdjustingDocument:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class AuditNote:
     """One entry of the audit log about the revision: what was done, by whom, when and why."""
 
     what: str
@@ -316,7 +319,10 @@ class NightFacts:
     holds: tuple[Hold, ...] = ()
     exceptions: tuple[SourceException, ...] = ()
     adjusting_documents: tuple[AdjustingDocument, ...] = ()
-    decisions: tuple[Decision, ...] = ()
+    decisions: tuple[AuditNote, ...] = ()
+    breaks: tuple[Break, ...] = ()
+    sign_offs: tuple[SignOff, ...] = ()
+    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,7 +397,7 @@ def in_reason_order(counts: Mapping[str, int], reasons: type[StrEnum]) -> list[t
 
 
 def unexplained_amounts(controls: Iterable[Control], currencies: Iterable[str]) -> dict[str, Decimal]:
-    """Return for each currency how much of the failed controls of amounts is beyond their tolerance.
+    """Return for each currency by how much the controls of amounts that stop a revision differ.
 
     >>> control = Control(Equation.ROUNDED_AMOUNT, "2026-01/USD", "USD", Decimal(0), Decimal("0.02"))
     >>> unexplained_amounts([control], ["USD"])
@@ -399,18 +405,31 @@ def unexplained_amounts(controls: Iterable[Control], currencies: Iterable[str]) 
     """
     found = dict.fromkeys(sorted(currencies), Decimal(0))
     with exact():
-        for control in failed_controls(controls):
-            if control.unit in found and control.control not in HOLDS_ACCOUNTS:
+        for control in stopping_controls(controls):
+            if control.unit in found:
                 found[control.unit] += control.delta.copy_abs()
     return found
+
+
+def held_accounts(facts: ReportFacts) -> dict[str, str]:
+    """Return the accounts that are held, with the reasons: by people, or by a control of this revision that failed."""
+    reasons: dict[str, list[str]] = {}
+    for hold in facts.night.holds:
+        reasons.setdefault(hold.account_id, []).append(hold.reason)
+    for control in failed_controls(facts.controls or ()):
+        if control.effect is Effect.HOLD and control.account_id:
+            reasons.setdefault(control.account_id, []).append(control.tolerance_reason)
+    return {account_id: "; ".join(dict.fromkeys(reasons[account_id])) for account_id in sorted(reasons)}
 
 
 def headline(facts: ReportFacts) -> tuple[Verdict, str]:
     """Return the verdict of the revision and the one sentence that says it."""
     events, controls = facts.totals.events, facts.controls
     lines = f"{readable(events.night_quarantine_count)} line{'s'[: events.night_quarantine_count != 1]} quarantined"
-    held = len({(hold.period_id, hold.account_id) for hold in facts.night.holds})
+    held = len(held_accounts(facts))
     counted = [f"{readable(events.excluded_count)} excluded", lines]
+    broken = len(facts.night.breaks)
+    counted += [f"{readable(broken)} break{'s'[: broken != 1]} open"] if broken else []
     counted += [f"{readable(held)} account{'s'[: held != 1]} held"] if held else []
     if controls is not None:
         amounts = unexplained_amounts(controls, {amount.currency for amount in facts.totals.period_amounts})
@@ -418,7 +437,7 @@ def headline(facts: ReportFacts) -> tuple[Verdict, str]:
         unexplained += [f"{_amount_text(amount, currency)} {currency}" for currency, amount in amounts.items()]
         found = f"unexplained {', '.join(unexplained)}"
         counted = [f"{readable(events.usage_event_count)} events billed", *counted]
-        stopping = [one for one in failed_controls(controls) if one.control not in HOLDS_ACCOUNTS]
+        stopping = stopping_controls(controls)
         if stopping:
             failed = f"{len(stopping)} of {len(controls)} controls failed"
             return Verdict.FAIL, f"not reconciled: {failed}; {found}; {', '.join(counted)}"

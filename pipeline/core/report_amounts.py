@@ -9,7 +9,15 @@ from pipeline.core.canary import canary_view
 from pipeline.core.line_item import LineKind
 from pipeline.core.money import exact
 from pipeline.core.price_comparison import AmountChange
-from pipeline.core.report import TOP_ACCOUNTS_MAX, AccountAmount, NightPart, ReportFacts
+from pipeline.core.report import (
+    TOP_ACCOUNTS_MAX,
+    AccountAmount,
+    AccountNight,
+    NightPart,
+    ReportFacts,
+    RevisionChange,
+    held_accounts,
+)
 from pipeline.core.report_charts import Chart, Step, StepKind, charts
 from pipeline.core.report_events import step_rows, words
 from pipeline.core.report_model import (
@@ -24,6 +32,7 @@ from pipeline.core.report_model import (
     added,
     amount_figure,
     exact_figure,
+    number_text,
 )
 
 CHARTS_MAX = 4
@@ -52,17 +61,17 @@ KIND_WORDS = {
 
 
 def holds_section(facts: ReportFacts) -> Section:
-    names = {account.account_id: account.name for account in facts.accounts}
-    amounts = {(one.period_id, one.account_id): one for one in facts.accounts}
-    rows = []
-    for hold in facts.night.holds:
-        one = amounts.get((hold.period_id, hold.account_id))
-        amount = None if one is None else amount_figure(one.amount, one.currency)
-        currency = "" if one is None else one.currency
-        name = names.get(hold.account_id, "")
-        rows.append(
-            Row((hold.period_id, hold.account_id, name, hold.reason, hold.held_at, hold.held_by, amount, currency))
-        )
+    """Return the accounts that get no document, whoever or whatever holds them, with what they come to."""
+    rows: list[tuple[Cell, ...]] = []
+    reasons = held_accounts(facts)
+    for one in facts.accounts:
+        if one.account_id in reasons:
+            amount = amount_figure(one.amount, one.currency)
+            rows.append((one.period_id, one.account_id, one.name, reasons[one.account_id], amount, one.currency))
+    shown = {row[1] for row in rows}
+    rows += [
+        ("", account_id, "", reason, None, "") for account_id, reason in reasons.items() if account_id not in shown
+    ]
     table = Table(
         "holds",
         "Held accounts",
@@ -71,18 +80,15 @@ def holds_section(facts: ReportFacts) -> Section:
             Column("account", "Account"),
             Column("name", "Name"),
             Column("reason", "Reason", is_wide=True),
-            Column("held_at", "Held since (UTC)"),
-            Column("held_by", "Held by"),
             Column("amount", "Amount so far", Kind.NUMBER),
             Column("currency", "Currency"),
         ),
-        tuple(rows),
+        tuple(Row(row) for row in rows),
         empty="No account is held.",
         is_stacked=True,
     )
-    return Section(
-        "holds", "Held accounts", "They get no document of the period until somebody releases them.", tables=(table,)
-    )
+    note = "They get no document of the period until somebody releases them; all others are billed."
+    return Section("holds", "Held accounts", note, tables=(table,))
 
 
 def changes_section(facts: ReportFacts) -> Section:
@@ -170,14 +176,40 @@ def _movers(facts: ReportFacts) -> Table:
         with exact():
             change = one.amount - one.amount_before
         figures = (amount_figure(amount, one.currency) for amount in (one.amount, one.amount_before, change))
-        rows.append(Row((one.currency, one.account_id, names.get(one.account_id, ""), *figures), link="mover_parts"))
+        name = names.get(one.account_id, "")
+        rows.append(Row((one.account_id, name, one.currency, *figures, _mostly(facts, one)), link="mover_parts"))
     return Table(
         "movers",
         "Accounts that changed most",
-        (Column("currency", "Currency"), Column("account", "Account"), Column("name", "Name"), *_NIGHT_COLUMNS),
+        (
+            Column("account", "Account"),
+            Column("name", "Name"),
+            Column("currency", "Currency"),
+            *_NIGHT_COLUMNS,
+            Column("mostly", "Mostly because", is_wide=True),
+        ),
         tuple(rows),
         empty="Every account got as much as the night before.",
     )
+
+
+def _mostly(facts: ReportFacts, mover: AccountNight) -> str:
+    """Say which SKU and cause changed an account most, in the direction in which it changed."""
+    with exact():
+        is_up = mover.amount > mover.amount_before
+        changes = [
+            (part.amount - part.amount_before, part)
+            for part in facts.night.comparison.mover_parts
+            if (part.account_id, part.currency) == (mover.account_id, mover.currency)
+        ]
+        sized = [(change if is_up else -change, part) for change, part in changes]
+        if not sized:
+            return ""
+        size, part = max(sized, key=lambda one: one[0])
+        quantity = part.quantity - part.quantity_before
+        amount = amount_figure(size if is_up else -size, mover.currency)
+    units = f", {number_text(exact_figure(quantity), is_signed=True)} {part.unit}" if part.unit and quantity else ""
+    return f"{part.sku}: {number_text(amount, is_signed=True)} {mover.currency}{units}; {CAUSES[part.cause][0]}"
 
 
 def _mover_parts(facts: ReportFacts) -> Table:
@@ -216,6 +248,7 @@ def _mover_parts(facts: ReportFacts) -> Table:
             *_NIGHT_COLUMNS,
         ),
         tuple(rows),
+        is_folded=True,
     )
 
 
@@ -234,33 +267,12 @@ def revision_section(facts: ReportFacts) -> Section | None:
         *(Column(cause, words(cause.removeprefix("other:")), Kind.NUMBER, is_signed=True) for cause in compared.causes),
     )
 
-    def figures(one: object, unit: str, quantities: Iterable[Decimal]) -> tuple[Cell, ...]:
-        return (one, unit, *(exact_figure(quantity) for quantity in quantities))  # type: ignore[return-value]
+    def cells(one: RevisionChange) -> tuple[Cell, ...]:
+        parts = (one.parts.get(cause, Decimal(0)) for cause in compared.causes)
+        return one.sku, one.unit, *(exact_figure(figure) for figure in (one.quantity_from, one.quantity_to, *parts))
 
-    zero = Decimal(0)
-    totals = tuple(
-        Row(
-            figures(
-                one.sku,
-                one.unit,
-                (one.quantity_from, one.quantity_to, *(one.parts.get(cause, zero) for cause in compared.causes)),
-            )
-        )
-        for one in compared.totals
-    )
-    accounts = tuple(
-        Row(
-            (
-                one.account_id,
-                *figures(
-                    one.sku,
-                    one.unit,
-                    (one.quantity_from, one.quantity_to, *(one.parts.get(cause, zero) for cause in compared.causes)),
-                ),
-            )
-        )
-        for one in compared.accounts
-    )
+    totals = tuple(Row(cells(one)) for one in compared.totals)
+    accounts = tuple(Row((one.account_id, *cells(one))) for one in compared.accounts)
     tables = (
         Table(
             "revision_skus",
@@ -371,7 +383,7 @@ def _road(facts: ReportFacts, period_id: str, currency: str) -> list[Step]:
                 Step("rounding", "each line is rounded once; the residual is kept", moved, abs(residual), level)
             )
         steps.append(Step("line items", "what the invoices of the period would be", StepKind.LEVEL, level, level))
-        held_ids = {hold.account_id for hold in facts.night.holds if hold.period_id == period_id}
+        held_ids = held_accounts(facts)
         held = sum(
             (
                 one.amount

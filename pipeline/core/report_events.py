@@ -473,7 +473,7 @@ def completeness_section(facts: ReportFacts) -> Section:
         )
         tables.append(Table("exceptions", "Exceptions", columns, tuple(rows), is_stacked=True))
     if known is not None and known.pending_count:
-        columns = (
+        pending = (
             Column("object", "Object", Kind.CODE, is_wide=True),
             Column("since", "Since (UTC)"),
             Column("why", "Why", is_wide=True),
@@ -484,13 +484,13 @@ def completeness_section(facts: ReportFacts) -> Section:
             Table(
                 "pending_objects",
                 "Objects that could not be fetched",
-                columns,
+                pending,
                 tuple(rows),
                 more=f"and {more:,} more" if more else "",
             )
         )
     if known is not None and known.unclaimed_count:
-        columns = (
+        unclaimed = (
             Column("object", "Object", Kind.CODE, is_wide=True),
             Column("why", "Why", is_wide=True),
             Column("bytes", "Size (bytes)", Kind.NUMBER),
@@ -512,7 +512,7 @@ def completeness_section(facts: ReportFacts) -> Section:
             Table(
                 "unclaimed_objects",
                 "Objects that are not collected",
-                columns,
+                unclaimed,
                 tuple(rows),
                 note="No contract covers them, or no manifest of their contract lists them. Nothing of them is billed.",
                 more=f"and {more:,} more" if more else "",

@@ -208,7 +208,8 @@ def number_text(number: int | Decimal, is_signed: bool = False) -> str:
     >>> number_text(Decimal("-1234.50")), number_text(7, is_signed=True), number_text(Decimal("1E-9"))
     ('-1,234.50', '+7', '0.000000001')
     """
-    return f"{number:+,f}" if is_signed and number else f"{number:,f}"
+    text = f"{number:,}" if isinstance(number, int) else f"{number:,f}"
+    return f"+{text}" if is_signed and number > 0 else text
 
 
 def amount_figure(amount: Decimal | int, currency: str) -> Decimal:

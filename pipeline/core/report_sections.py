@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.core.approval import SignOff
+from pipeline.core.breaks import AGE_BUCKETS, BreakClass, age_bucket
 from pipeline.core.check import Severity
 from pipeline.core.money import exact
 from pipeline.core.reconciliation import EQUATION_SENTENCES, Control, Equation, Verdict, failed_controls
-from pipeline.core.report import ReportFacts, headline
+from pipeline.core.report import ReportFacts, headline, held_accounts
 from pipeline.core.report_amounts import (
     adjustments_section,
     amounts_section,
@@ -51,7 +53,7 @@ from pipeline.core.report_model import (
     referred,
 )
 
-LONG_GROUP = 20  # of controls: a group that has more is folded
+THREE_WAY = (Equation.EXTERNAL_USAGE, Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT)
 OBJECT_ROWS_MAX = 500
 TIE_OUTS = "tie_outs"
 
@@ -65,12 +67,14 @@ def report_model(facts: ReportFacts) -> ReportModel:
         for section in (
             waterfall_section(facts),
             holds_section(facts),
+            breaks_section(facts),
             changes_section(facts),
             revision_section(facts),
             amounts_section(facts),
             adjustments_section(facts),
             estimates_section(facts),
             canary_section(facts),
+            three_way_section(facts),
             controls_section(facts),
             checks_section(facts),
             completeness_section(facts),
@@ -102,19 +106,22 @@ def report_model(facts: ReportFacts) -> ReportModel:
         sections=tuple(sections),
         tie_outs=tie_outs,
         made_at=facts.night.made_at,
-        footer=f"Window {revision.window_id}, revision {revision.revision}: {revision.reason}.",
+        footer=(
+            f"Window {revision.window_id}, revision {revision.revision}: {revision.reason}. "
+            f"Inputs {revision.inputs_hash}."
+        ),
     )
 
 
 def _facts(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
     revision, events = facts.revision, facts.totals.events
-    held = {(hold.period_id, hold.account_id) for hold in facts.night.holds}
     return (
         ("Window (UTC)", revision.window_id),
         ("Revision", f"{revision.revision}, {revision.state.value}"),
         ("Cut off at (UTC)", f"{revision.cutoff_at:%Y-%m-%d %H:%M:%S}"),
         ("Billed events", number_text(events.usage_event_count)),
-        ("Held accounts", number_text(len(held))),
+        ("Held accounts", number_text(len(held_accounts(facts)))),
+        ("Open breaks", number_text(len(facts.night.breaks))),
         *(
             (f"{one.period_id} so far", f"{number_text(amount_figure(one.amount, one.currency))} {one.currency}")
             for one in facts.totals.period_amounts
@@ -123,14 +130,20 @@ def _facts(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
 
 
 def _notices(facts: ReportFacts) -> tuple[Notice, ...]:
-    """Return what a reader must not miss: what was closed without evidence."""
+    """Return what a reader must not miss: what was closed without evidence, and which gate was overridden."""
     sentences = []
     for exception in facts.night.exceptions:
         more = f" and {len(exception.missing) - 1:,} more" if len(exception.missing) > 1 else ""
         sentences.append(f"{exception.contract} lacked {exception.missing[0]}{more}: “{exception.reason}”")
-    if not sentences:
-        return ()
-    return (Notice("Closed without full evidence.", tuple(sentences), "completeness"),)
+    notices = [Notice("Closed without full evidence.", tuple(sentences), "completeness")] if sentences else []
+    overridden = [
+        f"{one.requested_by} asked, {one.approved_by} approved at {one.approved_at:%Y-%m-%d %H:%M:%S} UTC: "
+        f"“{one.reason}”; overridden: {'; '.join(one.failures)}"
+        for one in facts.night.overrides
+        if one.approved_at is not None
+    ]
+    notices += [Notice("Accepted although a gate failed.", tuple(overridden), "controls")] if overridden else []
+    return tuple(notices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +241,102 @@ def _control_row(control: Control) -> Row:
     figures = (control.expected, control.actual, control.delta, control.tolerance)
     cells: tuple[Cell, ...] = (control.scope, control.unit, *(exact_figure(figure) for figure in figures))
     return Row((*cells, _verdict(control.verdict)))
+
+
+def breaks_section(facts: ReportFacts) -> Section:
+    """Return the open breaks by age, oldest first, and each of them with its owner and what was noted."""
+    breaks, at = facts.night.breaks, facts.night.made_at
+    by_age = {age: [one for one in breaks if age_bucket(one.opened_at, at) == age] for age in AGE_BUCKETS}
+    ages = Table(
+        "breaks_by_age",
+        "Open breaks by age",
+        (
+            Column("age", "Age (days)"),
+            Column("breaks", "Breaks", Kind.NUMBER, is_summed=True),
+            *(Column(one.value, one.value, Kind.NUMBER, is_summed=True) for one in BreakClass),
+        ),
+        tuple(
+            Row((age, len(found), *(sum(one.break_class is kind for one in found) for kind in BreakClass)))
+            for age, found in by_age.items()
+            if breaks
+        ),
+        empty="No break is open.",
+        has_sums=True,
+    )
+    rows = []
+    for one in sorted(breaks, key=lambda one: (one.opened_at, one.break_id)):
+        figures = (exact_figure(figure) for figure in (one.expected, one.actual, one.delta))
+        about = one.window_id or one.period_id
+        cells: tuple[Cell, ...] = (one.break_id, one.break_class.value, one.control.replace("_", " "), about, one.scope)
+        cells += (one.account_id, one.unit, *figures, age_bucket(one.opened_at, at), one.opened_in)
+        rows.append(Row((*cells, one.owner or "nobody", one.note)))
+    listed = Table(
+        "breaks",
+        "Every open break",
+        (
+            Column("break", "Break", Kind.NUMBER),
+            Column("class", "Class"),
+            Column("control", "Control"),
+            Column("window_or_period", "Window or period"),
+            Column("about", "About", Kind.CODE, is_wide=True),
+            Column("account", "Account"),
+            Column("unit", "Unit"),
+            Column("expected", "Expected", Kind.NUMBER),
+            Column("actual", "Actual", Kind.NUMBER),
+            Column("delta", "Delta", Kind.NUMBER, is_signed=True, formula="{actual} - {expected}"),
+            Column("age", "Age (days)"),
+            Column("opened_in", "Opened in"),
+            Column("owner", "Owner"),
+            Column("note", "Note", is_wide=True),
+        ),
+        tuple(rows),
+    )
+    note = "A break is a difference that a control found; it is carried from night to night until it is resolved."
+    return Section("breaks", "Breaks by age", note, tables=(ages, *([listed] if rows else [])))
+
+
+def three_way_section(facts: ReportFacts) -> Section:
+    """Return external figures beside usage and line items, for each thing that an external report has."""
+    rows = []
+    known = {(one.control, one.scope, one.unit): one for one in facts.controls or ()}
+    keys = sorted({(scope, unit) for equation, scope, unit in known if equation in THREE_WAY})
+    for scope, unit in keys:
+        usage, lines, amount = (known.get((equation, scope, unit)) for equation in THREE_WAY)
+        of_lines = lines or amount
+        one = usage or of_lines
+        if one is None:
+            continue
+        figures = (
+            exact_figure(one.expected),
+            None if usage is None else exact_figure(usage.actual),
+            None if of_lines is None else exact_figure(of_lines.actual),
+            None if usage is None else exact_figure(usage.delta),
+            None if of_lines is None else exact_figure(of_lines.delta),
+            exact_figure(one.tolerance),
+        )
+        found = [control for control in (usage, of_lines) if control is not None]
+        failed = any(control.verdict is Verdict.FAIL for control in found)
+        verdict = _verdict(Verdict.FAIL if failed else Verdict.PASS)
+        rows.append(Row((scope, unit, *figures, verdict, one.tolerance_reason)))
+    table = Table(
+        "three_way",
+        "External figures, usage and line items",
+        (
+            Column("about", "About", Kind.CODE, is_wide=True),
+            Column("unit", "Unit"),
+            Column("external", "External", Kind.NUMBER),
+            Column("usage", "Usage", Kind.NUMBER),
+            Column("lines", "Line items", Kind.NUMBER),
+            Column("delta_usage", "Usage - external", Kind.NUMBER, is_signed=True),
+            Column("delta_lines", "Line items - external", Kind.NUMBER, is_signed=True),
+            Column("tolerance", "Tolerance", Kind.NUMBER),
+            Column("verdict", "Verdict"),
+            Column("why", "Why this tolerance", is_wide=True),
+        ),
+        tuple(rows),
+        empty="There is no external report to match with.",
+    )
+    return Section("three_way", "Three-way match", tables=(table,))
 
 
 def checks_section(facts: ReportFacts) -> Section:
@@ -344,10 +453,43 @@ def evidence_sections(facts: ReportFacts) -> tuple[Section, Section]:
         empty="Nobody has decided anything about this revision.",
         note="From the audit log of the control plane, as it was when this report was made.",
     )
+    signed = Table(
+        "sign_offs",
+        "Sign-off of the period",
+        (
+            Column("period", "Period"),
+            Column("decision", "Decision"),
+            Column("by", "By"),
+            Column("at", "At (UTC)"),
+            Column("reason", "Reason", is_wide=True),
+            Column("net", "Net amounts signed", is_wide=True),
+            Column("figures", "Figures (SHA-256)", Kind.CODE),
+        ),
+        tuple(
+            Row(
+                (
+                    one.period_id,
+                    one.decision.value,
+                    one.signed_by,
+                    one.signed_at,
+                    one.reason,
+                    _net(one),
+                    one.content_hash,
+                )
+            )
+            for one in facts.night.sign_offs
+        ),
+        empty="No period of this window was signed off when this report was made.",
+        is_stacked=True,
+    )
     return (
         Section("evidence", "Evidence", note, tables=(parameters, datasets, objects, pins)),
-        Section("sign_off", "Sign-off", tables=(decisions,)),
+        Section("sign_off", "Sign-off", tables=(signed, decisions)),
     )
+
+
+def _net(sign_off: SignOff) -> str:
+    return "\n".join(f"{amount} {currency}" for currency, amount in sorted(sign_off.figures["net"].items()))
 
 
 def _tie_outs(facts: ReportFacts, tables: Sequence[Table]) -> tuple[TieOut, ...]:

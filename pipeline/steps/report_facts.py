@@ -28,7 +28,7 @@ from pipeline.core.report import (
     AccountNight,
     AdjustingDocument,
     AdjustingLine,
-    Decision,
+    AuditNote,
     KindAmount,
     NightComparison,
     NightFacts,
@@ -71,9 +71,7 @@ def publish_facts(
     return facts
 
 
-def _gathered(
-    ws: Workspace, revision: WindowRevision, pins: Pins, totals: RevisionTotals, at: datetime
-) -> NightFacts:
+def _gathered(ws: Workspace, revision: WindowRevision, pins: Pins, totals: RevisionTotals, at: datetime) -> NightFacts:
     length = revision.window_end - revision.window_start
     earlier = _accepted(ws, revision.window_start - TREND_WINDOWS * length, revision.window_start)
     before = next((one for one in earlier if one.window_end == revision.window_start), None)
@@ -94,6 +92,9 @@ def _gathered(
         exceptions=tuple(ws.control_plane.exceptions(revision.window_id, revision.revision)),
         adjusting_documents=tuple(_adjusting(ws, document) for document in adjusting),
         decisions=_decisions(ws, revision),
+        breaks=tuple(ws.control_plane.breaks()),
+        sign_offs=tuple(one for period_id in sorted(pins["drafts"]) for one in ws.control_plane.sign_offs(period_id)),
+        overrides=tuple(ws.control_plane.overrides(revision.window_id, revision.revision)),
     )
 
 
@@ -156,9 +157,7 @@ def _comparison(
     if pins[USAGE.name] is None or not drafts:
         return NightComparison(problem="Nothing was rated from this revision, so there is nothing to compare.")
     drafts_before = {
-        period: draft
-        for period, draft in pins_of_reconciliation(ws, before)["drafts"].items()
-        if draft is not None
+        period: draft for period, draft in pins_of_reconciliation(ws, before)["drafts"].items() if draft is not None
     }
     with Warehouse(ws.scratch) as warehouse:
         _build_night_lines(ws, warehouse, revision.window_id, drafts, "night_lines")
@@ -192,7 +191,9 @@ def _usage_files(ws: Workspace, revision: WindowRevision) -> list[Path]:
     return [] if receipt is None else manifest_files(ws, receipt.manifest_hash)
 
 
-def _build_night_lines(ws: Workspace, warehouse: Warehouse, window_id: str, drafts: Mapping[str, str], name: str) -> None:
+def _build_night_lines(
+    ws: Workspace, warehouse: Warehouse, window_id: str, drafts: Mapping[str, str], name: str
+) -> None:
     """Make a table of what the drafts of periods have more than the newest drafts without the usage of a window."""
     files: dict[str, list[Path]] = {"now": [], "before": []}
     recounted: dict[str, list[Path]] = {"now": [], "before": []}
@@ -322,14 +323,14 @@ def _cause_words(cause: Mapping[str, Any]) -> str:
     )
 
 
-def _decisions(ws: Workspace, revision: WindowRevision) -> tuple[Decision, ...]:
+def _decisions(ws: Workspace, revision: WindowRevision) -> tuple[AuditNote, ...]:
     """Return what the audit log says of the revision."""
     decisions = []
     for entry in ws.control_plane.audit_log(revision.document_scope):
         details = json.loads(entry.details)
         why = str(details.get("why") or details.get("reason") or "").splitlines()
         decisions.append(
-            Decision(
+            AuditNote(
                 entry.action.replace("_", " "),
                 str(details.get("by", "the pipeline")),
                 datetime.fromisoformat(entry.at),

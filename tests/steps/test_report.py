@@ -23,7 +23,7 @@ from tests.steps.night import AT, START, WINDOW, compute, computed_night, forged
 
 
 def page_of(ws: Workspace, revision: WindowRevision) -> str:
-    return report(ws, revision.window_id, revision.revision).read_text(encoding="utf-8")
+    return report(ws, revision.window_id, revision.revision, AT).read_text(encoding="utf-8")
 
 
 def words_of(page: str) -> str:
