@@ -248,7 +248,8 @@ class RevisionComparison:
     problem: str = ""
     causes: tuple[str, ...] = ()
     totals: tuple[RevisionChange, ...] = ()
-    accounts: tuple[RevisionChange, ...] = ()
+    account_change_count: int = 0
+    accounts: tuple[RevisionChange, ...] = ()  # the first of them, in order of account, SKU and unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +400,7 @@ def in_reason_order(counts: Mapping[str, int], reasons: type[StrEnum]) -> list[t
 def unexplained_amounts(controls: Iterable[Control], currencies: Iterable[str]) -> dict[str, Decimal]:
     """Return for each currency by how much the controls of amounts that stop a revision differ.
 
+    >>> from pipeline.core.reconciliation import Equation
     >>> control = Control(Equation.ROUNDED_AMOUNT, "2026-01/USD", "USD", Decimal(0), Decimal("0.02"))
     >>> unexplained_amounts([control], ["USD"])
     {'USD': Decimal('0.02')}

@@ -36,6 +36,7 @@ from pipeline.core.report_model import (
 )
 
 CHARTS_MAX = 4
+PLAIN_ROAD = 3  # steps of a road that has nothing but prices, rounding and line items: no chart
 
 CAUSES = {
     "usage": ("usage of this window", "units that this window adds, at unchanged prices"),
@@ -148,7 +149,33 @@ def changes_section(facts: ReportFacts) -> Section:
             more=f"and {more:,} more" if more else "",
         )
     )
-    return Section("changes", title, note, tables=tuple(tables))
+    return Section("changes", title, note, charts=tuple(_night_charts(facts)), tables=tuple(tables))
+
+
+def _night_charts(facts: ReportFacts) -> list[Chart]:
+    """Return for each currency the road from what the drafts came to before this night to what they come to now."""
+    drawn: list[Chart] = []
+    parts = facts.night.comparison.parts
+    for currency in sorted({one.currency for one in facts.totals.period_amounts})[:CHARTS_MAX]:
+        now = added(one.amount for one in facts.totals.period_amounts if one.currency == currency)
+        moved: list[tuple[tuple[str, str], Decimal | int]] = [
+            (CAUSES[cause], added(one.amount for one in parts if (one.currency, one.cause) == (currency, cause)))
+            for cause in CAUSES
+        ]
+        with exact():
+            added_now: Decimal = sum((Decimal(change) for _, change in moved), Decimal(0))
+            level = amount_figure(Decimal(now) - added_now, currency)
+            steps = [Step("before this night", "what the drafts came to", StepKind.LEVEL, level, level)]
+            for (name, meaning), change in moved:
+                if change:
+                    level = amount_figure(level + Decimal(change), currency)
+                    moved_by = StepKind.TAKEN if change < 0 else StepKind.ADDED
+                    steps.append(
+                        Step(name, meaning, moved_by, amount_figure(abs(Decimal(change)), currency), level, "causes")
+                    )
+        steps.append(Step("so far", "what the drafts come to now", StepKind.LEVEL, level, level, "amounts"))
+        drawn += charts(f"What this night added to the drafts in {currency}", currency, steps)
+    return drawn
 
 
 _NIGHT_COLUMNS = (
@@ -273,6 +300,7 @@ def revision_section(facts: ReportFacts) -> Section | None:
 
     totals = tuple(Row(cells(one)) for one in compared.totals)
     accounts = tuple(Row((one.account_id, *cells(one))) for one in compared.accounts)
+    more = compared.account_change_count - len(accounts)
     tables = (
         Table(
             "revision_skus",
@@ -287,6 +315,8 @@ def revision_section(facts: ReportFacts) -> Section | None:
             (Column("account", "Account"), Column("sku", "SKU"), *columns),
             accounts,
             empty="No account changed.",
+            more=f"and {more:,} more; billing diff shows all of them" if more else "",
+            is_folded=True,
         ),
     )
     return Section("revision_changes", title, "The parts of each change add up to it.", tables=tables)
@@ -328,7 +358,7 @@ def amounts_section(facts: ReportFacts) -> Section:
         return Section("amounts", "Amounts so far", tables=(summary,))
     roads = [(one.period_id, one.currency, _road(facts, one.period_id, one.currency)) for one in amounts]
     drawn: list[Chart] = []
-    for period_id, currency, steps in [road for road in roads if len(road[2]) > 1][:CHARTS_MAX]:
+    for period_id, currency, steps in [road for road in roads if len(road[2]) > PLAIN_ROAD][:CHARTS_MAX]:
         drawn += charts(f"{period_id} in {currency}: from prices to line items", currency, steps)
     money = Table(
         "money",

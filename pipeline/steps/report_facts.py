@@ -273,6 +273,7 @@ def _since_revision(ws: Workspace, revision: WindowRevision) -> RevisionComparis
             number,
             causes=found.causes,
             totals=tuple(_changed(change) for change in totals_of(found.changes)),
+            account_change_count=len(found.changes),
             accounts=tuple(_changed(change) for change in found.changes[:SHOWN_MAX]),
         )
     return None

@@ -47,7 +47,7 @@ def test_the_report_of_an_accepted_night_begins_with_its_verdict(night: Workspac
     page = page_of(night, revision)
 
     words = words_of(page)
-    assert "reconciled: unexplained 0 events; 3 events billed, 5 excluded, 2 lines quarantined" in words
+    assert "reconciled: unexplained 0 events, 0.00 EUR, 0.00 USD; 3 events billed, 5 excluded, 2 lines quarantined" in words
     assert "1, accepted" in words
     assert "0 not met" in words
 
@@ -220,7 +220,7 @@ def test_a_failed_control_is_shown_with_both_sides(night: Workspace) -> None:
 
     words = words_of(page_of(night, revision))
 
-    assert words.startswith("Skip to the waterfall Test Ltd · test project")
+    assert words.startswith("Skip to the report Test Ltd · test project")
     assert re.search(r"not reconciled: 4 of \d+ controls failed", words)
     assert "tokens-input tokens 2,001,001.5 2,000,001.5 -1,000 0 fail" in words
 
