@@ -87,6 +87,7 @@ class _Workbook:
         self._text(sheet, 1, 0, title, {"bold": True, "font_size": 16})
         sheet.merge_range(2, 0, 2, 1, "", self._format(bold=True, text_wrap=True, **colours))
         self._text(sheet, 2, 0, self.model.sentence, {"bold": True, "text_wrap": True, **colours})
+        sheet.set_row(1, 24)
         sheet.set_row(2, 36)
         row = 3
         for name, value in [*self.model.facts, *(("Why", self.model.why),) * bool(self.model.why)]:
@@ -126,6 +127,7 @@ class _Workbook:
             for place, cell in enumerate(row.cells):
                 heavy: dict[str, Any] = {"bold": True, "top": 1}
                 self._cell(sheet, number, place, cell, table.columns[place], heavy, formulas.get(place))
+        sheet.set_row(0, 32)
         sheet.freeze_panes(1, 1)
         sheet.autofilter(0, 0, len(table.rows), len(table.columns) - 1)
         sheet.repeat_rows(0)
@@ -200,13 +202,18 @@ class _Workbook:
             else:
                 self._text(sheet, row, place, cell.text, shown)
         elif isinstance(cell, int | Decimal):
-            shown = {**properties, "align": "right", "num_format": _number_format(cell, is_signed=column.is_signed)}
+            shown = {
+                **properties,
+                "align": "right",
+                "indent": 1,
+                "num_format": _number_format(cell, is_signed=column.is_signed),
+            }
             if formula is not None:
                 sheet.write_formula(row, place, formula, self._format(**shown), float(cell))
             elif _is_live(cell):
                 sheet.write_number(row, place, float(cell), self._format(**shown))
             else:
-                self._text(sheet, row, place, number_text(cell), {**properties, "align": "right"})
+                self._text(sheet, row, place, number_text(cell), {**properties, "align": "right", "indent": 1})
         elif isinstance(cell, datetime):
             self._text(sheet, row, place, format_instant(cell).removesuffix(" UTC"), properties)
         elif cell is None:
@@ -234,8 +241,8 @@ class _Layout:
         column = self.table.columns[place]
         texts = [_shown(row.cells[place]) for row in self._sample]
         longest = max((len(line) for text in texts for line in text.splitlines()), default=0)
-        heading = max(len(word) for word in column.title.split())
-        return min(max(longest, heading, 8) + 2, WIDTH_MAX)
+        heading = max(-(-len(column.title) // 2), *(len(word) for word in column.title.split()))
+        return min(max(longest, heading, 8) + 3, WIDTH_MAX)
 
 
 def _shown(cell: Cell) -> str:

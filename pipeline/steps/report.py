@@ -63,7 +63,7 @@ def report(
     What is known at ``at`` is published with the first report of a revision, so the same revision makes the same bytes
     ever after; ``refresh`` publishes what is known now instead, and so does an exception that was recorded since.
     """
-    model = report_model(_facts(ws, window_id, revision, at, refresh=refresh))
+    model = report_model(report_facts(ws, window_id, revision, at, refresh=refresh))
     paths = []
     for one in formats:
         content = _CONTENT[one](model)
@@ -92,7 +92,8 @@ _CONTENT: dict[Format, Callable[[ReportModel], bytes]] = {
 }
 
 
-def _facts(ws: Workspace, window_id: str, revision: int, at: datetime, *, refresh: bool) -> ReportFacts:
+def report_facts(ws: Workspace, window_id: str, revision: int, at: datetime, *, refresh: bool = False) -> ReportFacts:
+    """Return everything that the report of a revision is made of; what is known at ``at`` as ``report`` says."""
     found = find_revision(ws, window_id, revision)
     pins = pins_of_reconciliation(ws, found)
     night, objects = pinned_night(pins), pinned_objects(ws, pins)
