@@ -172,9 +172,13 @@ def test_what_changed_since_the_revision_before_is_told_by_cause(workspace: Work
     model = report_model_of(workspace, revision.window_id, revision.revision)
 
     table = model.table("revision_skus")
-    [row] = [dict(zip((column.name for column in table.columns), row.cells, strict=True)) for row in table.rows]
-    assert row["late_events"] == 40
-    assert row["quantity_to"] - row["quantity_from"] == 40  # type: ignore[operator]
+    rows = {row.cells[0]: row.cells for row in table.rows}
+    assert rows["tokens-input"][4] == 40
+    assert [column.name for column in table.columns][4] == "late_events"
+    _, _, quantity_from, quantity_to, _ = rows["tokens-input"]
+    assert isinstance(quantity_from, Decimal)
+    assert isinstance(quantity_to, Decimal)
+    assert quantity_to - quantity_from == 40
 
 
 def report_model_of(ws: Workspace, window_id: str, revision: int = 1) -> ReportModel:
