@@ -19,6 +19,7 @@ from enum import StrEnum
 
 from pipeline.core.agreement import Agreement, amounts_of
 from pipeline.core.breaks import BreakClass, Difference
+from pipeline.core.completeness import ProducerCount, ProducerTotal
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.money import exact, minor_unit_digits
@@ -105,7 +106,7 @@ _FAULTS: dict[Equation, tuple[str, str]] = {
     Equation.ADJUSTED_AMOUNT: ("reconciliation.amount_mismatch", "an adjustment does not settle line_items"),
     Equation.SOURCE_EVENTS: ("reconciliation.event_mismatch", "outcomes do not match the raw events of a source"),
     Equation.SOURCE_QUANTITY: ("reconciliation.quantity_mismatch", "outcomes do not match the quantity of a source"),
-    Equation.INVOICE_NUMBERS: ("reconciliation.number_gap", "a number of a series has no document"),
+    Equation.INVOICE_NUMBERS: ("reconciliation.number_mismatch", "a number of a series has no document"),
     Equation.EXTERNAL_USAGE: ("reconciliation.external_mismatch", "usage does not match an external report"),
     Equation.EXTERNAL_LINES: ("reconciliation.external_mismatch", "line_items does not match an external report"),
     Equation.EXTERNAL_AMOUNT: ("reconciliation.external_mismatch", "line_items does not match an external report"),
@@ -310,6 +311,28 @@ class InvoicedAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceEvents:
+    """The raw events of one source contract in a window, and what became of them."""
+
+    contract: str
+    raw_event_count: int
+    billed_event_count: int
+    excluded_event_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceQuantity:
+    """The quantity of one SKU that came through one source contract."""
+
+    contract: str
+    sku: str
+    unit: str
+    raw_quantity: Decimal
+    billed_quantity: Decimal
+    excluded_quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class WindowTotals:
     """Every total that the controls of one window revision compare."""
 
@@ -320,6 +343,10 @@ class WindowTotals:
     period_accounts: tuple[PeriodAccounts, ...]
     period_amounts: tuple[PeriodAmount, ...]
     agreements: Mapping[str, Agreement] = field(default_factory=dict)  # of the two raters, by period
+    source_events: tuple[SourceEvents, ...] = ()
+    source_quantities: tuple[SourceQuantity, ...] = ()
+    producers: tuple[ProducerTotal, ...] = ()
+    external: tuple[Control, ...] = ()  # of the reports of others; core.external makes them
 
 
 def object_controls(objects: Iterable[ObjectLines]) -> list[Control]:
@@ -352,6 +379,42 @@ def event_controls(counts: EventCounts) -> list[Control]:
     return [
         Control(equation, scope="total", unit="events", expected=Decimal(expected), actual=Decimal(actual))
         for equation, expected, actual in equations
+    ]
+
+
+def source_controls(events: Iterable[SourceEvents], quantities: Iterable[SourceQuantity]) -> list[Control]:
+    """Return the controls of conservation for each source: events, and the quantity of each SKU."""
+    controls = [
+        Control(
+            *(Equation.SOURCE_EVENTS, one.contract, "events", Decimal(one.raw_event_count)),
+            actual=Decimal(one.billed_event_count + one.excluded_event_count),
+        )
+        for one in events
+    ]
+    with exact():
+        controls += [
+            Control(
+                *(Equation.SOURCE_QUANTITY, f"{one.contract}/{one.sku}", one.unit, one.raw_quantity),
+                actual=one.billed_quantity + one.excluded_quantity,
+            )
+            for one in quantities
+        ]
+    return controls
+
+
+def producer_controls(totals: Iterable[ProducerTotal]) -> list[Control]:
+    """Return what producers counted beside what was collected when the revision was opened.
+
+    Evidence that is missing has stopped the revision by then, or is accepted with a recorded exception.
+    """
+    equations = {
+        ProducerCount.EVENTS: Equation.PRODUCER_EVENTS,
+        ProducerCount.SUM: Equation.PRODUCER_SUM,
+        ProducerCount.OFFSETS: Equation.PRODUCER_OFFSETS,
+    }
+    return [
+        Control(equations[one.counted], one.scope, one.unit, one.expected, one.actual, effect=Effect.REPORT)
+        for one in totals
     ]
 
 
@@ -472,6 +535,9 @@ def window_controls(totals: WindowTotals) -> list[Control]:
         *period_quantity_controls(totals.period_quantities, totals.period_accounts),
         *amount_controls(totals.period_amounts),
         *agreement_controls(totals.agreements),
+        *source_controls(totals.source_events, totals.source_quantities),
+        *producer_controls(totals.producers),
+        *totals.external,
     ]
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
@@ -506,6 +572,18 @@ def invoice_controls(
         line_item_amount = amounts.get(currency, Decimal(0))
         controls.append(Control(Equation.INVOICED_AMOUNT, period_id, currency, line_item_amount, issued))
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
+
+
+def number_controls(series: Mapping[str, Sequence[int]]) -> list[Control]:
+    """Return one control for each series of numbers: the last number, and how many documents have one of it.
+
+    >>> [control.verdict.value for control in number_controls({"INV": (3, 3), "NOTE": (3, 2)})]
+    ['pass', 'fail']
+    """
+    return [
+        Control(Equation.INVOICE_NUMBERS, name, "numbers", Decimal(last), Decimal(count))
+        for name, (last, count) in sorted(series.items())
+    ]
 
 
 def adjustment_controls(accounts: Iterable[InvoicedAccount]) -> list[Control]:

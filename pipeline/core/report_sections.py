@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pipeline.core.approval import SignOff
-from pipeline.core.breaks import AGE_BUCKETS, BreakClass, age_bucket
+from pipeline.core.breaks import BreakClass, age_bucket, breaks_by_age
 from pipeline.core.check import Severity
 from pipeline.core.money import exact
 from pipeline.core.reconciliation import EQUATION_SENTENCES, Control, Equation, Verdict, failed_controls
@@ -246,7 +246,6 @@ def _control_row(control: Control) -> Row:
 def breaks_section(facts: ReportFacts) -> Section:
     """Return the open breaks by age, oldest first, and each of them with its owner and what was noted."""
     breaks, at = facts.night.breaks, facts.night.made_at
-    by_age = {age: [one for one in breaks if age_bucket(one.opened_at, at) == age] for age in AGE_BUCKETS}
     ages = Table(
         "breaks_by_age",
         "Open breaks by age",
@@ -257,7 +256,7 @@ def breaks_section(facts: ReportFacts) -> Section:
         ),
         tuple(
             Row((age, len(found), *(sum(one.break_class is kind for one in found) for kind in BreakClass)))
-            for age, found in by_age.items()
+            for age, found in breaks_by_age(breaks, at).items()
             if breaks
         ),
         empty="No break is open.",
@@ -317,7 +316,8 @@ def three_way_section(facts: ReportFacts) -> Section:
         found = [control for control in (usage, of_lines) if control is not None]
         failed = any(control.verdict is Verdict.FAIL for control in found)
         verdict = _verdict(Verdict.FAIL if failed else Verdict.PASS)
-        rows.append(Row((scope, unit, *figures, verdict, one.tolerance_reason)))
+        classes = dict.fromkeys(control.break_class.value for control in found if control.break_class is not None)
+        rows.append(Row((scope, unit, *figures, verdict, ", ".join(classes), one.tolerance_reason)))
     table = Table(
         "three_way",
         "External figures, usage and line items",
@@ -331,6 +331,7 @@ def three_way_section(facts: ReportFacts) -> Section:
             Column("delta_lines", "Line items - external", Kind.NUMBER, is_signed=True),
             Column("tolerance", "Tolerance", Kind.NUMBER),
             Column("verdict", "Verdict"),
+            Column("class", "Difference"),
             Column("why", "Why this tolerance", is_wide=True),
         ),
         tuple(rows),

@@ -97,7 +97,7 @@ def test_the_three_way_match_has_all_three_figures() -> None:
     [row] = rows_of(report_model(full_facts()), "three_way")
 
     assert [row[name] for name in ("external", "usage", "lines", "delta_usage", "delta_lines")] == [100, 99, 100, -1, 0]
-    assert row["verdict"] == Badge("fail", Tone.FAIL)
+    assert (row["verdict"], row["class"]) == (Badge("fail", Tone.FAIL), "missing")
 
 
 def test_breaks_stand_under_their_age_on_the_night() -> None:
