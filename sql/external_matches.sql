@@ -2,10 +2,11 @@
 --
 -- Grain:   account_id, sku
 -- Reads:   external_figures, external_days, usage, period_usage, billed_meters, line_items
--- Params:  $by_account  BOOLEAN  whether the report names accounts; if not, all are added up as ''
---          $by_day      BOOLEAN  whether it is by day; if not, it is about the whole period
+-- Params:  $by_account  BOOLEAN  whether the report names accounts
+--          $by_day      BOOLEAN  whether it is by day, or else about the whole period
 --          $currency    VARCHAR  of its amounts
 --
+-- Of a report without accounts all accounts are added up, and their name is empty.
 -- Quantities are in the unit that the meter counts in, so what is billed per million is multiplied again,
 -- exactly. By day, only days that both sides have are compared; what is on the newest of them is shown
 -- apart, because a report may not have that day in full. SKUs that the report never names are not its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
@@ -74,18 +75,12 @@ def test_a_report_that_says_what_was_used_passes_and_holds_nobody(project: Works
 
     assert [(scope, one.expected, one.actual) for (_, scope), one in sorted(controls.items())] == [
         ("2026-01/model_host/acct-1/tokens-input", 1000, 1000),
-        ("2026-01/model_host/acct-2/tokens-input", *(controls_quantity() for _ in range(2))),
+        ("2026-01/model_host/acct-2/tokens-input", Decimal("0.5"), Decimal("0.5")),
         ("2026-01/model_host/acct-3/tokens-input", 2_000_001, 2_000_001),
     ]
     assert {one.verdict.value for one in controls.values()} == {"pass"}
     assert project.control_plane.held_accounts("2026-01") == {}
     assert project.control_plane.breaks() == []
-
-
-def controls_quantity() -> object:
-    from decimal import Decimal
-
-    return Decimal("0.5")
 
 
 def test_an_account_that_used_more_than_the_report_says_is_held_and_the_night_is_accepted(project: Workspace) -> None:
