@@ -165,7 +165,7 @@ def bill_window() -> None:
         from pipeline.steps.workspace import open_workspace
 
         workspace = open_workspace(settings.project_folder())
-        return str(report(workspace, opened["window_id"], opened["revision"]))
+        return str(report(workspace, opened["window_id"], opened["revision"], datetime.now(UTC)))
 
     opened = deduplicate(wait_for_cutoff())
     accepted = accept(opened)
