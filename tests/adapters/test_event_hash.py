@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.adapters.block_kernels import text_hashes
-from pipeline.adapters.key_hash import key_hashes
+from pipeline.adapters.event_hash import key_hashes
 
 
 def xxh64(text: bytes, seed: int = 0) -> int:
