@@ -72,11 +72,11 @@ doubtful_subjects AS (
 ),
 
 doubtful_types AS (
-    SELECT DISTINCT window_events.type
+    SELECT DISTINCT window_events.type AS event_type
     FROM window_events
     ANTI JOIN metered_types ON window_events.type = metered_types.event_type
     UNION ALL
-    SELECT withdrawal_types.event_type AS type
+    SELECT withdrawal_types.event_type
     FROM withdrawal_types
 ),
 
@@ -97,7 +97,7 @@ doubtful_hashes AS (
     UNION ALL
     SELECT window_events.short_hash
     FROM window_events
-    SEMI JOIN doubtful_types ON window_events.type = doubtful_types.type
+    SEMI JOIN doubtful_types ON window_events.type = doubtful_types.event_type
 ),
 
 doubtful_events AS MATERIALIZED (

@@ -3,9 +3,9 @@
 ``key_hash`` is the XXH64 of the id, whose seed is the XXH64 (seed 0) of the source: a public algorithm, so it outlives
 every library. Equal keys have equal hashes; keys of one hash are compared exactly, so a collision never drops an event.
 
-``payload_hash`` is the XXH64 of ``data``, whose seed is the XXH64 (seed 0) of the quantity: of its 16 bytes as a content
-hash has them, or of no byte where it is null. It says whether two copies of one key are the same, never which is
-billed.
+``payload_hash`` is the XXH64 of ``data``, whose seed is the XXH64 (seed 0) of the quantity: of its 16 bytes as a
+content hash has them, or of no byte where it is null. It says whether two copies of one key are the same, never which
+is billed.
 """
 
 from __future__ import annotations
