@@ -1,7 +1,7 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax).
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax) and ``external/*.toml`` (external).
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.core.access import Roles
 from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
+from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
 from pipeline.core.tax import TaxTable
@@ -129,6 +131,12 @@ class PriceBookSettings(StrictModel):
     canary_percent: Annotated[Percent, Field(gt=0, le=100)] = Decimal(1)
 
 
+class CloseSettings(StrictModel):
+    """``sign_off``: whether a period closes only when somebody has approved exactly what it would bill."""
+
+    sign_off: Literal["required", "none"] = "required"
+
+
 class ProjectSettings(StrictModel):
     """The file ``billing.toml``."""
 
@@ -143,6 +151,8 @@ class ProjectSettings(StrictModel):
     documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
+    close: CloseSettings = CloseSettings()
+    roles: Roles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +183,7 @@ class Project:
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
     read_directory: Callable[[], AccountDirectory]
+    externals: tuple[ExternalContract, ...] = ()
     taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
 
     @cached_property

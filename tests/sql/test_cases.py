@@ -40,7 +40,7 @@ from pipeline.core.duration import parse_duration
 from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.control_totals import SEGMENT_DAYS
+from pipeline.steps.control_totals import LEDGER_OBJECTS, SEGMENT_DAYS
 from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
@@ -51,6 +51,7 @@ from pipeline.steps.diff import (
     RESOURCE_OWNERS,
 )
 from pipeline.steps.estimate import ACCOUNT_FORECASTS, FORECAST_DAYS, FORECAST_REST, PROJECTED_USAGE
+from pipeline.steps.external import EXTERNAL_DAYS, EXTERNAL_FIGURES
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     ACCOUNT_REFERENCE_COLUMNS,
@@ -170,7 +171,9 @@ HELPER_TABLES = {
     "compared_events": COMPARED_EVENTS.columns,
     "changed_accounts": CHANGED_ACCOUNTS,
     "reason_steps": REASON_STEPS,
-    "ledger_objects": (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN")),
+    "external_days": EXTERNAL_DAYS,
+    "external_figures": EXTERNAL_FIGURES,
+    "ledger_objects": LEDGER_OBJECTS,
     "event_quantities": (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
@@ -347,5 +350,11 @@ def rows_of(warehouse: Warehouse, table: str, columns: list[str]) -> list[tuple[
 
 def bound(types: dict[str, str], given: dict[str, str]) -> dict[str, Any]:
     assert set(types) == set(given), f"expected the parameters {sorted(types)}, got {sorted(given)}"
-    readers = {"TIMESTAMPTZ": datetime.fromisoformat, "INTERVAL": parse_duration, "BIGINT": int, "VARCHAR": str}
+    readers = {
+        "TIMESTAMPTZ": datetime.fromisoformat,
+        "INTERVAL": parse_duration,
+        "BIGINT": int,
+        "BOOLEAN": bool,
+        "VARCHAR": str,
+    }
     return {name: readers[types[name]](text) for name, text in given.items()}
