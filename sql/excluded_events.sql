@@ -14,10 +14,10 @@
 -- are dropped before anything else is asked, so a key is billed or excluded once, never both.
 -- Of the reasons that hold for an event, the first in this order is given.
 -- Most keys occur once. Only keys whose short hash is among the repeated ones are compared, and then exactly:
--- two keys of one hash, or a hash too many among them, cost a comparison and never an event. What else may exclude
--- an event is asked of all events, each reason of the columns that it needs; only events of hashes that one of them
--- names are looked at closely. Quantity and data of copies are compared by their hash alone: it decides the word for
--- a copy, not what is billed.
+-- two keys of one hash, or a hash too many among them, cost a comparison and never an event. Quantity and
+-- data of copies are compared by their hash alone: it decides the word for a copy, not what is billed. What
+-- else may exclude an event is asked of all events, each reason of the columns that it needs; only events of
+-- hashes that one of them names are looked at closely.
 -- The events that are billed are not written again.
 
 WITH
