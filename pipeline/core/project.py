@@ -22,6 +22,7 @@ from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
+from pipeline.core.sli import ServiceLevelSettings
 from pipeline.core.tax import TaxTable
 from pipeline.core.window import ONE_DAY, calendar_date
 
@@ -143,6 +144,7 @@ class ProjectSettings(StrictModel):
     documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
+    sli: ServiceLevelSettings = ServiceLevelSettings()
 
 
 @dataclass(frozen=True, slots=True)

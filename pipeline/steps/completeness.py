@@ -419,3 +419,28 @@ def _open_windows(ws: Workspace, watermark_at: datetime | None) -> list[BillingW
     until = watermark_at + timedelta(microseconds=1)
     windows = windows_between(settings.first_window_start, until, settings.length)
     return [window for window in windows if window.window_id not in accepted]
+
+
+def control_file_counts(ws: Workspace, revision: WindowRevision) -> tuple[int, int] | None:
+    """Return how many events of the window its producers counted, and how many of these were not collected.
+
+    None if no source has a control file of one of the window's hours.
+    """
+    window = BillingWindow(revision.window_start, revision.window_end)
+    settings = ws.project.settings.window
+    bounds = WindowBounds(
+        window, window.cutoff_at(settings.grace_period), revision.cutoff_at, settings.future_tolerance
+    )
+    counted = missing = 0
+    has_counts = False
+    for contract in ws.project.contracts:
+        if not isinstance(contract.completeness, ControlFile):
+            continue
+        facts = source_facts(ws, contract)
+        hours = _hours(ws, facts, bounds, revision.pins["raw_event_files"])
+        for key, control in facts.control_counts.items():
+            if window.start <= key[1] < window.end:
+                has_counts = True
+                counted += control.event_count
+                missing += max(0, control.event_count - (hours[key].event_count if key in hours else 0))
+    return (counted, missing) if has_counts else None
