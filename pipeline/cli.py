@@ -24,6 +24,7 @@ from typer.exceptions import TyperException
 
 from pipeline import settings
 from pipeline.cli_invoice import credit_app, invoice_app
+from pipeline.cli_operations import alert, metrics, slis, spend
 from pipeline.cli_price import price_app, quote
 from pipeline.cli_text import ByOption, JsonOption, ProjectOption, ReasonOption
 from pipeline.cli_text import as_json as _as_json
@@ -67,6 +68,10 @@ app.add_typer(invoice_app, name="invoice")
 app.add_typer(credit_app, name="credit")
 app.add_typer(price_app, name="price")
 app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")(quote)
+app.command(epilog="Example: billing slis --project my-billing")(slis)
+app.command(epilog="Example: billing metrics --write /var/lib/node_exporter/billing.prom")(metrics)
+app.command(epilog="Example: billing spend --period 2026-01 --project my-billing")(spend)
+app.command(epilog="Example: billing alert --test --project my-billing")(alert)
 
 AccountOption = Annotated[str, typer.Option(help="The account, as accounts.csv names it.")]
 PeriodOption = Annotated[str, typer.Option(help="The billing period, such as 2026-01.")]
@@ -151,10 +156,15 @@ def demo(as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: billing collect --project my-billing")
 def collect(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Fetch the objects of the raw bucket that are new, into raw events and quarantine."""
+    from pipeline.adapters.process_cost import CpuClock
     from pipeline.steps.collect import collect as collect_step
+    from pipeline.steps.run_costs import record_cost
     from pipeline.steps.workspace import open_workspace
 
-    result = collect_step(open_workspace(settings.project_folder(project)), _now(), _progress(as_json))
+    clock, at = CpuClock(), _now()
+    workspace = open_workspace(settings.project_folder(project))
+    result = collect_step(workspace, at, _progress(as_json))
+    record_cost(workspace, result, clock.seconds(), at)
     if as_json:
         _print_json(result)
         return

@@ -32,6 +32,7 @@ from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
 from pipeline.core.meter import MeterFile
+from pipeline.core.operations import SpendThresholdFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import book_problems
 from pipeline.core.project import Project, ProjectSettings
@@ -41,6 +42,7 @@ from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone,
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 TAX_TABLE = "taxes.toml"
+SPEND_THRESHOLDS = "spend_thresholds.toml"
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -94,6 +96,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     if broken_rules and compared is not None:
         broken_rules = _rule_problems(files, reader.accounts("accounts.csv"))
     taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
+    spend = reader.toml(SPEND_THRESHOLDS, SpendThresholdFile) if (folder / SPEND_THRESHOLDS).exists() else None
     problems = [*reader.problems, *broken_rules]
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -107,6 +110,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         price_books=tuple(file.priced for file in files.books.values()),
         files=reader.files,
         taxes=taxes,
+        spend_thresholds=spend.thresholds if spend else (),
     )
 
 

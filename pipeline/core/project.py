@@ -1,7 +1,8 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax).
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax) and
+``spend_thresholds.toml`` (operations).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
 from pipeline.core.meter import Meter
+from pipeline.core.operations import AlertSettings, OperationsSettings, SpendThreshold
 from pipeline.core.price_book import PriceBook
 from pipeline.core.sli import ServiceLevelSettings
 from pipeline.core.tax import TaxTable
@@ -145,6 +147,8 @@ class ProjectSettings(StrictModel):
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
     sli: ServiceLevelSettings = ServiceLevelSettings()
+    operations: OperationsSettings = OperationsSettings()
+    alerts: AlertSettings = AlertSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +180,7 @@ class Project:
     files: Mapping[str, bytes]
     read_directory: Callable[[], AccountDirectory]
     taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
+    spend_thresholds: tuple[SpendThreshold, ...] = ()
 
     @cached_property
     def directory(self) -> AccountDirectory:

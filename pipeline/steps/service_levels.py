@@ -100,10 +100,11 @@ def published_service_levels(ws: Workspace, window_id: str, revision: int) -> Pu
     return None if receipt is None else _stored(ws, receipt)
 
 
-def newest_service_levels(ws: Workspace) -> PublishedServiceLevels | None:
-    """Return the service levels of the newest window that was measured, of its newest revision."""
+def newest_service_levels(ws: Workspace, window_id: str | None = None) -> PublishedServiceLevels | None:
+    """Return the service levels of the newest revision that was measured: of a window, or of the newest window."""
     published = _newest_by_window(ws)
-    return _stored(ws, published[max(published)]) if published else None
+    name = max(published, default=None) if window_id is None else window_id
+    return _stored(ws, published[name]) if name in published else None
 
 
 def measured_windows(ws: Workspace, but: WindowRevision, days: int) -> list[MeasuredWindow]:
@@ -310,10 +311,10 @@ def _files(ws: Workspace, final_periods: Sequence[str]) -> Measurement:
     period_id = final_periods[-1]
     folder, formats = invoice_folder(ws, period_id), ws.project.settings.documents.formats
     documents = ws.control_plane.documents(period_id)
-    there = {path.name for path in folder.rglob("*")} if folder.is_dir() else set()
-    wanted = [f"{document.number}.{extension}" for document in documents for extension in formats]
+    there = {(path.name.partition("_")[0], path.suffix) for path in folder.rglob("*")}
+    wanted = [(document.number, f".{extension}") for document in documents for extension in formats]
     note = "" if wanted else f"period {period_id} has no document"
-    return Measurement(indicator, sum(name in there for name in wanted), len(wanted), {}, note)
+    return Measurement(indicator, sum(file in there for file in wanted), len(wanted), {}, note)
 
 
 def _on_time(ws: Workspace, final_periods: Sequence[str], at: datetime, settings: ServiceLevelSettings) -> Measurement:
