@@ -156,15 +156,10 @@ def demo(as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: billing collect --project my-billing")
 def collect(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Fetch the objects of the raw bucket that are new, into raw events and quarantine."""
-    from pipeline.adapters.process_cost import CpuClock
-    from pipeline.steps.collect import collect as collect_step
-    from pipeline.steps.run_costs import record_cost
+    from pipeline.steps.run_costs import collect_at_cost
     from pipeline.steps.workspace import open_workspace
 
-    clock, at = CpuClock(), _now()
-    workspace = open_workspace(settings.project_folder(project))
-    result = collect_step(workspace, at, _progress(as_json))
-    record_cost(workspace, result, clock.seconds(), at)
+    result = collect_at_cost(open_workspace(settings.project_folder(project)), _now(), _progress(as_json))
     if as_json:
         _print_json(result)
         return

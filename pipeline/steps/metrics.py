@@ -15,7 +15,7 @@ from pipeline.core.sli import Indicator, ServiceLevel
 from pipeline.core.window import EPOCH
 from pipeline.steps.alerts import SPEND_ALERTS, reached_thresholds
 from pipeline.steps.run_costs import cost_level
-from pipeline.steps.service_levels import PublishedServiceLevels, newest_service_levels
+from pipeline.steps.service_levels import PublishedServiceLevels, newest_service_levels, published_service_levels
 from pipeline.steps.workspace import Workspace
 
 ACCOUNTS_SHOWN_MAX = 100  # labels are kept for ever by whoever scrapes them
@@ -64,6 +64,17 @@ def write_metrics(ws: Workspace, to: Path | None = None) -> Path | None:
     path = to or ws.project.folder / name
     write_text_file(path, metrics_text(ws))
     return path
+
+
+def night_figures(ws: Workspace, window_id: str, revision: int) -> dict[str, int]:
+    """Return the counts of a revision's service levels by dotted names, as Airflow's metrics have them."""
+    published = published_service_levels(ws, window_id, revision)
+    counts = {} if published is None else {level.indicator: level.measurement for level in published.levels}
+    return {
+        f"billing.sli.{indicator.value}.{word}": number
+        for indicator, measured in counts.items()
+        for word, number in (("good", measured.good_count), ("total", measured.total_count))
+    }
 
 
 def _samples(ws: Workspace) -> Iterator[_Sample]:

@@ -7,17 +7,26 @@ each collection.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from typing import Any
 
+from pipeline.adapters.process_cost import CpuClock
 from pipeline.core.sli import CostObjective, Indicator, MeasuredWindow, Measurement, ServiceLevel, service_levels
-from pipeline.steps.collect import CollectResult
+from pipeline.steps.collect import CollectResult, collect
 from pipeline.steps.workspace import Workspace
 
 COSTS_FILE = "costs.jsonl"
 MILLION = 1_000_000
+
+
+def collect_at_cost(ws: Workspace, at: datetime, say: Callable[[str], None]) -> CollectResult:
+    """Collect as ``collect`` does, and keep what it cost."""
+    clock = CpuClock()
+    collected = collect(ws, at, say)
+    record_cost(ws, collected, clock.seconds(), at)
+    return collected
 
 
 def record_cost(ws: Workspace, collected: CollectResult, cpu_seconds: Decimal, at: datetime) -> None:
