@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 from airflow.dag_processing.dagbag import DagBag
 from airflow.sdk._shared.module_loading import import_string
+from airflow.sdk.execution_time.callback_supervisor import execute_callback
 
 from pipeline.airflow_plugin.notify import AlertNotifier, night_is_late
 from pipeline.core.errors import ReconciliationError
@@ -70,8 +72,11 @@ def test_a_receiver_that_is_down_does_not_break_the_callback(
 def test_a_late_night_is_told_with_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with http_server() as (url, received):
         monkeypatch.setenv("BILLING_WEBHOOK_URL", url)
-        night_is_late(context={"dag_run": {"dag_run_id": "scheduled__2026-01-16", "dag_id": "bill_window"}})
+        run = {"dag_run_id": "scheduled__2026-01-16", "dag_id": "bill_window"}
+        path = f"{night_is_late.__module__}.{night_is_late.__qualname__}"
+        done = execute_callback(path, {"context": {"dag_run": run}}, Path(), None, structlog.get_logger())
 
+    assert done == (True, None)
     assert received[0]["body"]["code"] == "alert.night_late"
     assert received[0]["body"]["details"] == ["run scheduled__2026-01-16 of bill_window"]
 
