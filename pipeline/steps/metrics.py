@@ -28,6 +28,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "billing_next_deadline_timestamp_seconds": ("When the first window that is not accepted has to be.", ()),
     "billing_windows": ("Windows by the state of their newest revision.", ("state",)),
     "billing_window_end_timestamp_seconds": ("End of the newest window that was measured.", ()),
+    "billing_accepted_after_cutoff_seconds": ("How long after its cutoff that window was accepted first.", ()),
     "billing_unexplained_events": ("Events of that window that nothing explains; zero is the promise.", ()),
     "billing_failed_controls": ("Controls of that window that failed.", ()),
     "billing_sli_good_ratio": ("Share that is good, of the newest measurement.", ("indicator",)),
@@ -86,7 +87,7 @@ def _samples(ws: Workspace) -> Iterator[_Sample]:
     yield from _windows(ws, list(newest.values()))
     levels = newest_service_levels(ws)
     if levels is not None:
-        yield from _newest_window(levels)
+        yield from _newest_window(ws, levels)
     cost = cost_level(ws)
     for level in (*(levels.levels if levels else ()), *([cost] if cost else ())):
         yield from _level(level)
@@ -113,8 +114,12 @@ def _windows(ws: Workspace, newest: list[WindowRevision]) -> Iterator[_Sample]:
     yield "billing_next_deadline_timestamp_seconds", (), _timestamp(next_end + deadline)
 
 
-def _newest_window(levels: PublishedServiceLevels) -> Iterator[_Sample]:
+def _newest_window(ws: Workspace, levels: PublishedServiceLevels) -> Iterator[_Sample]:
     yield "billing_window_end_timestamp_seconds", (), _timestamp(levels.window_end)
+    accepted_at = ws.control_plane.first_accepted_at(levels.window_id)
+    if accepted_at is not None:
+        cutoff_at = levels.window_end + ws.project.settings.window.grace_period
+        yield "billing_accepted_after_cutoff_seconds", (), (accepted_at - cutoff_at) // timedelta(seconds=1)
     reconciled = levels.level(Indicator.RECONCILIATION)
     figures = {} if reconciled is None else reconciled.measurement.figures
     for name in ("unexplained_events", "failed_controls"):

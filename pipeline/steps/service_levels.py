@@ -297,11 +297,7 @@ def _available(ws: Workspace, revision: WindowRevision, at: datetime, settings: 
     indicator = Indicator.PIPELINE_AVAILABILITY
     if accepted_at is None and at < deadline_at:
         return Measurement(indicator, 0, 0, {}, "the window is not accepted, and its deadline is to come")
-    figures = {}
-    if accepted_at is not None:
-        after = accepted_at - (revision.window_end + grace)
-        figures["seconds_after_cutoff"] = Decimal(max(0, after // timedelta(seconds=1)))
-    return Measurement(indicator, int(accepted_at is not None and accepted_at <= deadline_at), 1, figures)
+    return Measurement(indicator, int(accepted_at is not None and accepted_at <= deadline_at), 1)
 
 
 def _files(ws: Workspace, final_periods: Sequence[str]) -> Measurement:

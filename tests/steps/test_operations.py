@@ -73,6 +73,7 @@ def test_a_night_writes_its_metrics(night: Workspace) -> None:
     due = first + ONE_DAY + timedelta(hours=12)
     assert found["billing_next_deadline_timestamp_seconds"] == {(): due.timestamp()}
     assert found["billing_unexplained_events"] == found["billing_failed_controls"] == {(): 0}
+    assert found["billing_accepted_after_cutoff_seconds"] == {(): 60}
     assert found["billing_sli_good_ratio"][("late_rate",)] == 0.875
     assert found["billing_sli_target_ratio"][("late_rate",)] == 0.99
     assert found["billing_sli_burn_rate"][("1", "late_rate")] == 12.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -10,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.adapters.object_store import ObjectStore
+from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.sli import Burn, Indicator
+from pipeline.steps.close import close
 from pipeline.steps.collect import collect
+from pipeline.steps.documents import void_document
+from pipeline.steps.estimate import estimate
 from pipeline.steps.finish import finish_night
+from pipeline.steps.holds import hold_account
 from pipeline.steps.reconcile import reconcile
 from pipeline.steps.run import run_window
 from pipeline.steps.service_levels import (
@@ -26,6 +32,8 @@ from pipeline.steps.service_levels import (
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, put_events, usage_event, write_project
 from tests.steps.night import AT, CUTOFF, START, WINDOW, forged_revision, revision_of
+from tests.steps.test_rate import AT as CLOSED_AT
+from tests.steps.test_rate import LAST_NIGHTS, bill, receive, tokens
 
 
 def counts(levels: PublishedServiceLevels) -> dict[str, tuple[int, int]]:
@@ -166,3 +174,80 @@ def test_windows_before_it_are_the_history_of_a_window(tmp_path: Path, raw_bucke
     assert late.budget_left_percent == Decimal(-25)
     assert [one.window_end for one in measured_windows(ws, revision_of(ws), 30)] == [WINDOW.start]
     assert first.revision == 1
+
+
+# ---- of periods ----
+
+
+@pytest.fixture(scope="module")
+def closed_folder(s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose January is final since 3 February: three accounts were charged, and one of them is held."""
+    raw = ObjectStore("service-levels", s3_server.url)
+    raw.create_bucket()
+    billing = LAST_NIGHTS.replace("estimates = false", "estimates = true")
+    folder = write_project(tmp_path_factory.mktemp("closed") / "project", raw, {"billing.toml": billing})
+    ws = open_workspace(folder)
+    receive(
+        ws,
+        tokens(1_000_000, "2026-01-30T10:00:00Z"),
+        tokens(1_000_000, "2026-01-31T10:00:00Z"),
+        tokens(1_000_000, "2026-01-30T11:00:00Z", "customer-2"),
+        tokens(1_000_000, "2026-01-30T11:00:00Z", "customer-3"),
+    )
+    for night in ("2026-01-30", "2026-01-31", "2026-02-01"):
+        bill(ws, night)
+        estimate(ws, night, 1, CLOSED_AT)
+    hold_account(ws, "2026-01", "acct-3", "disputed", CLOSED_AT, "ana")
+    close(ws, "2026-01", CLOSED_AT)
+    return folder
+
+
+@pytest.fixture
+def closed(closed_folder: Path, tmp_path: Path) -> Workspace:
+    return open_workspace(Path(shutil.copytree(closed_folder, tmp_path / "project")))
+
+
+def measured(ws: Workspace, at: datetime) -> dict[str, tuple[int, int]]:
+    return counts(publish_service_levels(ws, "2026-02-01", 1, at))
+
+
+@pytest.mark.parametrize(("after", "total"), [(timedelta(microseconds=-1), 2), (timedelta(0), 3)])
+def test_invoices_that_are_owed_are_late_from_the_deadline_on(closed: Workspace, after: timedelta, total: int) -> None:
+    deadline_at = datetime(2026, 2, 6, tzinfo=UTC)
+
+    assert measured(closed, deadline_at + after)["invoices_on_time"] == (2, total)
+
+
+def test_a_period_that_is_not_final_when_it_is_due_has_no_invoice_on_time(closed: Workspace) -> None:
+    with_february = timedelta(days=28)
+
+    found = measured(closed, datetime(2026, 2, 6, tzinfo=UTC) + with_february)
+
+    assert found["invoices_on_time"] == (0, 0)  # nothing was charged in February
+
+
+def test_files_of_documents_that_are_gone_are_missed(closed: Workspace) -> None:
+    gone = sorted((closed.out / "invoices" / "2026-01").rglob("*.html"))[0]
+    gone.unlink()
+
+    assert measured(closed, CLOSED_AT)["export_success"] == (1, 2)
+
+
+def test_an_invoice_that_was_voided_is_disputed(closed: Workspace) -> None:
+    number = closed.control_plane.documents("2026-01")[0].number
+    void_document(closed, number, "wrong address", CLOSED_AT, "ana")
+
+    assert measured(closed, CLOSED_AT)["dispute_rate"] == (1, 2)
+
+
+def test_estimates_are_compared_with_what_the_period_came_to(closed: Workspace) -> None:
+    # In the middle night January had ended in UTC and in Berlin. In New York its last day was not known, and was
+    # expected to be like the day before; nothing was used on it.
+    assert measured(closed, CLOSED_AT)["estimate_accuracy"] == (2, 3)
+
+
+def test_a_project_without_a_final_period_measures_none(night: Workspace) -> None:
+    found = counts(accepted(night))
+
+    periods = ("export_success", "invoices_on_time", "dispute_rate", "estimate_accuracy")
+    assert [found[name] for name in periods] == [(0, 0)] * 4
