@@ -1,7 +1,7 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax) and
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax), ``external/*.toml`` (external) and
 ``spend_thresholds.toml`` (operations).
 """
 
@@ -17,10 +17,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.core.access import Roles
 from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
+from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
 from pipeline.core.operations import AlertSettings, OperationsSettings, SpendThreshold
 from pipeline.core.price_book import PriceBook
@@ -132,6 +134,12 @@ class PriceBookSettings(StrictModel):
     canary_percent: Annotated[Percent, Field(gt=0, le=100)] = Decimal(1)
 
 
+class CloseSettings(StrictModel):
+    """``sign_off``: whether a period closes only when somebody has approved exactly what it would bill."""
+
+    sign_off: Literal["required", "none"] = "required"
+
+
 class ProjectSettings(StrictModel):
     """The file ``billing.toml``."""
 
@@ -149,6 +157,8 @@ class ProjectSettings(StrictModel):
     sli: ServiceLevelSettings = ServiceLevelSettings()
     operations: OperationsSettings = OperationsSettings()
     alerts: AlertSettings = AlertSettings()
+    close: CloseSettings = CloseSettings()
+    roles: Roles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +189,7 @@ class Project:
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
     read_directory: Callable[[], AccountDirectory]
+    externals: tuple[ExternalContract, ...] = ()
     taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
     spend_thresholds: tuple[SpendThreshold, ...] = ()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.adapters.open_metrics import Gauge, open_metrics_text, write_text_file
+from pipeline.core.breaks import BreakClass
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.core.sli import Indicator, ServiceLevel
 from pipeline.core.window import EPOCH
@@ -41,6 +42,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "billing_objects_unclaimed": ("Objects that no contract covers.", ()),
     "billing_held_accounts": ("Accounts that get no document of a period.", ("period_id",)),
     "billing_account_held": ("An account that is held; the first hundred of each period.", ("period_id", "account_id")),
+    "billing_open_breaks": ("Differences that are not settled yet.", ("class",)),
+    "billing_oldest_break_timestamp_seconds": ("When the oldest of them was opened.", ()),
     "billing_spend_thresholds_reached": ("Thresholds of spend that accounts reached.", ("period_id",)),
 }
 
@@ -94,6 +97,7 @@ def _samples(ws: Workspace) -> Iterator[_Sample]:
     yield "billing_objects_pending", (), len(ws.control_plane.pending_objects())
     yield "billing_objects_unclaimed", (), len(ws.control_plane.unclaimed_objects())
     yield from _holds(ws)
+    yield from _breaks(ws)
     for scope in ws.control_plane.published_scopes(SPEND_ALERTS):
         period_id = scope.removeprefix("period=")
         yield "billing_spend_thresholds_reached", (period_id,), len(reached_thresholds(ws, period_id))
@@ -150,6 +154,15 @@ def _holds(ws: Workspace) -> Iterator[_Sample]:
         yield "billing_held_accounts", (period_id,), len(set(accounts))
         for account_id in sorted(set(accounts))[:ACCOUNTS_SHOWN_MAX]:
             yield "billing_account_held", (period_id, account_id), 1
+
+
+def _breaks(ws: Workspace) -> Iterator[_Sample]:
+    found = ws.control_plane.breaks()
+    classes = Counter(one.break_class for one in found)
+    for break_class in BreakClass:
+        yield "billing_open_breaks", (break_class.value,), classes[break_class]
+    if found:
+        yield "billing_oldest_break_timestamp_seconds", (), _timestamp(min(one.opened_at for one in found))
 
 
 def _timestamp(instant: datetime) -> int:

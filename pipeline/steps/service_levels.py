@@ -27,7 +27,7 @@ from pipeline.core.invoice import DocumentKind, DocumentState
 from pipeline.core.manifest import Receipt
 from pipeline.core.meter import Aggregation
 from pipeline.core.reason import ExclusionReason
-from pipeline.core.reconciliation import failed_controls, unexplained_event_count
+from pipeline.core.reconciliation import Control, Equation, failed_controls, unexplained_event_count
 from pipeline.core.recount import RecountedEvent, RowFigures, RowKey, recounted_usage, wrong_rows
 from pipeline.core.revision import WindowRevision
 from pipeline.core.sli import (
@@ -40,7 +40,6 @@ from pipeline.core.sli import (
 )
 from pipeline.core.window import billing_period, next_period_id
 from pipeline.steps.aggregate import find_revision
-from pipeline.steps.completeness import control_file_counts
 from pipeline.steps.deduplicate import exclusion_counts
 from pipeline.steps.inputs import pinned_account_rows, pinned_meters, view_raw_event_files
 from pipeline.steps.outcomes import published_outcomes
@@ -147,9 +146,11 @@ def _measurements(
 ) -> Iterator[Measurement]:
     with Warehouse(ws.scratch) as warehouse:
         yield from _events(ws, warehouse, revision, settings)
-    yield _missing_events(ws, revision)
+    reconciled = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
+    controls = None if reconciled is None else published_controls(ws, reconciled)
+    yield _missing_events(controls)
     yield _recounted(ws, revision, settings)
-    yield _reconciled(ws, revision)
+    yield _reconciled(controls)
     yield _available(ws, revision, at, settings)
     audited_count, change_count = ws.control_plane.audited_counts()
     yield Measurement(Indicator.AUDIT_TRAIL, audited_count, change_count)
@@ -192,15 +193,16 @@ def _events(
     yield Measurement(Indicator.ACCOUNT_MAPPING, count - orphaned - fallback, count, failed)
 
 
-def _missing_events(ws: Workspace, revision: WindowRevision) -> Measurement:
-    counts = control_file_counts(ws, revision)
-    if counts is None:
-        return Measurement(Indicator.MISSING_EVENT_RATE, 0, 0, {}, "no producer counts the events of the window")
-    counted, missing = counts
-    note = "" if counted else "the producers count no event"
-    return Measurement(
-        Indicator.MISSING_EVENT_RATE, counted - missing, counted, {"missing_events": Decimal(missing)}, note
-    )
+def _missing_events(controls: Sequence[Control] | None) -> Measurement:
+    """Compare with what the producers counted, of which the reconciliation has a control for each source."""
+    indicator = Indicator.MISSING_EVENT_RATE
+    if controls is None:
+        return Measurement(indicator, 0, 0, {}, "the window was not reconciled")
+    counted = [control for control in controls if control.control is Equation.PRODUCER_EVENTS]
+    total = int(sum(control.expected for control in counted))
+    missing = int(sum(max(Decimal(0), -control.delta) for control in counted))
+    note = "" if total else "no producer counts the events of the window"
+    return Measurement(indicator, total - missing, total, {"missing_events": Decimal(missing)}, note)
 
 
 def _recounted(ws: Workspace, revision: WindowRevision, settings: ServiceLevelSettings) -> Measurement:
@@ -279,11 +281,9 @@ def _billed_events(
                 yield owner.account_id, RecountedEvent(fields["type"], event_at, fields["quantity"], fields["data"])
 
 
-def _reconciled(ws: Workspace, revision: WindowRevision) -> Measurement:
-    receipt = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
-    if receipt is None:
+def _reconciled(controls: Sequence[Control] | None) -> Measurement:
+    if controls is None:
         return Measurement(Indicator.RECONCILIATION, 0, 0, {}, "the window was not reconciled")
-    controls = published_controls(ws, receipt)
     failed = len(failed_controls(controls))
     figures = {"failed_controls": Decimal(failed), "unexplained_events": Decimal(unexplained_event_count(controls))}
     return Measurement(Indicator.RECONCILIATION, len(controls) - failed, len(controls), figures)

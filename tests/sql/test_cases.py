@@ -39,7 +39,7 @@ from pipeline.core.duration import parse_duration
 from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.control_totals import SEGMENT_DAYS
+from pipeline.steps.control_totals import LEDGER_OBJECTS, SEGMENT_DAYS
 from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
@@ -50,6 +50,7 @@ from pipeline.steps.diff import (
     RESOURCE_OWNERS,
 )
 from pipeline.steps.estimate import ACCOUNT_FORECASTS, FORECAST_DAYS, FORECAST_REST, PROJECTED_USAGE
+from pipeline.steps.external import EXTERNAL_DAYS, EXTERNAL_FIGURES
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     ACCOUNT_REFERENCE_COLUMNS,
@@ -169,7 +170,9 @@ HELPER_TABLES = {
     "compared_events": COMPARED_EVENTS.columns,
     "changed_accounts": CHANGED_ACCOUNTS,
     "reason_steps": REASON_STEPS,
-    "ledger_objects": (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN")),
+    "external_days": EXTERNAL_DAYS,
+    "external_figures": EXTERNAL_FIGURES,
+    "ledger_objects": LEDGER_OBJECTS,
     "event_quantities": (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),

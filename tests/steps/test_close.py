@@ -29,7 +29,7 @@ from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps import drafts as drafts_module
 from pipeline.steps.check import CHECK_RESULTS
-from pipeline.steps.close import account_scope, close, windows_of_period
+from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.credits import grant_credit
 from pipeline.steps.documents import (
@@ -42,6 +42,7 @@ from pipeline.steps.documents import (
 )
 from pipeline.steps.drafts import write_drafts
 from pipeline.steps.holds import hold_account, release_account
+from pipeline.steps.prepare import account_scope, windows_of_period
 from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import line_items_in, rate_period, rated_period
 from pipeline.steps.reconcile import published_controls
@@ -75,9 +76,12 @@ def january(tmp_path: Path, raw_bucket: ObjectStore) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def ready_folder(s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready_folder(
+    s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     """A project with five customers who used something in January, and every night of it accepted."""
-    raw = ObjectStore("raw-of-close", s3_server.url)
+    module: str = request.module.__name__
+    raw = ObjectStore(f"raw-of-{module.rpartition('.')[2].replace('_', '-')}", s3_server.url)
     raw.create_bucket()
     files = {"billing.toml": LAST_NIGHTS, "accounts.csv": SIX_ACCOUNTS}
     folder = write_project(tmp_path_factory.mktemp("close") / "project", raw, files)
