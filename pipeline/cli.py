@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -80,6 +81,17 @@ app.command(epilog="Example: billing slis --project my-billing")(slis)
 app.command(epilog="Example: billing metrics --write /var/lib/node_exporter/billing.prom")(metrics)
 app.command(epilog="Example: billing spend --period 2026-01 --project my-billing")(spend)
 app.command(epilog="Example: billing alert --test --project my-billing")(alert)
+
+
+class ReportFormat(StrEnum):
+    """In which formats a report is written."""
+
+    HTML = "html"
+    XLSX = "xlsx"
+    JSON = "json"
+    PARQUET = "parquet"
+    ALL = "all"
+
 
 WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
 
@@ -535,9 +547,17 @@ def _say_adjusted(result: AdjustResult) -> None:
 def report(
     window: WindowOption,
     project: ProjectOption = None,
+    report_format: Annotated[
+        ReportFormat, typer.Option("--format", help="All formats have the same figures; all writes each of them.")
+    ] = ReportFormat.HTML,
+    refresh: Annotated[
+        bool,
+        typer.Option(help="Show holds, breaks, decisions and sign-off as they are now, not as they were that night."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the reconciliation report of a window's newest revision and print its path."""
+    from pipeline.steps.report import Format
     from pipeline.steps.report import report as report_step
     from pipeline.steps.workspace import open_workspace
 
@@ -550,7 +570,8 @@ def report(
             f"window {billing_window.window_id} has not been computed",
             [f"run: billing run --window {billing_window.window_id}"],
         )
-    path = report_step(workspace, revision.window_id, revision.revision)
+    formats = list(Format) if report_format is ReportFormat.ALL else [Format(report_format.value)]
+    path = report_step(workspace, revision.window_id, revision.revision, _now(), formats, refresh=refresh)
     if as_json:
         _print_json({"window_id": revision.window_id, "revision": revision.revision, "report": path})
         return

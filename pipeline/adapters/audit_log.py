@@ -74,10 +74,12 @@ def append(connection: Connection, at: datetime, *changes: Change) -> None:
     connection.execute(update(t.audit_head).values(entry_number=entry_number, entry_hash=previous_hash))
 
 
-def entries(connection: Connection) -> list[AuditEntry]:
-    """Return every entry, oldest first."""
+def entries(connection: Connection, subject: str | None = None) -> list[AuditEntry]:
+    """Return every entry, or those about a subject, oldest first."""
     columns = [t.audit_log.c[column.name] for column in fields(AuditEntry)]
-    return [AuditEntry(*row) for row in connection.execute(select(*columns).order_by(t.audit_log.c.entry_number))]
+    query = select(*columns).order_by(t.audit_log.c.entry_number)
+    query = query if subject is None else query.where(t.audit_log.c.subject == subject)
+    return [AuditEntry(*row) for row in connection.execute(query)]
 
 
 def verify(connection: Connection) -> None:

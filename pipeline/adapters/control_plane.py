@@ -66,7 +66,7 @@ from pipeline.core.credit import CreditBalance, CreditEntry, CreditGrant, Credit
 from pipeline.core.dataset import LINE_ITEMS, QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.hold import Hold
-from pipeline.core.invoice import IssuedDocument, PreparedDocument
+from pipeline.core.invoice import DocumentKind, IssuedDocument, PreparedDocument
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.price_book_version import Canary, PriceBookVersion, is_same_person
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
@@ -595,6 +595,14 @@ class ControlPlane:
         with self._read() as connection:
             return document_ledger.documents(connection, *conditions)
 
+    def adjusting_documents(self, after: datetime | None, until: datetime) -> list[IssuedDocument]:
+        """Return the adjustments and credit notes issued in ``(after, until]``, in order of series and number."""
+        columns = t.documents.c
+        conditions = [columns.kind != DocumentKind.INVOICE.value, columns.issued_at <= until]
+        conditions += [] if after is None else [columns.issued_at > after]
+        with self._read() as connection:
+            return document_ledger.documents(connection, *conditions)
+
     def document(self, number: str) -> IssuedDocument | None:
         """Return the document of a number, if there is one."""
         with self._read() as connection:
@@ -969,10 +977,10 @@ class ControlPlane:
 
     # ---- audit log ----
 
-    def audit_log(self) -> list[AuditEntry]:
-        """Return every entry, oldest first."""
+    def audit_log(self, subject: str | None = None) -> list[AuditEntry]:
+        """Return every entry, or those about a subject, oldest first."""
         with self._read() as connection:
-            return audit_log.entries(connection)
+            return audit_log.entries(connection, subject)
 
     def verify_audit_log(self) -> None:
         """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""

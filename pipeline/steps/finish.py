@@ -22,7 +22,7 @@ def finish_night(ws: Workspace, window_id: str, revision: int, at: datetime, say
     An alert that a receiver does not take is said, and stops nothing.
     """
     publish_service_levels(ws, window_id, revision, at)
-    path = report(ws, window_id, revision)
+    path = report(ws, window_id, revision, at)
     append_lineage(ws, window_id, revision, at)
     if find_revision(ws, window_id, revision).state is RevisionState.ACCEPTED:
         for alert in publish_spend_alerts(ws, window_id, revision, at):

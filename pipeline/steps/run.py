@@ -207,7 +207,7 @@ def _result(workspace: Workspace, revision: WindowRevision, at: datetime, say: S
     if is_new:
         finish_night(workspace, revision.window_id, revision.revision, at, say)
     elif has_exceptions or not path.is_file():
-        report(workspace, revision.window_id, revision.revision)
+        report(workspace, revision.window_id, revision.revision, at)
     outcomes = published_outcomes(workspace, revision)
     with Warehouse(workspace.scratch) as warehouse:
         excluded = exclusion_counts(workspace, warehouse, revision)

@@ -65,6 +65,7 @@ from pipeline.steps.links import (
 )
 from pipeline.steps.outcomes import PLACE_COLUMNS
 from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
+from pipeline.steps.report_facts import RECOUNTED_USAGE
 from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE
 from tests.sql.header import parse_header
 from tests.steps.raw_events import key_hash
@@ -87,6 +88,17 @@ RATED_LINES = (
     ("unit_price", UNIT_PRICE),
     ("flat_fee", AMOUNT_EXACT),
     ("amount_exact", AMOUNT_EXACT),
+    ("amount", AMOUNT),
+)
+
+NIGHT_LINES = (
+    ("account_id", "VARCHAR"),
+    ("period_id", "VARCHAR"),
+    ("sku", "VARCHAR"),
+    ("currency", "VARCHAR"),
+    ("cause", "VARCHAR"),
+    ("unit", "VARCHAR"),
+    ("quantity", QUANTITY),
     ("amount", AMOUNT),
 )
 
@@ -170,6 +182,12 @@ HELPER_TABLES = {
     "compared_events": COMPARED_EVENTS.columns,
     "changed_accounts": CHANGED_ACCOUNTS,
     "reason_steps": REASON_STEPS,
+    "lines_now": LINE_ITEMS.columns,
+    "lines_before": LINE_ITEMS.columns,
+    "recounted_usage": RECOUNTED_USAGE,
+    "usage_now": USAGE.columns,
+    "usage_before": USAGE.columns,
+    **dict.fromkeys(("night_lines", "earlier_night_lines"), NIGHT_LINES),
     "external_days": EXTERNAL_DAYS,
     "external_figures": EXTERNAL_FIGURES,
     "ledger_objects": LEDGER_OBJECTS,

@@ -269,7 +269,7 @@ def test_the_report_of_an_exception_is_the_same_bytes_whatever_is_known_later(ga
     put_offsets(gap.raw, 2, 8, NOON, time="2026-01-20T00:00:00Z")
     collect_at(gap, AT + ONE_DAY)
 
-    assert report(gap, WINDOW.window_id, 1).read_bytes() == first
+    assert report(gap, WINDOW.window_id, 1, AT).read_bytes() == first
 
 
 def test_what_was_known_is_pinned_by_the_reconciliation(gap: Workspace) -> None:

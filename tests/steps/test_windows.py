@@ -388,7 +388,7 @@ def test_a_replacement_that_is_not_billed_still_takes_its_event_back_and_is_list
 
     found = outcome(project)
     outcomes = outcomes_of(project)
-    page = report(project, WINDOW.window_id, 1).read_text(encoding="utf-8")
+    page = report(project, WINDOW.window_id, 1, CUTOFF_AT).read_text(encoding="utf-8")
 
     assert (found["a"], found["orphan"], found["fine"]) == ("voided orphan", "orphaned_account", "billed")
     assert outcomes.unbilled_replacement_counts == {"late": 1, "orphaned_account": 1}
@@ -828,7 +828,7 @@ def test_the_report_shows_the_look_back_late_arrivals_fallbacks_and_idle_withdra
     commit_raw_events(ws, events, COLLECTED_AT)
     revision = deduplicate(ws, WINDOW, NOW)
 
-    page = report(ws, revision.window_id, revision.revision).read_text(encoding="utf-8")
+    page = report(ws, revision.window_id, revision.revision, CUTOFF_AT).read_text(encoding="utf-8")
 
     assert "found up to 7 days before and after it" in page
     assert "of billing.toml says: 1." in page
