@@ -394,6 +394,12 @@ class ControlPlane:
         with self._read() as connection:
             return [_revision(row) for row in connection.execute(query)]
 
+    def newest_window_end(self) -> datetime | None:
+        """Return the end of the last window that has a revision, if there is any."""
+        with self._read() as connection:
+            end: datetime | None = connection.scalar(select(func.max(t.window_revisions.c.window_end)))
+            return end
+
     def open_revision(
         self, revision: WindowRevision, at: datetime, exceptions: Sequence[SourceException] = ()
     ) -> WindowRevision:
