@@ -26,7 +26,6 @@ from sqlalchemy import (
     Connection,
     Row,
     Table,
-    and_,
     create_engine,
     delete,
     event,
@@ -42,11 +41,14 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from pipeline.adapters import audit_log, document_ledger
+from pipeline.adapters import approvals, audit_log, break_ledger, document_ledger
 from pipeline.adapters import control_plane_tables as t
 from pipeline.adapters.audit_log import AuditEntry, Change
 from pipeline.adapters.document_ledger import StoreDocuments
 from pipeline.adapters.optional_imports import without
+from pipeline.core.access import Action, Roles, require_allowed
+from pipeline.core.approval import Decision, Override, SignOff
+from pipeline.core.breaks import Break, Difference
 from pipeline.core.completeness import (
     CollectedEvidence,
     CollectedObject,
@@ -84,9 +86,13 @@ _REVISION_COLUMNS = [t.window_revisions.c[column.name] for column in fields(Wind
 
 
 class ControlPlane:
-    """The state of one billing project. Each method is one transaction; none leaves a part of its work behind."""
+    """The state of one billing project. Each method is one transaction; none leaves a part of its work behind.
 
-    def __init__(self, url: str) -> None:
+    What a person asks for is refused (``access.denied``) when ``roles`` do not allow it; without roles everybody may.
+    """
+
+    def __init__(self, url: str, roles: Roles | None = None) -> None:
+        self.roles = roles
         # Tasks fork and live for minutes: a pool would share connections between processes and save nothing.
         try:
             self._engine = create_engine(make_url(url), poolclass=NullPool)
@@ -579,6 +585,7 @@ class ControlPlane:
 
     def void_document(self, number: str, reason: str, at: datetime, by: str) -> IssuedDocument:
         """Make a document void: its number stays, and credits that it drew are given back."""
+        require_allowed(self.roles, by, Action.VOID)
         _require_words(number=number, reason=reason, by=by)
         with self._write() as connection:
             return document_ledger.void(connection, number, reason, at, by)
@@ -624,6 +631,7 @@ class ControlPlane:
         expires_on: date | None = None,
     ) -> CreditGrant:
         """Grant a credit; smaller priorities are drawn first, and nothing after ``expires_on``."""
+        require_allowed(self.roles, by, Action.CREDIT)
         _require_words(account_id=account_id, reason=reason, by=by)
         with self._write() as connection:
             return document_ledger.add_grant(
@@ -632,6 +640,7 @@ class ControlPlane:
 
     def revoke_credit(self, grant_id: str, reason: str, at: datetime, by: str) -> Decimal:
         """Take what is left of a credit and return how much that was; it is never drawn again."""
+        require_allowed(self.roles, by, Action.CREDIT)
         _require_words(grant_id=grant_id, reason=reason, by=by)
         with self._write() as connection:
             return document_ledger.revoke(connection, grant_id, reason, at, by)
@@ -656,6 +665,7 @@ class ControlPlane:
 
         ``refuse`` raises when the book would change one of the final periods it is given.
         """
+        require_allowed(self.roles, book.published_by, Action.AUTHOR_BOOK)
         with self._write() as connection:
             existing = _price_book(connection, book.version)
             if existing is not None and existing.sha256 == book.sha256:
@@ -687,6 +697,7 @@ class ControlPlane:
 
         Refused: approval by its author or its publisher, and what ``refuse`` raises as in publish_price_book.
         """
+        require_allowed(self.roles, by, Action.APPROVE_BOOK)
         with self._write() as connection:
             book = _require_price_book(connection, version)
             if book.approval_number is not None:
@@ -719,6 +730,7 @@ class ControlPlane:
 
     def set_canary(self, version: str | None, sha256: str | None, by: str, at: datetime) -> Canary:
         """Make a book the canary, or none; the same again changes nothing."""
+        require_allowed(self.roles, by, Action.SET_CANARY)
         with self._write() as connection:
             newest = _canary(connection)
             if newest is not None and newest.sha256 == sha256:
@@ -738,32 +750,40 @@ class ControlPlane:
 
     # ---- holds ----
 
-    def hold_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> None:
+    def hold_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
         """Give an account no document of a period until it is released; the same hold again is a no-op.
 
         An account may be held for several reasons. One that has its invoice gets no adjustment.
         """
+        require_allowed(self.roles, by, Action.HOLD)
+        return self._hold(period_id, account_id, reason, at, by)
+
+    def hold_for_control(self, period_id: str, account_id: str, control: str, reason: str, at: datetime) -> Hold:
+        """Hold an account because a control that names it failed; no person asks for this one, a person releases it."""
+        return self._hold(period_id, account_id, reason, at, f"control {control}")
+
+    def _hold(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
         _require_words(account_id=account_id, reason=reason, by=by)
         holds = t.holds.c
+        same = (holds.period_id == period_id, holds.account_id == account_id, holds.reason == reason)
         with self._write() as connection:
-            same = (holds.period_id == period_id, holds.account_id == account_id, holds.reason == reason)
-            if _exists(connection, and_(*same, holds.held_by == by, holds.released_at.is_(None))):
-                return
+            query = select(*_HOLD_COLUMNS).where(*same, holds.held_by == by, holds.released_at.is_(None))
+            existing = connection.execute(query).first()
+            if existing is not None:
+                return Hold(*existing)
             hold_id = (connection.scalar(select(func.max(holds.hold_id))) or 0) + 1
             hold = Hold(hold_id, period_id, account_id, reason, at, by)
             connection.execute(insert(t.holds).values(**asdict(hold)))
             subject = f"period={period_id}/account={account_id}"
             audit_log.append(connection, at, Change("account_held", subject, {"reason": reason, "by": by}))
+            return hold
 
-    def release_account(
-        self, period_id: str, account_id: str, reason: str, at: datetime, by: str, *, held_by: str | None = None
-    ) -> int:
-        """End every hold of an account in a period, or those of one hand, and return how many there were."""
+    def release_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> int:
+        """End every hold of an account in a period, and return how many there were."""
+        require_allowed(self.roles, by, Action.RELEASE)
         _require_words(account_id=account_id, reason=reason, by=by)
         holds = t.holds.c
-        is_meant = [holds.period_id == period_id, holds.account_id == account_id, holds.released_at.is_(None)]
-        if held_by is not None:
-            is_meant.append(holds.held_by == held_by)
+        is_meant = (holds.period_id == period_id, holds.account_id == account_id, holds.released_at.is_(None))
         with self._write() as connection:
             released = connection.execute(
                 update(t.holds).where(*is_meant).values(released_at=at, released_by=by, release_reason=reason)
@@ -788,6 +808,103 @@ class ControlPlane:
             query = query.where(t.holds.c.period_id == period_id)
         with self._read() as connection:
             return [Hold(*row) for row in connection.execute(query)]
+
+    # ---- breaks ----
+
+    def carry_breaks(
+        self, domain: str, controls: Iterable[str], found: Sequence[Difference], seen_in: str, at: datetime
+    ) -> list[Break]:
+        """Open, carry over and resolve the breaks of what was reconciled; return those that are open now.
+
+        ``domain`` is ``window=...`` or ``period=...``, ``controls`` names every control that was looked at in it: an
+        open break of these that is not among ``found`` is resolved by itself. ``seen_in`` says where, such as
+        ``window 2026-01-15 revision 2``.
+        """
+        with self._write() as connection:
+            break_ledger.carry_over(connection, domain, frozenset(controls), found, seen_in, at)
+        return self.breaks(domain=domain)
+
+    def breaks(self, *, domain: str | None = None, include_resolved: bool = False) -> list[Break]:
+        """Return the open breaks, of a ``window=...``, of a ``period=...`` or all, in the order they were opened."""
+        columns = t.breaks.c
+        conditions: list[ColumnElement[bool]] = [] if include_resolved else [columns.resolved_at.is_(None)]
+        if domain is not None:
+            kind, _, name = domain.partition("=")
+            conditions.append((columns.window_id if kind == "window" else columns.period_id) == name)
+        with self._read() as connection:
+            return break_ledger.find(connection, *conditions)
+
+    def assign_break(self, break_id: int, owner: str, at: datetime, by: str) -> Break:
+        """Say who looks into an open break."""
+        require_allowed(self.roles, by, Action.WORK_BREAK)
+        _require_words(owner=owner, by=by)
+        with self._write() as connection:
+            return break_ledger.work(connection, break_id, "break_assigned", at, by, {"owner": owner})
+
+    def note_break(self, break_id: int, note: str, at: datetime, by: str) -> Break:
+        """Say what is known of an open break; the note before stays in the audit log."""
+        require_allowed(self.roles, by, Action.WORK_BREAK)
+        _require_words(note=note, by=by)
+        with self._write() as connection:
+            return break_ledger.work(connection, break_id, "break_noted", at, by, {"note": note})
+
+    def resolve_break(self, break_id: int, reason: str, at: datetime, by: str) -> Break:
+        """Settle an open break with a reason; if its control fails again, another one is opened."""
+        require_allowed(self.roles, by, Action.WORK_BREAK)
+        _require_words(reason=reason, by=by)
+        values = {"resolved_at": at, "resolved_by": by, "resolution": reason}
+        with self._write() as connection:
+            return break_ledger.work(connection, break_id, "break_resolved", at, by, values)
+
+    # ---- overrides and sign-offs ----
+
+    def request_override(
+        self, window_id: str, revision: int, failures: Sequence[str], reason: str, at: datetime, by: str
+    ) -> Override:
+        """Ask that a revision be accepted in spite of these failures; somebody else has to approve it."""
+        require_allowed(self.roles, by, Action.REQUEST_OVERRIDE)
+        _require_words(reason=reason, by=by)
+        if not failures:
+            raise ValueError("an override names what failed")
+        with self._write() as connection:
+            return approvals.request_override(connection, window_id, revision, failures, reason, at, by)
+
+    def approve_override(self, window_id: str, revision: int, failures_hash: str, at: datetime, by: str) -> Override:
+        """Approve an override of exactly these failures; refused by the person who asked for it (four eyes)."""
+        require_allowed(self.roles, by, Action.APPROVE_OVERRIDE)
+        _require_words(by=by)
+        with self._write() as connection:
+            return approvals.approve_override(connection, window_id, revision, failures_hash, at, by)
+
+    def overrides(self, window_id: str | None = None, revision: int | None = None) -> list[Override]:
+        """Return the overrides of a revision, of a window or all, in the order they were asked for."""
+        columns = t.overrides.c
+        conditions = [] if window_id is None else [columns.window_id == window_id]
+        conditions += [] if revision is None else [columns.revision == revision]
+        with self._read() as connection:
+            return approvals.overrides(connection, *conditions)
+
+    def sign_off(
+        self,
+        period_id: str,
+        decision: Decision,
+        content_hash: str,
+        figures: Mapping[str, Any],
+        reason: str,
+        at: datetime,
+        by: str,
+    ) -> SignOff:
+        """Record a decision about the figures of a period; the newest one holds."""
+        require_allowed(self.roles, by, Action.SIGN_OFF)
+        _require_words(reason=reason, by=by)
+        with self._write() as connection:
+            return approvals.sign_off(connection, period_id, decision, content_hash, figures, reason, at, by)
+
+    def sign_offs(self, period_id: str | None = None) -> list[SignOff]:
+        """Return the decisions about a period, or all, oldest first."""
+        conditions = [] if period_id is None else [t.sign_offs.c.period_id == period_id]
+        with self._read() as connection:
+            return approvals.sign_offs(connection, *conditions)
 
     # ---- audit log ----
 

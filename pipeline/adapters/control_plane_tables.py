@@ -29,7 +29,7 @@ from sqlalchemy.types import TypeDecorator
 
 from pipeline.core.window import require_utc
 
-SCHEMA_REVISION = "0005"  # the newest migration
+SCHEMA_REVISION = "0006"  # the newest migration
 
 
 class Instant(TypeDecorator[datetime]):
@@ -253,6 +253,73 @@ holds = Table(
     Column("released_by", Text, nullable=True),
     Column("release_reason", Text, nullable=True),
     Index(None, "period_id", "account_id"),
+)
+
+# A difference that a control found; open until it is resolved, then never changed. One of a key is open at most.
+breaks = Table(
+    "breaks",
+    metadata,
+    Column("break_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False),
+    Column("control", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("break_class", Text, nullable=False),
+    Column("window_id", Text, nullable=True),
+    Column("period_id", Text, nullable=True),
+    Column("account_id", Text, nullable=True),
+    Column("expected", DecimalText, nullable=False),
+    Column("actual", DecimalText, nullable=False),
+    Column("opened_at", Instant, nullable=False),
+    Column("opened_in", Text, nullable=False),
+    Column("last_seen_at", Instant, nullable=False),
+    Column("owner", Text, nullable=True),
+    Column("note", Text, nullable=True),
+    Column("resolved_at", Instant, nullable=True),
+    Column("resolved_by", Text, nullable=True),
+    Column("resolution", Text, nullable=True),
+    CheckConstraint("(window_id IS NULL) <> (period_id IS NULL)", name="one_domain"),
+    CheckConstraint(
+        "(resolved_at IS NULL) = (resolved_by IS NULL) AND (resolved_at IS NULL) = (resolution IS NULL)",
+        name="resolved_whole",
+    ),
+    Index(None, "resolved_at"),
+    Index(None, "key"),
+)
+
+# That a revision may be accepted although gates failed; `failures` is a JSON list of sentences. It is approved once.
+overrides = Table(
+    "overrides",
+    metadata,
+    Column("override_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("window_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("failures", Text, nullable=False),
+    Column("failures_hash", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("approved_at", Instant, nullable=True),
+    Column("approved_by", Text, nullable=True),
+    ForeignKeyConstraint(["window_id", "revision"], ["window_revisions.window_id", "window_revisions.revision"]),
+    CheckConstraint("(approved_at IS NULL) = (approved_by IS NULL)", name="approved_whole"),
+    Index(None, "window_id", "revision"),
+)
+
+# What was decided about a period that is about to close; append-only, the newest row holds. `figures` is JSON.
+sign_offs = Table(
+    "sign_offs",
+    metadata,
+    Column("sign_off_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("period_id", Text, nullable=False),
+    Column("decision", Text, nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("figures", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("signed_at", Instant, nullable=False),
+    Column("signed_by", Text, nullable=False),
+    CheckConstraint("decision IN ('approve', 'hold', 'reject')", name="decision"),
+    Index(None, "period_id"),
 )
 
 # What an object of evidence says: a control file, a heartbeat, a manifest; committed with the object's ledger row.

@@ -82,6 +82,14 @@ def require_checks_passed(report: CheckReport) -> None:
         )
 
 
+def failed_check_sentences(report: CheckReport) -> tuple[str, ...]:
+    """Return one sentence for each critical expectation that does not hold: what an override would override."""
+    return tuple(
+        f"{one.dataset} {one.scope}, {one.expectation}: expected {one.expected}, got {one.observed}"
+        for one in report.failed(Severity.CRITICAL)
+    )
+
+
 def _failure_lines(failed: Iterable[CheckResult]) -> Iterable[str]:
     for result in failed:
         yield f"{result.dataset} {result.scope}, {result.expectation}"

@@ -6,6 +6,7 @@
     |-- NotReadyError         evidence or time is missing; the same call may succeed later exit 1
     |-- CheckFailed           a critical expectation does not hold                        exit 1
     |-- ReconciliationError   an equation of the reconciliation is not zero               exit 1
+    |-- AccessError           a person has no role that may do this                       exit 1
     `-- PublicationError      a revision exists with other content, or a pinned file differs  exit 1
 
 Each error has a stable ``code`` (``reconciliation.quantity_mismatch``) and says what, where, expected,
@@ -57,3 +58,7 @@ class ReconciliationError(BillingError):
 
 class PublicationError(BillingError):
     """A revision already exists with other content, or a pinned file no longer has its hash."""
+
+
+class AccessError(BillingError):
+    """A person has no role that may do this; nothing was changed."""

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from pipeline.core.access import Roles
 from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.decimals import Percent
@@ -129,6 +130,12 @@ class PriceBookSettings(StrictModel):
     canary_percent: Annotated[Percent, Field(gt=0, le=100)] = Decimal(1)
 
 
+class CloseSettings(StrictModel):
+    """``sign_off``: whether a period closes only when somebody has approved exactly what it would bill."""
+
+    sign_off: Literal["required", "none"] = "required"
+
+
 class ProjectSettings(StrictModel):
     """The file ``billing.toml``."""
 
@@ -143,6 +150,8 @@ class ProjectSettings(StrictModel):
     documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
+    close: CloseSettings = CloseSettings()
+    roles: Roles | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,7 @@ from pipeline.steps.workspace import Workspace
 def hold_account(workspace: Workspace, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
     """Hold an account in a period, and return the hold; an account that the directory does not have is refused."""
     require_account(workspace, account_id)
-    workspace.control_plane.hold_account(period_id, account_id, reason, at, by)
-    return next(
-        hold
-        for hold in workspace.control_plane.holds(period_id)
-        if (hold.account_id, hold.reason, hold.held_by, hold.released_at) == (account_id, reason, by, None)
-    )
+    return workspace.control_plane.hold_account(period_id, account_id, reason, at, by)
 
 
 def release_account(workspace: Workspace, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> int:

@@ -26,6 +26,7 @@ from pipeline.core.errors import PricingError, PublicationError
 from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.manifest import Manifest, Receipt, canonical_json
 from pipeline.core.rating import unpriced
+from pipeline.core.reconciliation import Equation
 from pipeline.core.revision import WindowRevision
 from pipeline.core.terms import PeriodTerms
 from pipeline.steps.aggregate import find_revision
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 
 COMPARE_QUERIES = ("differing_lines",)
 RATE_QUERIES = (*PERIOD_QUERIES, *SQL_RATER_QUERIES)
-HELD_BY = "rate"
 DISAGREEMENT = "the SQL rater and the reference rater do not agree"
 TOO_LARGE = "warehouse.number_too_large"
 
@@ -164,7 +164,8 @@ def publish_draft(workspace: Workspace, rated: RatedPeriod, at: datetime, scope:
         log.error("account %s of period %s is held: %s", account_id, rated.period_id, DISAGREEMENT)
         for line in lines:
             log.error("%s", line.sentence)
-        workspace.control_plane.hold_account(rated.period_id, account_id, DISAGREEMENT, at, HELD_BY)
+        control = Equation.RATED_TWICE.value
+        workspace.control_plane.hold_for_control(rated.period_id, account_id, control, DISAGREEMENT, at)
     return receipt
 
 

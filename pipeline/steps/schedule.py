@@ -100,7 +100,7 @@ def period_to_close(workspace: Workspace, period: str | None, run_after: datetim
     Only zones west of UTC have usage of the month before the first window, so whether there is any depends on the
     accounts.
     """
-    from pipeline.steps.close import windows_of_period
+    from pipeline.steps.prepare import windows_of_period
 
     period_id = period_of_run(period, run_after, is_manual=is_manual)
     if not is_manual and not windows_of_period(workspace, period_id):

@@ -37,7 +37,7 @@ def open_workspace(folder: Path, *, with_price_books: bool = True) -> Workspace:
     folder = folder.resolve()
     project = load_project(folder, with_price_books=with_price_books)
     endpoint_url = settings.endpoint_url(project.settings)
-    control_plane = ControlPlane(settings.database_url(project.settings, folder))
+    control_plane = ControlPlane(settings.database_url(project.settings, folder), project.settings.roles)
     control_plane.migrate()
     scratch = folder / ".billing" / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)

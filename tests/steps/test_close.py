@@ -29,7 +29,7 @@ from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps import drafts as drafts_module
 from pipeline.steps.check import CHECK_RESULTS
-from pipeline.steps.close import account_scope, close, windows_of_period
+from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.credits import grant_credit
 from pipeline.steps.documents import (
@@ -42,6 +42,7 @@ from pipeline.steps.documents import (
 )
 from pipeline.steps.drafts import write_drafts
 from pipeline.steps.holds import hold_account, release_account
+from pipeline.steps.prepare import account_scope, windows_of_period
 from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import line_items_in, rate_period, rated_period
 from pipeline.steps.reconcile import published_controls
