@@ -23,9 +23,10 @@ import typer
 from typer.exceptions import TyperException
 
 from pipeline import settings
+from pipeline.cli_finance import break_app, breaks, hold, holds, override_app, release, sign_off_app
 from pipeline.cli_invoice import credit_app, invoice_app
 from pipeline.cli_price import price_app, quote
-from pipeline.cli_text import ByOption, JsonOption, ProjectOption, ReasonOption
+from pipeline.cli_text import JsonOption, PeriodOption, ProjectOption
 from pipeline.cli_text import as_json as _as_json
 from pipeline.cli_text import now as _now
 from pipeline.cli_text import parse as _parse
@@ -66,10 +67,15 @@ app.add_typer(source_app, name="source")
 app.add_typer(invoice_app, name="invoice")
 app.add_typer(credit_app, name="credit")
 app.add_typer(price_app, name="price")
+app.add_typer(break_app, name="break")
+app.add_typer(override_app, name="override")
+app.add_typer(sign_off_app, name="sign-off")
+app.command(epilog="Example: billing breaks --all --project my-billing")(breaks)
+app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --reason "disputed" --by ana')(hold)
+app.command(epilog='Example: billing release --account acct-7 --period 2026-01 --reason "settled" --by ana')(release)
+app.command(epilog="Example: billing holds --period 2026-01 --project my-billing")(holds)
 app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")(quote)
 
-AccountOption = Annotated[str, typer.Option(help="The account, as accounts.csv names it.")]
-PeriodOption = Annotated[str, typer.Option(help="The billing period, such as 2026-01.")]
 WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
 
 
@@ -518,65 +524,6 @@ def _say_adjusted(result: AdjustResult) -> None:
         number = one.number or "no number yet"
         kind = one.kind.value.replace("_", " ")
         typer.echo(f"{result.period_id} {one.account_id}: {kind} {number}, {one.total:+f} {one.currency} with taxes")
-
-
-@app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --reason "disputed" --by ana')
-def hold(
-    account: AccountOption,
-    period: PeriodOption,
-    reason: ReasonOption,
-    by: ByOption,
-    project: ProjectOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Give an account no document of a period until it is released; all others are billed."""
-    from pipeline.steps.holds import hold_account
-    from pipeline.steps.workspace import open_workspace
-
-    _parse(period, "--period", lambda text: billing_period(text, "UTC"))
-    held = hold_account(open_workspace(settings.project_folder(project)), period, account, reason, _now(), by)
-    _print_json(held) if as_json else typer.echo(f"account {account} is held in {period}: {held.reason}")
-
-
-@app.command(epilog='Example: billing release --account acct-7 --period 2026-01 --reason "settled" --by ana')
-def release(
-    account: AccountOption,
-    period: PeriodOption,
-    reason: ReasonOption,
-    by: ByOption,
-    project: ProjectOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Release an account that is held; the next `billing close` of the period issues its invoice."""
-    from pipeline.steps.holds import release_account
-    from pipeline.steps.workspace import open_workspace
-
-    _parse(period, "--period", lambda text: billing_period(text, "UTC"))
-    released = release_account(open_workspace(settings.project_folder(project)), period, account, reason, _now(), by)
-    if as_json:
-        _print_json({"account_id": account, "period_id": period, "released": released})
-        return
-    typer.echo(f"account {account} is released in {period}; next: billing close --period {period}")
-
-
-@app.command(epilog="Example: billing holds --period 2026-01 --project my-billing")
-def holds(
-    period: Annotated[str | None, typer.Option(help="The billing period; default: all.")] = None,
-    released: Annotated[bool, typer.Option("--released", help="Show those that were released, too.")] = False,
-    project: ProjectOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List the accounts that get no document of a period, and why."""
-    from pipeline.steps.workspace import open_workspace
-
-    control_plane = open_workspace(settings.project_folder(project)).control_plane
-    found = [one for one in control_plane.holds(period) if released or one.released_at is None]
-    if as_json:
-        _print_json(found)
-        return
-    rows = [[one.period_id, one.account_id, one.held_by, one.reason, one.release_reason or ""] for one in found]
-    for line in _table([["period", "account", "held by", "reason", "released because"], *rows]) if rows else ["none"]:
-        typer.echo(line)
 
 
 @app.command(epilog="Example: billing report --window 2026-01-15 --project my-billing")

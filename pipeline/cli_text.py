@@ -26,6 +26,8 @@ ProjectOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of sentences.")]
+AccountOption = Annotated[str, typer.Option("--account", help="The account, as accounts.csv names it.")]
+PeriodOption = Annotated[str, typer.Option("--period", help="The billing period, such as 2026-01.")]
 ByOption = Annotated[str, typer.Option("--by", help="Who does this; recorded in the audit log.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; recorded in the audit log.")]
 

@@ -16,6 +16,9 @@ SELECT
     tolerance,
     tolerance_reason,
     delta,
-    verdict
+    verdict,
+    effect,
+    account_id,
+    break_class
 FROM reconciliation
 ORDER BY control, scope, unit

@@ -41,6 +41,9 @@ approval = "files"
 
 [rating]
 estimates = false
+
+[close]
+sign_off = "none"
 """
 
 CONTRACT = """

@@ -18,6 +18,7 @@ ERROR_CLASSES = {
     "CheckFailed",
     "ReconciliationError",
     "PublicationError",
+    "AccessError",
     "BillingError",
 }
 

@@ -7,6 +7,7 @@ break by itself; a person resolves one with a reason, and if the control fails a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -110,3 +111,11 @@ def age_bucket(opened_at: datetime, at: datetime) -> str:
     """
     days = (at - opened_at) // timedelta(days=1)
     return next((name for name, last in zip(AGE_BUCKETS, _LAST_DAYS, strict=False) if days <= last), AGE_BUCKETS[-1])
+
+
+def breaks_by_age(breaks: Iterable[Break], at: datetime) -> dict[str, list[Break]]:
+    """Return breaks by how many days they are open, or were until they were resolved; every range is named."""
+    by_age: dict[str, list[Break]] = {bucket: [] for bucket in AGE_BUCKETS}
+    for one in breaks:
+        by_age[age_bucket(one.opened_at, one.resolved_at or at)].append(one)
+    return by_age

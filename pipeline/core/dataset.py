@@ -228,6 +228,9 @@ RECONCILIATION = Dataset(
         ("tolerance", AMOUNT_EXACT),
         ("tolerance_reason", "VARCHAR"),
         ("verdict", "VARCHAR"),  # pass or fail
+        ("effect", "VARCHAR"),  # of a failure: stop, hold (the account) or report
+        ("account_id", "VARCHAR"),  # the one that it is about; empty for a total
+        ("break_class", "VARCHAR"),  # of what kind the difference is; empty where there is none
     ),
     ("control", "scope", "unit"),
 )

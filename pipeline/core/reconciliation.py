@@ -18,6 +18,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from pipeline.core.agreement import Agreement, amounts_of
+from pipeline.core.breaks import BreakClass, Difference
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.money import exact, minor_unit_digits
@@ -44,6 +45,15 @@ class Equation(StrEnum):
     INVOICED_AMOUNT = "invoiced_amount"
     ADJUSTED_AMOUNT = "adjusted_amount"
     RATED_TWICE = "rated_twice"
+    PRODUCER_EVENTS = "producer_events"
+    PRODUCER_SUM = "producer_sum"
+    PRODUCER_OFFSETS = "producer_offsets"
+    SOURCE_EVENTS = "source_events"
+    SOURCE_QUANTITY = "source_quantity"
+    INVOICE_NUMBERS = "invoice_numbers"
+    EXTERNAL_USAGE = "external_usage"
+    EXTERNAL_LINES = "external_lines"
+    EXTERNAL_AMOUNT = "external_amount"
 
 
 EQUATION_SENTENCES: dict[Equation, str] = {
@@ -66,6 +76,15 @@ EQUATION_SENTENCES: dict[Equation, str] = {
     Equation.INVOICED_AMOUNT: "line items of the period = invoices of the period",
     Equation.ADJUSTED_AMOUNT: "line items of the account, rated again = what its documents bill, with the adjustment",
     Equation.RATED_TWICE: "SQL rater = reference rater, line by line",
+    Equation.PRODUCER_EVENTS: "events that the producer counted = events received of its hours",
+    Equation.PRODUCER_SUM: "what the producer added up = the sum over the events received of its hours",
+    Equation.PRODUCER_OFFSETS: "offsets from the first to the last = records received",
+    Equation.SOURCE_EVENTS: "raw events of the source = its billed events + its excluded events",
+    Equation.SOURCE_QUANTITY: "quantity of the source's raw events = its billed quantity + its excluded quantity",
+    Equation.INVOICE_NUMBERS: "last number of the series = documents that have a number of it",
+    Equation.EXTERNAL_USAGE: "quantity in the external report = quantity of the usage",
+    Equation.EXTERNAL_LINES: "quantity in the external report = quantity of the line items",
+    Equation.EXTERNAL_AMOUNT: "amount in the external report = amount of the line items",
 }
 
 _FAULTS: dict[Equation, tuple[str, str]] = {
@@ -84,10 +103,36 @@ _FAULTS: dict[Equation, tuple[str, str]] = {
     Equation.ACCOUNT_INVOICE: ("reconciliation.amount_mismatch", "an invoice does not match line_items"),
     Equation.INVOICED_AMOUNT: ("reconciliation.amount_mismatch", "invoices do not match line_items"),
     Equation.ADJUSTED_AMOUNT: ("reconciliation.amount_mismatch", "an adjustment does not settle line_items"),
+    Equation.SOURCE_EVENTS: ("reconciliation.event_mismatch", "outcomes do not match the raw events of a source"),
+    Equation.SOURCE_QUANTITY: ("reconciliation.quantity_mismatch", "outcomes do not match the quantity of a source"),
+    Equation.INVOICE_NUMBERS: ("reconciliation.number_mismatch", "a number of a series has no document"),
+    Equation.EXTERNAL_USAGE: ("reconciliation.external_mismatch", "usage does not match an external report"),
+    Equation.EXTERNAL_LINES: ("reconciliation.external_mismatch", "line_items does not match an external report"),
+    Equation.EXTERNAL_AMOUNT: ("reconciliation.external_mismatch", "line_items does not match an external report"),
 }
 
-# One that fails holds the accounts it names and nobody else, so it stops neither a night nor a close.
-HOLDS_ACCOUNTS = frozenset({Equation.RATED_TWICE})
+# About a period; the scope begins with it. Those of a night, and those of a close beside them.
+OF_PERIODS = frozenset(
+    {
+        *(Equation.LINE_ITEM_QUANTITY, Equation.LINE_ITEM_ACCOUNTS, Equation.ROUNDED_AMOUNT, Equation.RESIDUAL_BOUND),
+        *(Equation.RATED_TWICE, Equation.EXTERNAL_USAGE, Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT),
+    }
+)
+OF_CLOSES = OF_PERIODS | {Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT, Equation.INVOICE_NUMBERS}
+_OF_MONEY = frozenset(
+    {
+        *(Equation.ROUNDED_AMOUNT, Equation.RESIDUAL_BOUND, Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT),
+        Equation.ADJUSTED_AMOUNT,
+    }
+)
+
+
+class Effect(StrEnum):
+    """What a control that fails does."""
+
+    STOP = "stop"  # the revision is rejected, or the period is not closed
+    HOLD = "hold"  # the account that it names is held, all others go on
+    REPORT = "report"  # a break is opened, nothing else
 
 
 class Verdict(StrEnum):
@@ -117,6 +162,9 @@ class Control:
     actual: Decimal
     tolerance: Decimal = Decimal(0)
     tolerance_reason: str = EXACT_REASON
+    effect: Effect = Effect.STOP
+    account_id: str = ""  # the one that it is about; empty for a total
+    difference: BreakClass | None = None  # of what kind it is, if it fails; None where the figures say it
 
     def __post_init__(self) -> None:
         for name in ("expected", "actual", "tolerance"):
@@ -134,6 +182,19 @@ class Control:
     @property
     def verdict(self) -> Verdict:
         return Verdict.PASS if self.delta.copy_abs() <= self.tolerance else Verdict.FAIL
+
+    @property
+    def break_class(self) -> BreakClass | None:
+        """Return of what kind the difference is; None for a control that passes."""
+        if self.verdict is Verdict.PASS:
+            return None
+        if self.difference is not None:
+            return self.difference
+        if self.control is Equation.RATED_TWICE:
+            return BreakClass.PRICE
+        if self.control in _OF_MONEY:
+            return BreakClass.AMOUNT
+        return BreakClass.MISSING if self.delta < 0 else BreakClass.EXTRA
 
     @property
     def sentence(self) -> str:
@@ -384,6 +445,7 @@ def agreement_controls(agreements: Mapping[str, Agreement]) -> list[Control]:
                 Decimal(agreement.compared_line_count),
                 Decimal(agreement.compared_line_count - len(agreement.disagreements)),
                 tolerance_reason=f"{share} were rated twice",
+                effect=Effect.HOLD,
             )
         )
         for account_id, lines in agreement.accounts.items():
@@ -391,7 +453,12 @@ def agreement_controls(agreements: Mapping[str, Agreement]) -> list[Control]:
             reason = f"{len(lines)} line{'s'[: len(lines) != 1]} differ; the account is held: {lines[0].sentence}"
             scope = f"{period_id}/{account_id}"
             controls.append(
-                Control(Equation.RATED_TWICE, scope, lines[0].currency, reference, sql, tolerance_reason=reason)
+                Control(
+                    *(Equation.RATED_TWICE, scope, lines[0].currency, reference, sql),
+                    tolerance_reason=reason,
+                    effect=Effect.HOLD,
+                    account_id=account_id,
+                )
             )
     return controls
 
@@ -409,29 +476,35 @@ def window_controls(totals: WindowTotals) -> list[Control]:
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
 
-def invoice_controls(period_id: str, accounts: Sequence[InvoicedAccount]) -> list[Control]:
+def invoice_controls(
+    period_id: str, accounts: Sequence[InvoicedAccount], amounts: Mapping[str, Decimal]
+) -> list[Control]:
     """Return the controls of a closing period: line items = invoice, for each account and for each currency.
 
+    ``amounts`` is what all line items of a currency add up to, taken by another road. An account whose invoice does not
+    match is held; its line items are no part of what is issued, and stand in the total for themselves.
+
     >>> account = InvoicedAccount("acct-7", "USD", Decimal("1.20"), Decimal("1.2"))
-    >>> [control.verdict.value for control in invoice_controls("2026-01", [account])]
+    >>> [control.verdict.value for control in invoice_controls("2026-01", [account], {"USD": Decimal("1.20")})]
     ['pass', 'pass']
     """
     controls = [
         Control(
-            Equation.ACCOUNT_INVOICE,
-            account.account_id,
-            account.currency,
-            account.line_item_amount,
-            account.invoice_amount,
+            *(Equation.ACCOUNT_INVOICE, account.account_id, account.currency),
+            *(account.line_item_amount, account.invoice_amount),
+            effect=Effect.HOLD,
+            account_id=account.account_id,
         )
         for account in accounts
     ]
-    for currency in sorted({account.currency for account in accounts}):
-        of_currency = [account for account in accounts if account.currency == currency]
+    for currency in sorted({*amounts, *(account.currency for account in accounts)}):
+        of_currency = [control for control in controls if control.unit == currency]
         with exact():
-            line_item_amount = sum((account.line_item_amount for account in of_currency), Decimal(0))
-            invoice_amount = sum((account.invoice_amount for account in of_currency), Decimal(0))
-        controls.append(Control(Equation.INVOICED_AMOUNT, period_id, currency, line_item_amount, invoice_amount))
+            issued = sum(
+                (one.actual if one.verdict is Verdict.PASS else one.expected for one in of_currency), Decimal(0)
+            )
+        line_item_amount = amounts.get(currency, Decimal(0))
+        controls.append(Control(Equation.INVOICED_AMOUNT, period_id, currency, line_item_amount, issued))
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
 
@@ -455,6 +528,58 @@ def failed_controls(controls: Iterable[Control]) -> list[Control]:
     return [control for control in controls if control.verdict is Verdict.FAIL]
 
 
+def stopping_controls(controls: Iterable[Control]) -> list[Control]:
+    """Return the failed controls that stop a revision or a close, in the given order."""
+    return [control for control in failed_controls(controls) if control.effect is Effect.STOP]
+
+
+def failed_control_sentences(controls: Iterable[Control]) -> tuple[str, ...]:
+    """Return one sentence for each control that stops: what an override would override."""
+    return tuple(f"{one.control.value}, {one.scope}: {one.sentence}" for one in stopping_controls(controls))
+
+
+def controls_sentence(controls: Sequence[Control]) -> str:
+    """Say in one sentence whether what was reconciled ties.
+
+    >>> controls_sentence([Control(Equation.USAGE_QUANTITY, "api-calls", "requests", Decimal(7), Decimal(7))])
+    'reconciled: 1 control passes'
+    """
+    failed = failed_controls(controls)
+    passes = (
+        f"{readable(len(controls) - len(failed))} control{'s pass' if len(controls) - len(failed) != 1 else ' passes'}"
+    )
+    if not failed:
+        return f"reconciled: {passes}"
+    held = sorted({one.account_id for one in failed if one.effect is Effect.HOLD and one.account_id})
+    others = f", {len(held)} account{'s'[: len(held) != 1]} held" if held else ""
+    reconciled = "not reconciled" if stopping_controls(controls) else "reconciled"
+    return f"{reconciled}: {passes}, {readable(len(failed))} failed{others}"
+
+
+def differences(
+    controls: Iterable[Control], *, window_id: str | None = None, period_id: str | None = None
+) -> list[Difference]:
+    """Return what the failed controls of a window revision, or of a period, found: what breaks are opened for.
+
+    A control of a window revision that is about a period is a difference of the period.
+    """
+    found = []
+    for control in failed_controls(controls):
+        if control.break_class is None:
+            continue
+        period = period_id or (control.scope.partition("/")[0] if control.control in OF_PERIODS else None)
+        found.append(
+            Difference(
+                *(control.control.value, control.scope, control.unit, control.break_class),
+                *(control.expected, control.actual),
+                window_id=window_id if period is None else None,
+                period_id=period,
+                account_id=control.account_id or None,
+            )
+        )
+    return found
+
+
 def unexplained_event_count(controls: Iterable[Control]) -> int:
     """Return how many events the chain from lines to outcomes leaves unexplained; zero is the promise (P3)."""
     chain = (Equation.NIGHT_EVENTS, Equation.WINDOW_EVENTS, Equation.EVENT_OUTCOMES)
@@ -468,8 +593,8 @@ def verdict_sentence(controls: Sequence[Control], counts: EventCounts) -> str:
     >>> verdict_sentence(event_controls(counts), counts)
     'reconciled: unexplained 0 events; 7 events billed, 2 excluded, 1 line quarantined'
     """
-    failed = [control for control in failed_controls(controls) if control.control not in HOLDS_ACCOUNTS]
-    held = {control.scope for control in controls if control.control in HOLDS_ACCOUNTS and "/" in control.scope}
+    failed = stopping_controls(controls)
+    held = {one.account_id for one in failed_controls(controls) if one.effect is Effect.HOLD and one.account_id}
     quarantined = (
         f"{readable(counts.night_quarantine_count)} line{'s'[: counts.night_quarantine_count != 1]} quarantined"
     )
@@ -486,9 +611,9 @@ def verdict_sentence(controls: Sequence[Control], counts: EventCounts) -> str:
 def require_reconciled(controls: Iterable[Control], where: str) -> None:
     """Guarantee that every control passes; otherwise raise one ``ReconciliationError`` that shows all that fail.
 
-    Controls that hold single accounts are left to the hold.
+    Controls that hold single accounts are left to the hold, and those that report to the break.
     """
-    failed = [control for control in failed_controls(controls) if control.control not in HOLDS_ACCOUNTS]
+    failed = stopping_controls(controls)
     if not failed:
         return
     code, fault = _FAULTS[failed[0].control]

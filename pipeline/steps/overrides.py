@@ -6,6 +6,7 @@ failed checks and controls stay as they were published, and the report prints th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 
 from pipeline.core.access import Action, require_allowed
@@ -37,10 +38,8 @@ def request_override(
             ["there is nothing to override; nothing was changed"],
         )
     if workspace.control_plane.publication(RECONCILIATION.name, found.scope, revision) is None:
-        try:
+        with suppress(ReconciliationError):  # published before it refuses, and part of what is overridden
             reconcile(workspace, window_id, revision, at)
-        except ReconciliationError:  # published before it refuses, and part of what is overridden
-            pass
     failures = gate_failures(workspace, window_id, revision)
     if not failures:
         raise InputError(

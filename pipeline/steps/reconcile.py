@@ -10,16 +10,22 @@ from typing import Any
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.breaks import BreakClass
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import NotReadyError
 from pipeline.core.invoice import InvoiceDraft
 from pipeline.core.manifest import Receipt
 from pipeline.core.reconciliation import (
+    OF_CLOSES,
+    OF_PERIODS,
     Control,
+    Effect,
     Equation,
     InvoicedAccount,
     agreement_controls,
     amount_controls,
+    differences,
+    failed_controls,
     invoice_controls,
     period_quantity_controls,
     require_reconciled,
@@ -53,11 +59,31 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
             ["run the steps of the window in their order: billing run --window " + window_id],
         )
     controls = window_controls(revision_totals(ws, found, pins).totals)
+    name = f"window {window_id} revision {revision}"
+    if ws.control_plane.publication(RECONCILIATION.name, found.scope, revision) is None:
+        _carry_breaks(ws, controls, name, at, window_id, sorted(pins["drafts"]))
     with scratch_folder(ws.scratch, "reconcile") as folder:
         file = write_controls(ws, controls, folder)
         receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
-    require_reconciled(controls, f"window {window_id} revision {revision}")
+    require_reconciled(controls, name)
     return receipt
+
+
+def _carry_breaks(
+    ws: Workspace, controls: Sequence[Control], name: str, at: datetime, window_id: str, period_ids: Sequence[str]
+) -> None:
+    """Open, carry over and resolve the breaks of a window, and of the periods that its drafts are of.
+
+    Once for each revision: what is reconciled again is of that day, and says nothing about what is open now.
+    """
+    found = differences(controls, window_id=window_id)
+    of_windows = set(Equation) - OF_CLOSES
+    for domain, equations in (
+        (f"window={window_id}", of_windows),
+        *((f"period={period_id}", OF_PERIODS) for period_id in period_ids),
+    ):
+        of_domain = [one for one in found if one.domain == domain]
+        ws.control_plane.carry_breaks(domain, equations, of_domain, name, at)
 
 
 def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft], at: datetime) -> Receipt:
@@ -86,12 +112,19 @@ def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft]
     controls = [
         *period_quantity_controls(totals.quantities, totals.tied_accounts),
         *amount_controls(totals.amounts),
-        *invoice_controls(period_id, invoiced),
+        *invoice_controls(period_id, invoiced, {total.currency: total.amount for total in totals.amounts}),
         *agreement_controls(totals.agreements),
     ]
+    name = scope.replace("=", " ")
+    if scope == f"period={period_id}":
+        ws.control_plane.carry_breaks(scope, OF_CLOSES, differences(controls, period_id=period_id), name, at)
+    for control in failed_controls(controls):
+        if control.control is Equation.ACCOUNT_INVOICE:
+            equation, reason = control.control.value, f"its invoice does not match its line items: {control.sentence}"
+            ws.control_plane.hold_for_control(period_id, control.account_id, equation, reason, at)
     with scratch_folder(ws.scratch, "reconcile") as folder:
         receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)
-    require_reconciled(controls, scope.replace("=", " "))
+    require_reconciled(controls, name)
     return receipt
 
 
@@ -111,6 +144,9 @@ def _control(row: Mapping[str, Any]) -> Control:
         row["actual"],
         row["tolerance"],
         row["tolerance_reason"],
+        Effect(row["effect"]),
+        row["account_id"],
+        BreakClass(row["break_class"]) if row["break_class"] else None,
     )
 
 
@@ -127,6 +163,9 @@ def write_controls(ws: Workspace, controls: Sequence[Control], folder: Path) -> 
             control.tolerance,
             control.tolerance_reason,
             control.verdict.value,
+            control.effect.value,
+            control.account_id,
+            "" if control.break_class is None else control.break_class.value,
         )
         for control in controls
     ]

@@ -40,6 +40,9 @@ endpoint_url = "{endpoint_url}"
 [seller]
 legal_entity = "Trace Ltd"
 number_series = "TRACE"
+[close]
+sign_off = "none"
+
 [price_books]
 approval = "files"
 """
