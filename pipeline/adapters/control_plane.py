@@ -913,6 +913,11 @@ class ControlPlane:
         with self._read() as connection:
             return audit_log.entries(connection)
 
+    def newest_audit_entries(self, count: int, before: int | None = None) -> list[AuditEntry]:
+        """Return so many entries, newest first, of those before a number if it is given."""
+        with self._read() as connection:
+            return audit_log.newest_entries(connection, count, before)
+
     def verify_audit_log(self) -> None:
         """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""
         with self._read() as connection:

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.adapters.accounts_table import accounts_table
+from pipeline.adapters.documents import render_texts
+from pipeline.adapters.invoice_page import Withdrawn, invoice_page
+from pipeline.adapters.invoice_page import read_document as read_invoice
 from pipeline.adapters.warehouse import Warehouse, sql_text
 from pipeline.core.check import CheckReport
 from pipeline.core.credit import CreditBalance
@@ -139,11 +143,11 @@ class AccountDetail:
 
 @dataclass(frozen=True, slots=True)
 class LineDetail:
-    """A line item, the publication that it is of, and the usage behind it; ``usage`` names manifests by window."""
+    """A line item, the publication that it is of, and the rows of usage behind it, each with its window."""
 
     line: Row
     manifest: Manifest
-    usage: Mapping[str, str]
+    manifest_hash: str
     page: RowPage
 
 
@@ -161,7 +165,7 @@ class EventDetail:
     """A raw event, the object that it was read from, and what became of it in the newest revision of its window.
 
     ``exclusion`` says why it is not billed. ``counted`` has a row for each SKU that it is billed as, with the grain
-    and the manifest of the usage that it is part of.
+    and the manifest of the usage that it is part of; ``lines`` are the newest ones which that usage is in.
     """
 
     event: Row
@@ -170,6 +174,7 @@ class EventDetail:
     revision: WindowRevision | None
     exclusion: Row | None
     counted: list[Row]
+    lines: list[Row]
 
 
 # ---- windows ----
@@ -309,7 +314,7 @@ def account_page(ws: Workspace, after: str = "", search: str = "") -> RowPage:
     if search:
         matches = [pc.match_substring(accounts[column], search, ignore_case=True) for column in ("account_id", "name")]
         found = accounts.filter(pc.or_(*matches))
-    rest = found.filter(pc.greater(found["account_id"], after)) if after else found
+    rest = found.filter(pc.greater(found["account_id"], pa.scalar(after))) if after else found
     rows = rest.slice(0, ROWS_PER_PAGE).to_pylist()
     next_key = {"after": rows[-1]["account_id"]} if rest.num_rows > ROWS_PER_PAGE else None
     periods = billed_periods(ws)
@@ -369,8 +374,8 @@ def estimate_page(ws: Workspace, after: str = "") -> RowPage:
     if receipt is None:
         return RowPage([], 0, None, {"period": None})
     account_ids = _accounts(ws.project.files["accounts.csv"])["account_id"]
-    rest = account_ids.filter(pc.greater(account_ids, after)) if after else account_ids
-    shown = rest.slice(0, ROWS_PER_PAGE).to_pylist()
+    rest = account_ids.filter(pc.greater(account_ids, pa.scalar(after))) if after else account_ids
+    shown = [str(account_id) for account_id in rest.slice(0, ROWS_PER_PAGE).to_pylist()]
     next_key = {"after": shown[-1]} if len(rest) > ROWS_PER_PAGE else None
     rows = _estimates_of(ws, receipt, shown) if shown else []
     return RowPage(rows, receipt.row_count, next_key, {"period": receipt.scope.removeprefix("period=")})
@@ -393,7 +398,7 @@ def _account_rows(ws: Workspace, account_id: str) -> list[Row]:
     table = accounts_table(content)
     if table is None:
         return list(pinned_account_rows(content))
-    found: list[Row] = table.cells.filter(pc.equal(table.cells["account_id"], account_id)).to_pylist()
+    found: list[Row] = table.cells.filter(pc.equal(table.cells["account_id"], pa.scalar(account_id))).to_pylist()
     return found
 
 
@@ -435,10 +440,22 @@ def document_detail(ws: Workspace, number: str) -> tuple[IssuedDocument, dict[st
     return document, json.loads(document_bytes(ws, document))
 
 
+def document_html(ws: Workspace, number: str) -> str:
+    """Return the page of a document as the customer gets it, made from its verified bytes."""
+    document, content = document_detail(ws, number)
+    void = None
+    if document.voided_at is not None:
+        zone = ZoneInfo(content["period"]["time_zone"])
+        void = Withdrawn(document.voided_at.astimezone(zone).date(), document.void_reason or "")
+    return render_texts("invoice.html", invoice_page(read_invoice(document_bytes(ws, document)), void))
+
+
 # ---- from a line to its events, and back ----
 
 
-def line_detail(ws: Workspace, manifest_hash: str, line_item_id: str, after: Mapping[str, str]) -> LineDetail:
+def line_detail(
+    ws: Workspace, manifest_hash: str, line_item_id: str, after: tuple[datetime, str] | None = None
+) -> LineDetail:
     """Return a line of published line items with the usage behind it, from after a grain and dimensions on."""
     manifest = _manifest(ws, manifest_hash, LINE_ITEMS.name)
     account_id = line_item_id.partition("/")[0]
@@ -463,19 +480,20 @@ def line_detail(ws: Workspace, manifest_hash: str, line_item_id: str, after: Map
                 "sku": line["sku"],
                 "service_start": start,
                 "service_end": end,
-                "after_grain": _instant(after.get("after_grain")) or EPOCH,
-                "after_dimensions": after.get("after_dimensions", ""),
+                "after_grain": after[0] if after else EPOCH,
+                "after_dimensions": after[1] if after else "",
                 "row_count": ROWS_PER_PAGE,
             },
         )
     for row in rows:
-        row["usage_manifest"] = usage.get(window_containing(row["grain_start"], length).window_id)
+        row["window_id"] = window_containing(row["grain_start"], length).window_id
+        row["usage_manifest"] = usage[row["window_id"]]
     totals = {name: rows[0][f"{name}_in_all"] if rows else 0 for name in ("row_count", "event_count", "value_sum")}
     last = rows[-1] if len(rows) == ROWS_PER_PAGE else None
     next_key = (
         {"after_grain": last["grain_start"].isoformat(), "after_dimensions": last["dimensions"]} if last else None
     )
-    return LineDetail(line, manifest, usage, RowPage(rows, totals["row_count"], next_key, totals))
+    return LineDetail(line, manifest, manifest_hash, RowPage(rows, totals["row_count"], next_key, totals))
 
 
 def usage_detail(
@@ -537,7 +555,7 @@ def event_detail(ws: Workspace, place: Place) -> EventDetail:
     found = ws.control_plane.window_revisions(window.start, window.end)
     computed = [one for one in found if ws.control_plane.publication(USAGE.name, one.scope, one.revision) is not None]
     if not computed:
-        return EventDetail(event, known[0], bucket, None, None, [])
+        return EventDetail(event, known[0], bucket, None, None, [], [])
     revision = computed[-1]
     usage = ws.control_plane.publication(USAGE.name, revision.scope, revision.revision)
     grain = timedelta(seconds=revision.pins["grain_seconds"])
@@ -551,7 +569,23 @@ def event_detail(ws: Workspace, place: Place) -> EventDetail:
             for row in opened.select("event_quantities", {})
             if (row["object_id"], row["line_number"]) == (place.object_id, place.line_number)
         ]
-    return EventDetail(event, known[0], bucket, revision, exclusions[0] if exclusions else None, counted)
+    exclusion = exclusions[0] if exclusions else None
+    return EventDetail(event, known[0], bucket, revision, exclusion, counted, _lines_with(ws, counted))
+
+
+def _lines_with(ws: Workspace, counted: Sequence[Row]) -> list[Row]:
+    """Return the newest lines that rest on rows of usage: of the account and the SKU, with the grain in their span."""
+    grains = {(row["account_id"], row["sku"]): row["grain_start"] for row in counted}
+    near = {(grain + timedelta(days=days)).strftime("%Y-%m") for grain in grains.values() for days in (-1, 1)}
+    lines = []
+    for period_id in sorted(near.intersection(billed_periods(ws))):
+        for account_id in sorted({account_id for account_id, _ in grains}):
+            receipt, found = account_lines(ws, account_id, period_id)
+            for line in found:
+                grain = grains.get((account_id, line["sku"]))
+                if grain is not None and line["service_period_start"] <= grain < line["service_period_end"]:
+                    lines.append({**line, "manifest": receipt.manifest_hash})
+    return lines
 
 
 def _view_billed_events(
@@ -587,8 +621,8 @@ def _subjects_of(ws: Workspace, revision: WindowRevision, account_id: str) -> li
     if any(fallback == account_id for _, fallback in revision.pins.get("account_fallbacks", [])):
         return None
     references = _references(ws, revision.pins["accounts.csv"])
-    owned = references.filter(pc.equal(references["account_id"], account_id))["reference"]
-    return list(dict.fromkeys(owned.to_pylist()))
+    owned = references.filter(pc.equal(references["account_id"], pa.scalar(account_id)))["reference"]
+    return sorted({str(subject) for subject in owned.to_pylist()})
 
 
 def _references(ws: Workspace, pin: str) -> pa.Table:
@@ -616,10 +650,6 @@ def _place_page(rows: list[Row], count: str) -> RowPage:
     last = rows[-1] if len(rows) == ROWS_PER_PAGE else None
     next_key = {"after_object": last["object_id"], "after_line": last["line_number"]} if last else None
     return RowPage(rows, rows[0][count] if rows else 0, next_key)
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if not text else datetime.fromisoformat(text)
 
 
 def _unknown(summary: str) -> InputError:
