@@ -29,6 +29,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile, Heartbeat, ManifestFile, Offset, Offsets
 from pipeline.core.json_text import exact_number, json_decoder, parse_decimal
 from pipeline.core.manifest import canonical_json
+from pipeline.core.money import exact
 from pipeline.core.reason import QuarantineReason, RejectedError, Rejection
 from pipeline.core.window import BillingWindow
 
@@ -119,6 +120,24 @@ class MissingHours(NamedTuple):
     end: datetime
     event_count: int
     unread_key: str
+
+
+class ProducerCount(StrEnum):
+    """What a producer counted."""
+
+    EVENTS = "events"
+    SUM = "sum"
+    OFFSETS = "offsets"
+
+
+class ProducerTotal(NamedTuple):
+    """One total of a producer, of a source and window: what it says, and what was collected."""
+
+    counted: ProducerCount
+    scope: str
+    unit: str
+    expected: Decimal
+    actual: Decimal
 
 
 class Missing(NamedTuple):
@@ -521,6 +540,56 @@ def missing_evidence(facts: SourceFacts, bounds: WindowBounds, hours: SourceHour
     missing += missing_heartbeat(facts, bounds.window)
     missing += control_differences(facts, bounds.window, hours)
     return missing
+
+
+def producer_totals(facts: SourceFacts, window: BillingWindow, hours: SourceHours) -> list[ProducerTotal]:
+    """Return what the producers of a source counted beside what was collected; nothing where they count nothing.
+
+    Of control files it is what they say of the window's hours; of offsets each partition, from its first to its last.
+    """
+    if isinstance(facts.contract.completeness, Offsets):
+        return _offset_totals(facts, facts.contract.completeness)
+    counts: dict[tuple[ProducerCount, str, str], tuple[Decimal, Decimal]] = {}
+    with exact():
+        for source, hour in sorted((source, hour) for hour in _hours(window) for source in facts.control_sources):
+            control = facts.control_counts.get((source, hour))
+            if control is None:
+                continue
+            found = hours.get((source, hour), SourceHour(0, {}))
+            pairs = [
+                ((ProducerCount.EVENTS, source, "events"), Decimal(control.event_count), Decimal(found.event_count))
+            ]
+            pairs += [
+                ((ProducerCount.SUM, source, path), total, found.sums.get(path) or Decimal(0))
+                for path, total in control.sums.items()
+            ]
+            for key, expected, actual in pairs:
+                before = counts.get(key, (Decimal(0), Decimal(0)))
+                counts[key] = before[0] + expected, before[1] + actual
+    return [
+        ProducerTotal(counted, f"{facts.contract.name}/{source}", unit, *totals)
+        for (counted, source, unit), totals in sorted(counts.items())
+    ]
+
+
+def _offset_totals(facts: SourceFacts, completeness: Offsets) -> list[ProducerTotal]:
+    partitions: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for known in facts.objects:
+        offset = completeness.offset_of(known.key)
+        if offset is not None:
+            end = offset.offset + (1 if known.record_count is None else known.record_count)
+            partitions.setdefault((offset.topic, offset.partition), []).append((offset.offset, end))
+    totals = []
+    for (topic, partition), spans in sorted(partitions.items(), key=lambda item: _natural(item[0])):
+        first = min(start for start, _ in spans) if completeness.first_offset is None else completeness.first_offset
+        reached, received = first, 0
+        for start, end in sorted(spans):
+            received += max(0, end - max(start, reached))
+            reached = max(reached, end)
+        scope = "/".join(filter(None, (facts.contract.name, topic, partition)))
+        expected = Decimal(reached - first)
+        totals.append(ProducerTotal(ProducerCount.OFFSETS, scope, "records", expected, Decimal(received)))
+    return totals
 
 
 def missing_gaps(facts: SourceFacts, bounds: WindowBounds) -> list[Missing]:

@@ -19,6 +19,7 @@ from enum import StrEnum
 
 from pipeline.core.agreement import Agreement, amounts_of
 from pipeline.core.breaks import BreakClass, Difference
+from pipeline.core.completeness import ProducerCount, ProducerTotal
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.money import exact, minor_unit_digits
@@ -310,6 +311,28 @@ class InvoicedAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceEvents:
+    """The raw events of one source contract in a window, and what became of them."""
+
+    contract: str
+    raw_event_count: int
+    billed_event_count: int
+    excluded_event_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceQuantity:
+    """The quantity of one SKU that came through one source contract."""
+
+    contract: str
+    sku: str
+    unit: str
+    raw_quantity: Decimal
+    billed_quantity: Decimal
+    excluded_quantity: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class WindowTotals:
     """Every total that the controls of one window revision compare."""
 
@@ -320,6 +343,9 @@ class WindowTotals:
     period_accounts: tuple[PeriodAccounts, ...]
     period_amounts: tuple[PeriodAmount, ...]
     agreements: Mapping[str, Agreement] = field(default_factory=dict)  # of the two raters, by period
+    source_events: tuple[SourceEvents, ...] = ()
+    source_quantities: tuple[SourceQuantity, ...] = ()
+    producers: tuple[ProducerTotal, ...] = ()
 
 
 def object_controls(objects: Iterable[ObjectLines]) -> list[Control]:
@@ -352,6 +378,42 @@ def event_controls(counts: EventCounts) -> list[Control]:
     return [
         Control(equation, scope="total", unit="events", expected=Decimal(expected), actual=Decimal(actual))
         for equation, expected, actual in equations
+    ]
+
+
+def source_controls(events: Iterable[SourceEvents], quantities: Iterable[SourceQuantity]) -> list[Control]:
+    """Return the controls of conservation for each source: events, and the quantity of each SKU."""
+    controls = [
+        Control(
+            *(Equation.SOURCE_EVENTS, one.contract, "events", Decimal(one.raw_event_count)),
+            actual=Decimal(one.billed_event_count + one.excluded_event_count),
+        )
+        for one in events
+    ]
+    with exact():
+        controls += [
+            Control(
+                *(Equation.SOURCE_QUANTITY, f"{one.contract}/{one.sku}", one.unit, one.raw_quantity),
+                actual=one.billed_quantity + one.excluded_quantity,
+            )
+            for one in quantities
+        ]
+    return controls
+
+
+def producer_controls(totals: Iterable[ProducerTotal]) -> list[Control]:
+    """Return what producers counted beside what was collected when the revision was opened.
+
+    Evidence that is missing has stopped the revision by then, or is accepted with a recorded exception.
+    """
+    equations = {
+        ProducerCount.EVENTS: Equation.PRODUCER_EVENTS,
+        ProducerCount.SUM: Equation.PRODUCER_SUM,
+        ProducerCount.OFFSETS: Equation.PRODUCER_OFFSETS,
+    }
+    return [
+        Control(equations[one.counted], one.scope, one.unit, one.expected, one.actual, effect=Effect.REPORT)
+        for one in totals
     ]
 
 
@@ -472,6 +534,8 @@ def window_controls(totals: WindowTotals) -> list[Control]:
         *period_quantity_controls(totals.period_quantities, totals.period_accounts),
         *amount_controls(totals.period_amounts),
         *agreement_controls(totals.agreements),
+        *source_controls(totals.source_events, totals.source_quantities),
+        *producer_controls(totals.producers),
     ]
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 

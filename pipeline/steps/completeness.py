@@ -8,7 +8,7 @@ opened is published as a document, and the reconciliation pins it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -20,6 +20,8 @@ from pipeline.core.completeness import (
     EvidenceKind,
     Missing,
     PendingObject,
+    ProducerCount,
+    ProducerTotal,
     SourceException,
     SourceFacts,
     SourceHour,
@@ -34,9 +36,11 @@ from pipeline.core.completeness import (
     missing_evidence,
     missing_heartbeat,
     offset_overlaps,
+    producer_totals,
     summed_paths,
 )
 from pipeline.core.contract import SourceContract
+from pipeline.core.decimals import plain_text
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.evidence import ControlFile, Offsets
 from pipeline.core.report import CompletenessFacts, SourceCompleteness
@@ -63,6 +67,7 @@ class SourceState:
     has_manifest: bool
     watermark_at: datetime | None
     missing: tuple[Missing, ...]
+    totals: tuple[ProducerTotal, ...] = ()  # of the producers, as far as they count
 
 
 def source_facts(ws: Workspace, contract: SourceContract) -> SourceFacts:
@@ -96,9 +101,9 @@ def source_states(
     states = []
     for contract in sorted(ws.project.contracts, key=lambda contract: contract.name):
         facts = source_facts(ws, contract)
-        states.append(
-            _state(facts, bounds, missing_evidence(facts, bounds, _hours(ws, facts, bounds, raw_event_paths)))
-        )
+        hours = _hours(ws, facts, bounds, raw_event_paths)
+        totals = tuple(producer_totals(facts, window, hours))
+        states.append(replace(_state(facts, bounds, missing_evidence(facts, bounds, hours)), totals=totals))
     return states
 
 
@@ -225,6 +230,7 @@ def publish_completeness(ws: Workspace, revision: WindowRevision, states: Sequen
                 # Beyond the cutoff it says when collection ran, and nothing about the window (P1).
                 "watermark": state.watermark_at and min(state.watermark_at, revision.cutoff_at).isoformat(),
                 "missing": [{"sentence": one.sentence, "since": one.since.isoformat()} for one in state.missing],
+                "totals": [[*one[:3], plain_text(one.expected), plain_text(one.actual)] for one in state.totals],
             }
             for state in states
         ],
@@ -262,6 +268,17 @@ def published_completeness(ws: Workspace, manifest_hash: str | None) -> Complete
             UnclaimedObject(**{**one, "first_seen_at": datetime.fromisoformat(one["first_seen_at"])})
             for one in document["unclaimed"]
         ),
+    )
+
+
+def published_producer_totals(ws: Workspace, manifest_hash: str | None) -> tuple[ProducerTotal, ...]:
+    """Return what the producers of all sources counted, from the document of that manifest."""
+    if manifest_hash is None:
+        return ()
+    return tuple(
+        ProducerTotal(ProducerCount(counted), scope, unit, Decimal(expected), Decimal(actual))
+        for source in read_document(ws, manifest_hash)["sources"]
+        for counted, scope, unit, expected, actual in source["totals"]
     )
 
 

@@ -8,7 +8,8 @@ reporting again gives the same numbers, whatever has arrived since (P1).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -29,6 +30,7 @@ from pipeline.core.dataset import (
 )
 from pipeline.core.manifest import canonical_json
 from pipeline.core.meter import billed_meters
+from pipeline.core.money import exact
 from pipeline.core.reason import ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
     EventCounts,
@@ -37,6 +39,8 @@ from pipeline.core.reconciliation import (
     PeriodAmount,
     PeriodQuantity,
     SkuQuantities,
+    SourceEvents,
+    SourceQuantity,
     WindowTotals,
 )
 from pipeline.core.report import (
@@ -55,7 +59,7 @@ from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.terms import PeriodTerms
 from pipeline.core.window import BillingWindow
 from pipeline.steps.check import CHECK_RESULTS
-from pipeline.steps.completeness import COMPLETENESS
+from pipeline.steps.completeness import COMPLETENESS, published_producer_totals
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
@@ -72,7 +76,7 @@ from pipeline.steps.publish import manifest_files, pin_file, read_manifest
 from pipeline.steps.rate import pinned_agreement
 from pipeline.steps.workspace import Workspace
 
-LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"))
+LEDGER_OBJECTS = (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN"), ("contract", "VARCHAR"))
 SEGMENT_DAYS = (
     ("account_id", "VARCHAR"),
     ("segment", "INTEGER"),
@@ -207,7 +211,7 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         "future_tolerance": timedelta(seconds=revision.pins["future_tolerance_seconds"]),
     }
     with Warehouse(ws.scratch, sql=pinned_sql(ws, pins["sql"])) as warehouse:
-        rows = [(known.object_id, night.holds(known.received_at)) for known in objects]
+        rows = [(known.object_id, night.holds(known.received_at), known.contract) for known in objects]
         warehouse.table_rows("ledger_objects", LEDGER_OBJECTS, rows)
         for dataset in (RAW_EVENTS, QUARANTINE):
             files = [file for manifest in pins["collections"][dataset.name] for file in manifest_files(ws, manifest)]
@@ -217,9 +221,9 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         quarantine = _quarantine(warehouse)
 
         view_usage_events(warehouse, ws, revision, manifest_files(ws, pins[EXCLUDED_EVENTS.name]))
-        outcomes = warehouse.select("event_outcome_counts", bounds)[0]
+        outcomes = warehouse.select("event_outcome_counts", bounds)
         excluded = _excluded(warehouse)
-        skus = _sku_quantities(ws, warehouse, revision, pins, window)
+        skus, source_quantities = _sku_quantities(ws, warehouse, revision, pins, window)
     drafted = drafted_totals(ws, pins)
 
     of_night = [known for known in objects if night.holds(known.received_at)]
@@ -227,10 +231,10 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         night_line_count=sum(known.line_count for known in of_night),
         night_quarantine_count=sum(group.count for group in quarantine),
         **bridge,
-        window_event_count=outcomes["window_event_count"],
-        usage_event_count=outcomes["usage_event_count"],
+        window_event_count=sum(row["window_event_count"] for row in outcomes),
+        usage_event_count=sum(row["usage_event_count"] for row in outcomes),
         excluded_counts={group.reason: group.count for group in excluded},
-        accounted_once_count=outcomes["accounted_once_count"],
+        accounted_once_count=sum(row["accounted_once_count"] for row in outcomes),
     )
     object_lines = tuple(
         ObjectLines(
@@ -249,6 +253,14 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         drafted.tied_accounts,
         drafted.amounts,
         drafted.agreements,
+        tuple(
+            SourceEvents(
+                row["contract"], row["window_event_count"], row["usage_event_count"], row["excluded_event_count"]
+            )
+            for row in outcomes
+        ),
+        source_quantities,
+        published_producer_totals(ws, pins["completeness"]),
     )
     return RevisionTotals(totals, quarantine, excluded, drafted.accounts)
 
@@ -326,35 +338,59 @@ def _excluded(warehouse: Warehouse) -> tuple[ReasonCount, ...]:
 
 def _sku_quantities(
     ws: Workspace, warehouse: Warehouse, revision: WindowRevision, pins: Pins, window: BillingWindow
-) -> tuple[SkuQuantities, ...]:
+) -> tuple[tuple[SkuQuantities, ...], tuple[SourceQuantity, ...]]:
     """Add up what was received, what was excluded, what is billed and the usage: each counted by itself."""
     view_event_quantities(warehouse, pinned_meters(ws, revision), window)
-    raw = _by_sku(warehouse.select("sku_quantities", {}))
-    excluded = warehouse.select("excluded_quantities", {})
-    billed = _by_sku(warehouse.select("billed_quantities", {}))
+    raw_rows = warehouse.select("sku_quantities", {})
+    excluded_rows = warehouse.select("excluded_quantities", {})
+    billed_rows = warehouse.select("billed_quantities", {})
     warehouse.view_files(USAGE.name, USAGE, [] if pins[USAGE.name] is None else manifest_files(ws, pins[USAGE.name]))
-    usage = _by_sku(warehouse.select("usage_totals", {}))
-    nothing = {"quantity": Decimal(0), "event_count": 0, "unreadable_count": 0}
-    return tuple(
+    sku, source, reason = ("sku", "unit"), ("contract", "sku", "unit"), ("sku", "unit", "reason")
+    raw, billed = _added(raw_rows, sku), _added(billed_rows, sku)
+    usage = _added(warehouse.select("usage_totals", {}), sku)
+    excluded = _added(excluded_rows, reason)
+    raw_by, billed_by, excluded_by = (_added(rows, source) for rows in (raw_rows, billed_rows, excluded_rows))
+    nothing: dict[str, Any] = defaultdict(int)
+    skus = tuple(
         SkuQuantities(
-            sku=sku,
+            sku=name,
             unit=unit,
-            raw_quantity=raw.get((sku, unit), nothing)["quantity"],
+            raw_quantity=Decimal(raw.get((name, unit), nothing)["quantity"]),
             excluded_quantities={
-                row["reason"]: row["quantity"] for row in excluded if (row["sku"], row["unit"]) == (sku, unit)
+                key[2]: Decimal(added["quantity"]) for key, added in excluded.items() if key[:2] == (name, unit)
             },
-            billed_quantity=billed.get((sku, unit), nothing)["quantity"],
-            billed_event_count=billed.get((sku, unit), nothing)["event_count"],
-            usage_quantity=usage.get((sku, unit), nothing)["quantity"],
-            usage_event_count=usage.get((sku, unit), nothing)["event_count"],
-            unreadable_count=raw.get((sku, unit), nothing)["unreadable_count"],
+            billed_quantity=Decimal(billed.get((name, unit), nothing)["quantity"]),
+            billed_event_count=billed.get((name, unit), nothing)["event_count"],
+            usage_quantity=Decimal(usage.get((name, unit), nothing)["quantity"]),
+            usage_event_count=usage.get((name, unit), nothing)["event_count"],
+            unreadable_count=raw.get((name, unit), nothing)["unreadable_count"],
         )
-        for sku, unit in sorted({*raw, *billed, *usage})
+        for name, unit in sorted({*raw, *billed, *usage})
     )
+    sources = tuple(
+        SourceQuantity(
+            contract=contract,
+            sku=name,
+            unit=unit,
+            raw_quantity=Decimal(raw_by.get((contract, name, unit), nothing)["quantity"]),
+            billed_quantity=Decimal(billed_by.get((contract, name, unit), nothing)["quantity"]),
+            excluded_quantity=Decimal(excluded_by.get((contract, name, unit), nothing)["quantity"]),
+        )
+        for contract, name, unit in sorted({*raw_by, *billed_by, *excluded_by})
+    )
+    return skus, sources
 
 
-def _by_sku(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Mapping[str, Any]]:
-    return {(row["sku"], row["unit"]): row for row in rows}
+def _added(rows: Iterable[Mapping[str, Any]], by: Sequence[str]) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the numbers of the rows added up by these columns, exactly."""
+    added: dict[tuple[str, ...], dict[str, Any]] = {}
+    with exact():
+        for row in rows:
+            sums = added.setdefault(tuple(row[name] for name in by), defaultdict(int))
+            for name, number in row.items():
+                if isinstance(number, int | Decimal):
+                    sums[name] += number
+    return added
 
 
 @dataclass(frozen=True, slots=True)

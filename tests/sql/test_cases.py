@@ -39,7 +39,7 @@ from pipeline.core.duration import parse_duration
 from pipeline.core.pricing_tables import COLUMNS as PRICING_TABLES
 from pipeline.core.window import BillingWindow
 from pipeline.steps.completeness import CONTRACT_OBJECTS, SUMMED_PATHS
-from pipeline.steps.control_totals import SEGMENT_DAYS
+from pipeline.steps.control_totals import LEDGER_OBJECTS, SEGMENT_DAYS
 from pipeline.steps.daily_usage import ACCOUNT_ZONES, ZONE_DAYS
 from pipeline.steps.diff import (
     CHANGED_ACCOUNTS,
@@ -169,7 +169,7 @@ HELPER_TABLES = {
     "compared_events": COMPARED_EVENTS.columns,
     "changed_accounts": CHANGED_ACCOUNTS,
     "reason_steps": REASON_STEPS,
-    "ledger_objects": (("object_id", "VARCHAR"), ("is_of_night", "BOOLEAN")),
+    "ledger_objects": LEDGER_OBJECTS,
     "event_quantities": (
         ("object_id", "VARCHAR"),
         ("line_number", "BIGINT"),
