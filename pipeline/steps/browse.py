@@ -23,7 +23,7 @@ from pipeline.adapters.documents import render_texts
 from pipeline.adapters.invoice_page import Withdrawn, invoice_page
 from pipeline.adapters.invoice_page import read_document as read_invoice
 from pipeline.adapters.warehouse import Warehouse, sql_text
-from pipeline.core.check import CheckReport
+from pipeline.core.check import CheckReport, Severity
 from pipeline.core.credit import CreditBalance
 from pipeline.core.dataset import (
     ESTIMATES,
@@ -42,7 +42,7 @@ from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reconciliation import Control, failed_controls
 from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.window import EPOCH, parse_window, window_containing
-from pipeline.steps.check import CHECK_RESULTS
+from pipeline.steps.check import check_report
 from pipeline.steps.control_totals import night_of
 from pipeline.steps.deduplicate import revision_warehouse
 from pipeline.steps.documents import document_bytes, find_document
@@ -57,7 +57,7 @@ from pipeline.steps.inputs import (
     view_raw_event_files,
 )
 from pipeline.steps.outcomes import published_outcomes
-from pipeline.steps.publish import dataset_files, manifest_files, read_document, read_manifest
+from pipeline.steps.publish import dataset_files, manifest_files, read_manifest
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace
 
@@ -84,15 +84,24 @@ class ShownRevision:
     billed_event_count: int | None
     control_count: int | None
     failed: tuple[Control, ...]
+    failed_check_count: int | None  # critical ones
     exception_count: int
 
     @property
     def verdict(self) -> str:
-        if self.control_count is None:
-            return "not reconciled"
-        if not self.failed:
-            return "reconciled"
-        return "1 control failed" if len(self.failed) == 1 else f"{len(self.failed)} controls failed"
+        """What the gates said, in words; ``reconciled`` if they all passed."""
+        said = [
+            f"1 {gate} failed" if count == 1 else f"{count} {gate}s failed"
+            for gate, count in (("check", self.failed_check_count), ("control", len(self.failed)))
+            if count
+        ]
+        if said:
+            return ", ".join(said)
+        return "not reconciled" if None in (self.control_count, self.failed_check_count) else "reconciled"
+
+    @property
+    def is_reconciled(self) -> bool:
+        return self.verdict == "reconciled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +209,6 @@ def window_detail(ws: Workspace, window_id: str, revision: int | None = None) ->
     revisions = revisions_of(ws, window_id)
     chosen = _chosen(revisions, window_id, revision)
     excluded = ws.control_plane.publication(EXCLUDED_EVENTS.name, chosen.scope, chosen.revision)
-    checks = ws.control_plane.publication(CHECK_RESULTS, chosen.document_scope)
     receipts = [
         *(one for one in ws.control_plane.publications(chosen.scope) if one.revision == chosen.revision),
         *ws.control_plane.publications(chosen.document_scope),
@@ -213,7 +221,7 @@ def window_detail(ws: Workspace, window_id: str, revision: int | None = None) ->
         revisions=revisions[::-1],
         excluded_counts={} if excluded is None else _excluded_counts(ws, excluded),
         outcomes=published_outcomes(ws, chosen),
-        checks=None if checks is None else CheckReport.from_json(read_document(ws, checks.manifest_hash)),
+        checks=check_report(ws, chosen.window_id, chosen.revision),
         receipts=receipts,
         drafts=[
             Receipt(one.dataset, one.scope, one.revision, one.manifest_hash, one.row_count, one.content_hash)
@@ -276,11 +284,13 @@ def _shown(ws: Workspace, revision: WindowRevision) -> ShownRevision:
     outcomes = published_outcomes(ws, revision)
     reconciled = ws.control_plane.publication(RECONCILIATION.name, revision.scope, revision.revision)
     control_count, failed = (None, ()) if reconciled is None else _verdict(ws, reconciled)
+    checks = check_report(ws, revision.window_id, revision.revision)
     return ShownRevision(
         revision,
         None if outcomes is None else outcomes.billed_event_count,
         control_count,
         failed,
+        None if checks is None else len(checks.failed(Severity.CRITICAL)),
         len(ws.control_plane.exceptions(revision.window_id, revision.revision)),
     )
 

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = Path("/usr/bin/chromium")
 SECONDS_TO_START = 180
 USERS = {"erin": "viewer", "fred": "user", "fiona": "user", "ada": "viewer"}
+_SESSIONS: dict[str, Any] = {}  # cookies of a user, as the login page has set them
 SCREENS = {"wide": {"width": 1280, "height": 900}, "narrow": {"width": 390, "height": 844}}
 
 
@@ -96,22 +97,28 @@ def chromium() -> Iterator[Browser]:
 
 
 def sign_in(chromium: Browser, airflow: Airflow, user: str, **options: Any) -> Page:
-    """Sign in with Airflow's own login page and return a page; a request to another host fails."""
+    """Sign in with Airflow's own login page, once for each user, and return a page; another host is not asked."""
+    if user in _SESSIONS:
+        options["storage_state"] = _SESSIONS[user]
     context = chromium.new_context(viewport=SCREENS["wide"], **options)
     context.route(
         "**/*", lambda route: route.continue_() if route.request.url.startswith(airflow.url) else route.abort()
     )
     page = context.new_page()
+    if user in _SESSIONS:
+        return page
     page.goto(f"{airflow.url}/auth/login")
     page.locator("input[name=username]").fill(user)
     page.locator("input[name=password]").fill(airflow.passwords[user])
     page.locator("button[type=submit]").click()
     page.wait_for_url(lambda url: "/login" not in url, timeout=60_000)
+    _SESSIONS[user] = context.storage_state()
     return page
 
 
 def test_billing_is_in_the_navigation_of_airflow_and_shows_the_windows(chromium: Browser, airflow: Airflow) -> None:
     page = sign_in(chromium, airflow, "ada")
+    page.goto(airflow.url)
 
     page.get_by_role("link", name="Billing").first.click()
     frame = page.frame_locator("iframe")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -78,15 +79,22 @@ def pages_of(ws: Workspace) -> dict[str, str]:
     }
 
 
-def forms_of(ws: Workspace) -> dict[str, Form]:
+@cache
+def hash_to_sign(folder: Path) -> str:
+    """Return the hash of the figures of January, which is that of every copy of the project."""
+    return figures_to_sign(open_workspace(folder), "2026-01", AT).content_hash
+
+
+def forms_of(folder: Path) -> dict[str, Form]:
     """Return each form by its route, filled in so that it is done when the right person sends it."""
+    ws = open_workspace(folder)
     version = ws.control_plane.price_book_versions()[-1].version
     break_id = ws.control_plane.breaks()[0].break_id
     hold = {"account_id": "acct-3", "period_id": "2026-01", "reason": "look again"}
     release = {"account_id": "acct-2", "period_id": "2026-01", "reason": "settled"}
     signed = {
         "decision": "approve",
-        "content_hash": figures_to_sign(ws, "2026-01", AT).content_hash,
+        "content_hash": hash_to_sign(folder),
         "reason": "as expected",
     }
     return {
@@ -135,9 +143,7 @@ def refusal(response: Any) -> str:
 
 def test_the_table_has_every_page_and_every_form(closed_folder: Path, billed_folder: Path) -> None:
     assert set(pages_of(open_workspace(closed_folder))) == routes("GET", closed_folder)
-    assert {*forms_of(open_workspace(billed_folder)), "/windows/{window_id}/override/approve"} == routes(
-        "POST", billed_folder
-    )
+    assert {*forms_of(billed_folder), "/windows/{window_id}/override/approve"} == routes("POST", billed_folder)
 
 
 def test_nobody_reads_a_page_without_signing_in(closed_folder: Path) -> None:
@@ -206,7 +212,7 @@ def test_a_form_is_done_for_the_right_role_alone(
 ) -> None:
     folder = Path(shutil.copytree(billed_folder, tmp_path / "project"))
     ws = open_workspace(folder)
-    form = forms_of(ws)[route]
+    form = forms_of(billed_folder)[route]
     may = {user for user, role in USERS.items() if form.action in ROLE_ACTIONS[role]}
     assert may, "somebody has to be able to"
     before = actions_in(ws)
@@ -270,7 +276,7 @@ def test_pages_of_a_project_without_roles_are_read_and_change_nothing(
     settings = folder / "billing.toml"
     settings.write_text(settings.read_text().partition("[roles]")[0])
     client = browser(folder, airflow_users(NOBODY))
-    form = forms_of(open_workspace(folder))["/holds"]
+    form = forms_of(billed_folder)["/holds"]
 
     page = client.get("/billing/holds")
     answer = submit(client, "/billing/holds", {**form.fields, "token": own_token(folder, NOBODY)})
@@ -298,7 +304,7 @@ def test_a_page_offers_only_the_forms_that_its_viewer_may_send(
         "/sign-off/{period_id}": "/sign-off/2026-01",
     }
 
-    for route, form in forms_of(ws).items():
+    for route, form in forms_of(billed_folder).items():
         page = client.get(f"/billing{shown_on[route]}").text
         offered = f'method="post" action="/billing{form.path}"' in page
         assert offered == (form.action in ROLE_ACTIONS[USERS[user]]), route
