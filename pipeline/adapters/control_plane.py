@@ -615,6 +615,13 @@ class ControlPlane:
             rows = connection.execute(select(columns.series, columns.last_number).order_by(columns.series))
             return {row.series: row.last_number for row in rows}
 
+    def document_counts(self) -> dict[str, int]:
+        """Return how many documents have a number of each series, the void ones too."""
+        columns = t.documents.c
+        query = select(columns.series, func.count()).group_by(columns.series).order_by(columns.series)
+        with self._read() as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     # ---- credits ----
 
     def grant_credit(

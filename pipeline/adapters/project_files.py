@@ -31,6 +31,7 @@ from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, 
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
+from pipeline.core.external import ExternalContract
 from pipeline.core.meter import MeterFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import book_problems
@@ -94,7 +95,11 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     if broken_rules and compared is not None:
         broken_rules = _rule_problems(files, reader.accounts("accounts.csv"))
     taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
-    problems = [*reader.problems, *broken_rules]
+    read_externals = [
+        reader.toml(f"external/{path.name}", ExternalContract) for path in sorted((folder / "external").glob("*.toml"))
+    ]
+    externals = tuple(one for one in read_externals if one is not None)
+    problems = [*reader.problems, *broken_rules, *_external_problems(externals, files.contracts)]
     if problems or settings is None or meter_file is None:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise InputError("project.invalid", f"{folder} has {count}; nothing was done", problems)
@@ -106,6 +111,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         read_directory=lambda: AccountDirectory(tuple(reader.accounts("accounts.csv"))),
         price_books=tuple(file.priced for file in files.books.values()),
         files=reader.files,
+        externals=externals,
         taxes=taxes,
     )
 
@@ -461,6 +467,21 @@ def _contract_problems(contracts: Sequence[SourceContract]) -> Iterable[str]:
                 f"sources/: prefix and suffixes: found keys that both {one.name} and {other.name} cover, "
                 "accepted one contract for each key"
             )
+
+
+def _external_problems(externals: Sequence[ExternalContract], contracts: Sequence[SourceContract]) -> Iterable[str]:
+    """Find reports that share a name or an object with another contract: an object is of one contract."""
+    for number, external in enumerate(externals):
+        others: list[SourceContract | ExternalContract] = [*contracts, *externals[:number]]
+        for other in others:
+            if other.name == external.name:
+                yield f"external/: name: found {external.name!r} in two contracts, accepted one contract of a name"
+            nested = external.prefix.startswith(other.prefix) or other.prefix.startswith(external.prefix)
+            if nested and any(a.endswith(b) or b.endswith(a) for a in external.suffixes for b in other.suffixes):
+                yield (
+                    f"external/: prefix and suffixes: found keys that both {external.name} and {other.name} cover, "
+                    "accepted one contract for each key"
+                )
 
 
 def _control_file_problems(settings: ProjectSettings, contracts: Sequence[SourceContract]) -> Iterable[str]:

@@ -43,6 +43,7 @@ class EvidenceKind(StrEnum):
     CONTROL_FILE = "control_file"
     HEARTBEAT = "heartbeat"
     MANIFEST = "manifest"
+    EXTERNAL_REPORT = "external_report"  # of a contract in external/, which shows nothing to be complete
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax).
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax) and ``external/*.toml`` (external).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipeline.core.account import AccountDirectory
 from pipeline.core.contract import SourceContract, StrictModel, WithdrawalRule
 from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
+from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
 from pipeline.core.tax import TaxTable
@@ -182,6 +183,7 @@ class Project:
     price_books: tuple[PricedBook, ...]
     files: Mapping[str, bytes]
     read_directory: Callable[[], AccountDirectory]
+    externals: tuple[ExternalContract, ...] = ()
     taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
 
     @cached_property

@@ -346,6 +346,7 @@ class WindowTotals:
     source_events: tuple[SourceEvents, ...] = ()
     source_quantities: tuple[SourceQuantity, ...] = ()
     producers: tuple[ProducerTotal, ...] = ()
+    external: tuple[Control, ...] = ()  # of the reports of others; core.external makes them
 
 
 def object_controls(objects: Iterable[ObjectLines]) -> list[Control]:
@@ -536,6 +537,7 @@ def window_controls(totals: WindowTotals) -> list[Control]:
         *agreement_controls(totals.agreements),
         *source_controls(totals.source_events, totals.source_quantities),
         *producer_controls(totals.producers),
+        *totals.external,
     ]
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
 
@@ -570,6 +572,18 @@ def invoice_controls(
         line_item_amount = amounts.get(currency, Decimal(0))
         controls.append(Control(Equation.INVOICED_AMOUNT, period_id, currency, line_item_amount, issued))
     return sorted(controls, key=lambda control: (control.control, control.scope, control.unit))
+
+
+def number_controls(series: Mapping[str, Sequence[int]]) -> list[Control]:
+    """Return one control for each series of numbers: the last number, and how many documents have one of it.
+
+    >>> [control.verdict.value for control in number_controls({"INV": (3, 3), "NOTE": (3, 2)})]
+    ['pass', 'fail']
+    """
+    return [
+        Control(Equation.INVOICE_NUMBERS, name, "numbers", Decimal(last), Decimal(count))
+        for name, (last, count) in sorted(series.items())
+    ]
 
 
 def adjustment_controls(accounts: Iterable[InvoicedAccount]) -> list[Control]:

@@ -35,12 +35,14 @@ from pipeline.core.completeness import (
 )
 from pipeline.core.dataset import QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import BillingError, InputError, PublicationError
+from pipeline.core.external import ExternalContract
 from pipeline.core.manifest import Manifest, canonical_json, sha256_hex
 from pipeline.core.reason import Rejection
 from pipeline.core.revision import Collection, LedgerObject
 from pipeline.core.window import require_utc
 from pipeline.steps.collect_batch import BatchResult, BatchTask, CollectedLines, NewObject, collect_batch
 from pipeline.steps.collect_workers import collect_batches
+from pipeline.steps.external import read_report, unreadable_report
 from pipeline.steps.publish import pin_file, store_files, store_manifest
 from pipeline.steps.workspace import Workspace
 
@@ -104,10 +106,7 @@ def _collect_once(ws: Workspace, listed_at: datetime, say: Callable[[str], None]
             taken.add(result)
         known = {new.object_id: new for new in found.new_objects}
         objects = [_ledger_object(known[lines.object_id], lines) for lines in taken.objects]
-        objects += [
-            _ledger_object(new, CollectedLines(new.object_id, digest, 0, 0, ()))
-            for new, digest in found.evidence_objects
-        ]
+        objects += found.evidence_objects
         objects.sort(key=lambda ledger_object: ledger_object.object_id)
         manifests = _write_manifests(ws, objects, taken) if objects else []
     for key, message in sorted(taken.pending.items()):
@@ -141,7 +140,7 @@ class _Found:
     """What a listing shows beside the ledger: new objects in order of id, new evidence, and what nobody claims."""
 
     new_objects: list[NewObject] = field(default_factory=list)
-    evidence_objects: list[tuple[NewObject, str]] = field(default_factory=list)
+    evidence_objects: list[LedgerObject] = field(default_factory=list)  # they have no line
     evidence: dict[str, Evidence] = field(default_factory=dict)
     pending: dict[str, str] = field(default_factory=dict)
     unclaimed: list[UnclaimedKey] = field(default_factory=list)
@@ -156,7 +155,12 @@ def _discover(ws: Workspace, scratch: Path) -> _Found:
         claim = evidence_of(ws.project.contracts, listed.key)
         object_id = object_id_of(listed) if claim is None else _evidence_id(listed)
         contracts = [contract for contract in ws.project.contracts if contract.covers(listed.key)]
-        if claim is not None:
+        external = next((one for one in ws.project.externals if one.covers(listed.key)), None)
+        if external is not None:
+            if _evidence_id(listed) not in known:
+                found.received[listed.key] = listed.last_modified
+                _read_external(ws, found, external, listed, scratch / "evidence")
+        elif claim is not None:
             if object_id not in known:
                 found.received[listed.key] = listed.last_modified
                 _read_evidence(ws, found, NewObject(object_id, listed, claim[0]), scratch / "evidence")
@@ -201,8 +205,34 @@ def _read_evidence(ws: Workspace, found: _Found, new: NewObject, download: Path)
     if isinstance(said, Rejection):
         found.new_objects.append(new._replace(fault=said))
     else:
-        found.evidence_objects.append((new, digest))
+        found.evidence_objects.append(_ledger_object(new, CollectedLines(new.object_id, digest, 0, 0, ())))
         found.evidence[new.object_id] = said
+
+
+def _read_external(
+    ws: Workspace, found: _Found, contract: ExternalContract, listed: ListedObject, download: Path
+) -> None:
+    """Read a new external report; what is wrong with one is said where its figures are missed."""
+    try:
+        digest = ws.raw.download(listed, download)
+        content = b"".join(read_chunks(download, EVIDENCE_BYTES_MAX))
+    except BillingError as error:
+        found.pending[listed.key] = str(error)
+        return
+    except ObjectFault as fault:
+        said = unreadable_report(contract, listed.key, fault.message)
+    else:
+        said = read_report(contract, listed.key, content)
+    object_id, received_at = _evidence_id(listed), listed.last_modified
+    found.evidence[object_id] = said
+    found.evidence_objects.append(
+        LedgerObject(
+            *(object_id, listed.key, listed.version, listed.byte_count, digest, contract.name, received_at),
+            line_count=0,
+            raw_event_count=0,
+            quarantine_count=0,
+        )
+    )
 
 
 def _choose_listed(ws: Workspace, found: _Found, data: Sequence[NewObject]) -> None:

@@ -33,6 +33,7 @@ from pipeline.core.meter import billed_meters
 from pipeline.core.money import exact
 from pipeline.core.reason import ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
+    Control,
     EventCounts,
     ObjectLines,
     PeriodAccounts,
@@ -61,6 +62,7 @@ from pipeline.core.window import BillingWindow
 from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, published_producer_totals
 from pipeline.steps.deduplicate import revision_pins
+from pipeline.steps.external import EXTERNAL_QUERY, external_controls_of, pin_external
 from pipeline.steps.inputs import Pins, pinned_meters, view_event_quantities, view_raw_events, view_usage_events
 from pipeline.steps.outcomes import EVENT_OUTCOMES
 from pipeline.steps.period_usage import (
@@ -84,7 +86,7 @@ SEGMENT_DAYS = (
     ("active_days", "INTEGER"),
     ("days", "INTEGER"),
 )
-DRAFT_QUERIES = (*PERIOD_QUERIES, "line_item_quantities", "line_item_amounts", "account_amounts")
+DRAFT_QUERIES = (*PERIOD_QUERIES, "line_item_quantities", "line_item_amounts", "account_amounts", EXTERNAL_QUERY)
 CONTROL_QUERIES = (
     *("object_line_counts", "night_event_counts", "quarantine_counts", "quarantine_samples", "window_objects"),
     *(
@@ -142,6 +144,7 @@ def pins_of_reconciliation(ws: Workspace, revision: WindowRevision) -> dict[str,
         "completeness": _manifest_of(ws, COMPLETENESS, revision.document_scope),
         "collections": ws.control_plane.collections_of(known.object_id for known in objects),
         "drafts": _drafts(ws, revision, published[USAGE.name]),
+        "external": pin_external(ws),
         "event_outcomes": _manifest_of(ws, EVENT_OUTCOMES, revision.document_scope),
         "first_window_start": _first_window_start(ws).isoformat(),
         "levels_until": revision.window_end.isoformat(),
@@ -261,6 +264,7 @@ def revision_totals(ws: Workspace, revision: WindowRevision, pins: Pins) -> Revi
         ),
         source_quantities,
         published_producer_totals(ws, pins["completeness"]),
+        drafted.external,
     )
     return RevisionTotals(totals, quarantine, excluded, drafted.accounts)
 
@@ -402,10 +406,13 @@ class DraftedTotals:
     amounts: tuple[PeriodAmount, ...]
     accounts: tuple[AccountAmount, ...]
     agreements: Mapping[str, Agreement]
+    external: tuple[Control, ...]
 
 
-def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
+def drafted_totals(ws: Workspace, pins: Pins, *, is_whole: bool = False) -> DraftedTotals:
     """Return usage beside line items for each draft that the pins name, and what the line items add up to.
+
+    With ``is_whole`` a period is about to close, so that external reports are held against its line items, too.
 
     A draft that is None stands for a period without line items: the usage of the window in it has to be zero.
     """
@@ -414,6 +421,7 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
     amounts: list[PeriodAmount] = []
     accounts: list[AccountAmount] = []
     agreements: dict[str, Agreement] = {}
+    external: list[Control] = []
     directory = json.loads(ws.lake.get_bytes(f"pins/{pins['accounts']}"))
     with Warehouse(ws.scratch, sql=pinned_sql(ws, pins["sql"])) as warehouse:
         for period_id, draft in sorted(pins["drafts"].items()):
@@ -439,7 +447,13 @@ def drafted_totals(ws: Workspace, pins: Pins) -> DraftedTotals:
                 AccountAmount(period_id=period_id, name=directory.get(row["account_id"], {}).get("name", ""), **row)
                 for row in warehouse.select("account_amounts", {})
             ]
-    return DraftedTotals(tuple(quantities), tuple(tied_accounts), tuple(amounts), tuple(accounts), agreements)
+            if pins["external"] is not None and draft is not None:
+                external += external_controls_of(
+                    *(ws, warehouse, pins["external"], period_id, period_pins, directory), is_whole=is_whole
+                )
+    return DraftedTotals(
+        tuple(quantities), tuple(tied_accounts), tuple(amounts), tuple(accounts), agreements, tuple(external)
+    )
 
 
 def _segment_days(terms: PeriodTerms) -> list[tuple[Any, ...]]:

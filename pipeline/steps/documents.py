@@ -153,6 +153,12 @@ def _missing_numbers(workspace: Workspace, documents: Sequence[IssuedDocument]) 
         yield from (f"series {series}: number {number} has no document" for number in numbers if number not in taken)
 
 
+def number_series(workspace: Workspace) -> dict[str, list[int]]:
+    """Return the last number of each series, and how many documents have a number of it."""
+    counts = workspace.control_plane.document_counts()
+    return {series: [last, counts.get(series, 0)] for series, last in workspace.control_plane.last_numbers().items()}
+
+
 def void_document(workspace: Workspace, number: str, reason: str, at: datetime, by: str) -> IssuedDocument:
     """Make a document void; the account's next `billing close` of the period issues another invoice."""
     find_document(workspace, number)

@@ -16,6 +16,7 @@ from pipeline.core.errors import NotReadyError
 from pipeline.core.invoice import InvoiceDraft
 from pipeline.core.manifest import Receipt
 from pipeline.core.reconciliation import (
+    EQUATION_SENTENCES,
     OF_CLOSES,
     OF_PERIODS,
     Control,
@@ -27,6 +28,7 @@ from pipeline.core.reconciliation import (
     differences,
     failed_controls,
     invoice_controls,
+    number_controls,
     period_quantity_controls,
     require_reconciled,
     window_controls,
@@ -39,6 +41,8 @@ from pipeline.steps.control_totals import (
     pins_of_reconciliation,
     revision_totals,
 )
+from pipeline.steps.documents import number_series
+from pipeline.steps.external import pin_external
 from pipeline.steps.pinned import pin_sql
 from pipeline.steps.publish import manifest_files, publish_next, publish_revision, read_manifest
 from pipeline.steps.workspace import Workspace
@@ -62,6 +66,9 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
     name = f"window {window_id} revision {revision}"
     if ws.control_plane.publication(RECONCILIATION.name, found.scope, revision) is None:
         _carry_breaks(ws, controls, name, at, window_id, sorted(pins["drafts"]))
+        for period_id in sorted(pins["drafts"]):
+            of_period = [one for one in controls if one.scope.partition("/")[0] == period_id]
+            _hold_named(ws, period_id, of_period, at)
     with scratch_folder(ws.scratch, "reconcile") as folder:
         file = write_controls(ws, controls, folder)
         receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
@@ -86,6 +93,19 @@ def _carry_breaks(
         ws.control_plane.carry_breaks(domain, equations, of_domain, name, at)
 
 
+def _hold_named(ws: Workspace, period_id: str, controls: Sequence[Control], at: datetime) -> None:
+    """Hold each account that a failed control names; rating holds those that its raters do not agree on.
+
+    What a person released is not held again for the same figures.
+    """
+    said = {(one.account_id, one.reason) for one in ws.control_plane.holds(period_id)}
+    for control in failed_controls(controls):
+        reason = f"{EQUATION_SENTENCES[control.control]}: {control.sentence}"
+        is_named = control.effect is Effect.HOLD and control.account_id and control.control is not Equation.RATED_TWICE
+        if is_named and (control.account_id, reason) not in said:
+            ws.control_plane.hold_for_control(period_id, control.account_id, control.control.value, reason, at)
+
+
 def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft], at: datetime) -> Receipt:
     """Publish the controls of what is about to be invoiced: usage = line items = invoices, to the cent.
 
@@ -98,8 +118,16 @@ def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft]
             "reconcile.not_rated", f"{scope.replace('=', ' ')} has no line items", ["rate it before it is closed"]
         )
     period_id = read_manifest(ws, draft.manifest_hash).pins["period_id"]
-    pins = {"accounts": pin_accounts(ws), "drafts": {period_id: draft.manifest_hash}, "sql": pin_sql(ws, DRAFT_QUERIES)}
-    totals = drafted_totals(ws, pins)
+    is_whole = scope == f"period={period_id}"
+    numbers = number_series(ws)
+    pins = {
+        "accounts": pin_accounts(ws),
+        "drafts": {period_id: draft.manifest_hash},
+        "external": pin_external(ws) if is_whole else None,
+        "number_series": numbers,
+        "sql": pin_sql(ws, DRAFT_QUERIES),
+    }
+    totals = drafted_totals(ws, pins, is_whole=is_whole)
     line_item_amounts = {(account.account_id, account.currency): account.amount for account in totals.accounts}
     invoice_amounts = {(invoice.account_id, invoice.currency): invoice.subtotal for invoice in invoices}
     invoiced = [
@@ -114,14 +142,13 @@ def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft]
         *amount_controls(totals.amounts),
         *invoice_controls(period_id, invoiced, {total.currency: total.amount for total in totals.amounts}),
         *agreement_controls(totals.agreements),
+        *number_controls(numbers),
+        *totals.external,
     ]
     name = scope.replace("=", " ")
-    if scope == f"period={period_id}":
+    if is_whole:
         ws.control_plane.carry_breaks(scope, OF_CLOSES, differences(controls, period_id=period_id), name, at)
-    for control in failed_controls(controls):
-        if control.control is Equation.ACCOUNT_INVOICE:
-            equation, reason = control.control.value, f"its invoice does not match its line items: {control.sentence}"
-            ws.control_plane.hold_for_control(period_id, control.account_id, equation, reason, at)
+    _hold_named(ws, period_id, controls, at)
     with scratch_folder(ws.scratch, "reconcile") as folder:
         receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)
     require_reconciled(controls, name)

@@ -33,6 +33,9 @@ from sqlalchemy.schema import CreateTable
 from pipeline.adapters import control_plane as control_plane_module
 from pipeline.adapters import control_plane_tables
 from pipeline.adapters.control_plane import ControlPlane
+from pipeline.core.access import Roles
+from pipeline.core.approval import Decision
+from pipeline.core.breaks import BreakClass, Difference
 from pipeline.core.completeness import (
     CollectedObject,
     Evidence,
@@ -43,7 +46,7 @@ from pipeline.core.completeness import (
     UnclaimedObject,
 )
 from pipeline.core.credit import CreditKind, EntryKind
-from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.errors import AccessError, InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import Bundle, DocumentKind, DocumentState, IssuedDocument, PreparedDocument
 from pipeline.core.manifest import DataFile, Manifest, sha256_hex
 from pipeline.core.price_book_version import PriceBookVersion
@@ -1310,3 +1313,113 @@ def test_a_database_is_in_wal_mode_so_that_reports_read_while_a_run_writes(
 ) -> None:
     with sqlite3.connect(tmp_path / "control_plane.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+# ---- roles, breaks, overrides and sign-offs ----
+
+
+def test_every_change_that_a_person_asks_for_is_refused_without_a_role_and_changes_nothing(
+    control_plane: ControlPlane,
+) -> None:
+    control_plane.migrate()
+    control_plane.carry_breaks("period=2026-01", ["rated_twice"], [difference()], "window 2026-01-15 revision 1", AT)
+    control_plane.roles = Roles(auditor=("ida",))
+    entries = control_plane.audit_log()
+    book = PriceBookVersion("b@1", "1" * 64, "b", date(2026, 1, 1), "ida", AT, "ida", "why")
+    attempts: list[Callable[[], object]] = [
+        lambda: control_plane.hold_account("2026-01", "a", "disputed", AT, "ida"),
+        lambda: control_plane.release_account("2026-01", "a", "settled", AT, "ida"),
+        lambda: control_plane.void_document("LLM-000001", "why", AT, "ida"),
+        lambda: control_plane.grant_credit("a", "USD", CreditKind.PREPAID, Decimal(1), "why", AT, "ida"),
+        lambda: control_plane.revoke_credit("credit-000001", "why", AT, "ida"),
+        lambda: control_plane.publish_price_book(book, AT, lambda _: None),
+        lambda: control_plane.approve_price_book("b@1", "ida", AT, lambda _: None),
+        lambda: control_plane.set_canary(None, None, "ida", AT),
+        lambda: control_plane.assign_break(1, "eve", AT, "ida"),
+        lambda: control_plane.note_break(1, "noted", AT, "ida"),
+        lambda: control_plane.resolve_break(1, "why", AT, "ida"),
+        lambda: control_plane.request_override("2026-01-15", 1, ["failed"], "why", AT, "ida"),
+        lambda: control_plane.approve_override("2026-01-15", 1, "0" * 64, AT, "ida"),
+        lambda: control_plane.sign_off("2026-01", Decision.APPROVE, "0" * 64, {}, "why", AT, "ida"),
+    ]
+
+    for attempt in attempts:
+        with pytest.raises(AccessError, match=r"access\.denied: ida may not"):
+            attempt()
+
+    assert control_plane.audit_log() == entries
+
+
+def test_a_control_holds_accounts_whatever_the_roles_are(control_plane: ControlPlane) -> None:
+    control_plane.roles = Roles(auditor=("ida",))
+
+    control_plane.hold_for_control("2026-01", "a", "rated_twice", "raters disagree", AT)
+
+    assert control_plane.holds("2026-01")[0].held_by == "control rated_twice"
+
+
+def difference(**changed: Any) -> Difference:
+    values: dict[str, Any] = {
+        "control": "rated_twice",
+        "scope": "2026-01/a",
+        "unit": "USD",
+        "break_class": BreakClass.PRICE,
+        "expected": Decimal("1.10"),
+        "actual": Decimal("1.1"),
+        "period_id": "2026-01",
+        "account_id": "a",
+    }
+    return Difference(**{**values, **changed})
+
+
+def test_a_break_keeps_its_digits_and_is_worked_by_people(control_plane: ControlPlane) -> None:
+    [opened] = control_plane.carry_breaks("period=2026-01", ["rated_twice"], [difference()], "night 1", AT)
+
+    control_plane.assign_break(opened.break_id, "eve", AT, "ben")
+    control_plane.note_break(opened.break_id, "asked pricing", AT, "eve")
+    settled = control_plane.resolve_break(opened.break_id, "book mended", AT, "eve")
+
+    assert (str(opened.expected), str(opened.actual)) == ("1.10", "1.1")
+    assert (settled.owner, settled.note, settled.resolved_by, settled.resolution) == (
+        *("eve", "asked pricing", "eve", "book mended"),
+    )
+    assert control_plane.breaks() == []
+    assert [entry.action for entry in control_plane.audit_log()] == [
+        *("break_opened", "break_assigned", "break_noted", "break_resolved"),
+    ]
+    assert json.loads(control_plane.audit_log()[1].details) == {"by": "ben", "owner": "eve"}
+    control_plane.verify_audit_log()
+
+
+def test_a_break_that_is_resolved_or_unknown_cannot_be_worked(control_plane: ControlPlane) -> None:
+    [opened] = control_plane.carry_breaks("period=2026-01", ["rated_twice"], [difference()], "night 1", AT)
+    control_plane.resolve_break(opened.break_id, "book mended", AT, "eve")
+
+    with pytest.raises(InputError, match=r"break\.resolved"):
+        control_plane.note_break(opened.break_id, "too late", AT, "eve")
+    with pytest.raises(InputError, match=r"break\.unknown"):
+        control_plane.assign_break(99, "eve", AT, "ben")
+    with pytest.raises(InputError, match=r"control_plane\.no_reason"):
+        control_plane.resolve_break(opened.break_id, " ", AT, "eve")
+
+
+def test_only_what_was_reconciled_resolves_a_break(control_plane: ControlPlane) -> None:
+    control_plane.carry_breaks("period=2026-01", ["rated_twice"], [difference()], "night 1", AT)
+
+    control_plane.carry_breaks("period=2026-02", ["rated_twice"], [], "night 2", AT)
+    control_plane.carry_breaks("period=2026-01", ["account_invoice"], [], "night 2", AT)
+    assert len(control_plane.breaks()) == 1
+
+    control_plane.carry_breaks("period=2026-01", ["rated_twice"], [], "night 2", AT)
+    assert control_plane.breaks() == []
+
+
+def test_a_sign_off_is_never_changed(control_plane: ControlPlane, tmp_path: Path) -> None:
+    made = control_plane.sign_off("2026-01", Decision.REJECT, "0" * 64, {"net": {"USD": "1.10"}}, "why", AT, "ben")
+
+    assert control_plane.sign_offs("2026-01") == [made]
+    with (
+        sqlite3.connect(tmp_path / "control_plane.db") as database,
+        pytest.raises(sqlite3.IntegrityError, match="append-only"),
+    ):
+        database.execute("UPDATE sign_offs SET decision = 'approve'")

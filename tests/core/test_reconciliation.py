@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from pipeline.core.agreement import Agreement, Disagreement, LineFigures
+from pipeline.core.completeness import ProducerCount, ProducerTotal
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.reconciliation import (
     EQUATION_SENTENCES,
     Control,
+    Effect,
     Equation,
     EventCounts,
     InvoicedAccount,
@@ -20,6 +23,8 @@ from pipeline.core.reconciliation import (
     PeriodAmount,
     PeriodQuantity,
     SkuQuantities,
+    SourceEvents,
+    SourceQuantity,
     Verdict,
     WindowTotals,
     amount_controls,
@@ -65,6 +70,9 @@ TOTALS = WindowTotals(
     period_quantities=(PeriodQuantity("2026-01", "tokens-input", "tokens", Decimal(70), Decimal(70)),),
     period_accounts=(PeriodAccounts("2026-01", 2, 2),),
     period_amounts=(AMOUNT,),
+    source_events=(SourceEvents("api", 8, 5, 3),),
+    source_quantities=(SourceQuantity("api", "tokens-input", "tokens", Decimal("10.5"), Decimal(7), Decimal("3.5")),),
+    producers=tuple(ProducerTotal(one, "api/billing", "events", Decimal(8), Decimal(8)) for one in ProducerCount),
 )
 
 
@@ -88,7 +96,10 @@ ONE_DIFFERS = Agreement(4, 9, 2, 5, (DIFFERS,))
 
 
 def test_every_equation_of_a_window_has_a_control() -> None:
-    of_invoices = {Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT, Equation.ADJUSTED_AMOUNT}
+    of_invoices = {
+        *(Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT, Equation.ADJUSTED_AMOUNT, Equation.INVOICE_NUMBERS),
+        *(Equation.EXTERNAL_USAGE, Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT),
+    }
 
     agreed = replace(TOTALS, agreements={"2026-01": ONE_DIFFERS})
 
@@ -185,18 +196,52 @@ def test_only_rounding_has_a_tolerance() -> None:
     assert tolerated == {Equation.RESIDUAL_BOUND}
 
 
-def test_an_invoice_that_is_a_cent_off_fails_for_its_account_and_in_total() -> None:
+def test_an_invoice_that_is_a_cent_off_holds_its_account_and_stops_nobody_else() -> None:
     accounts = [
         InvoicedAccount("acct-1", "USD", Decimal("10.00"), Decimal("10.01")),
         InvoicedAccount("acct-2", "EUR", Decimal("5.00"), Decimal("5.00")),
     ]
 
-    failed = failed_controls(invoice_controls("2026-01", accounts))
+    controls = invoice_controls("2026-01", accounts, {"EUR": Decimal("5.00"), "USD": Decimal("10.00")})
 
-    assert [(found.control, found.scope, found.unit) for found in failed] == [
-        (Equation.ACCOUNT_INVOICE, "acct-1", "USD"),
-        (Equation.INVOICED_AMOUNT, "2026-01", "USD"),
+    [failed] = failed_controls(controls)
+    assert (failed.control, failed.effect, failed.account_id) == (Equation.ACCOUNT_INVOICE, Effect.HOLD, "acct-1")
+    require_reconciled(controls, "period 2026-01")
+
+
+def test_an_account_that_is_in_no_line_of_the_total_fails_the_total_and_stops() -> None:
+    accounts = [InvoicedAccount("acct-1", "USD", Decimal("10.00"), Decimal("10.00"))]
+
+    controls = invoice_controls("2026-01", accounts, {"USD": Decimal("9.99")})
+
+    assert [(one.control, one.delta) for one in failed_controls(controls)] == [
+        (Equation.INVOICED_AMOUNT, Decimal("0.01"))
     ]
+    with pytest.raises(ReconciliationError, match="invoices do not match line_items"):
+        require_reconciled(controls, "period 2026-01")
+
+
+@pytest.mark.parametrize(
+    ("changed", "equation"),
+    [
+        ({"source_events": (SourceEvents("api", 8, 5, 2),)}, Equation.SOURCE_EVENTS),
+        (
+            {"source_quantities": (SourceQuantity("api", "in", "tokens", Decimal(2), Decimal(1), Decimal(0)),)},
+            Equation.SOURCE_QUANTITY,
+        ),
+    ],
+)
+def test_a_source_that_loses_something_fails_by_itself(changed: dict[str, Any], equation: Equation) -> None:
+    assert failing(replace(TOTALS, **changed)) == [equation]
+
+
+def test_what_a_producer_counted_otherwise_is_reported_and_stops_nothing() -> None:
+    lost = ProducerTotal(ProducerCount.EVENTS, "api/billing", "events", Decimal(8), Decimal(7))
+
+    controls = window_controls(replace(TOTALS, producers=(lost,)))
+
+    assert [(one.control, one.delta) for one in failed_controls(controls)] == [(Equation.PRODUCER_EVENTS, Decimal(-1))]
+    require_reconciled(controls, "window 2026-01-15")
 
 
 def test_two_invoices_that_are_off_in_opposite_directions_are_both_found() -> None:
@@ -205,7 +250,7 @@ def test_two_invoices_that_are_off_in_opposite_directions_are_both_found() -> No
         InvoicedAccount("acct-2", "USD", Decimal("5.00"), Decimal("4.00")),
     ]
 
-    failed = failed_controls(invoice_controls("2026-01", accounts))
+    failed = failed_controls(invoice_controls("2026-01", accounts, {"USD": Decimal("15.00")}))
 
     assert [found.scope for found in failed] == ["acct-1", "acct-2"]
 
@@ -254,7 +299,7 @@ def test_the_verdict_sentence_counts_what_is_unexplained() -> None:
 
     assert unexplained_event_count(controls) == 3
     assert verdict_sentence(controls, events).startswith(
-        "not reconciled: 2 of 12 controls failed; unexplained 3 events"
+        "not reconciled: 2 of 17 controls failed; unexplained 3 events"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-PARAMETER = re.compile(r"\$(?P<name>[a-z_]+)\s+(?P<type>TIMESTAMPTZ|INTERVAL|VARCHAR|BIGINT)\s+\S.*")
+PARAMETER = re.compile(r"\$(?P<name>[a-z_]+)\s+(?P<type>TIMESTAMPTZ|INTERVAL|VARCHAR|BIGINT|BOOLEAN)\s+\S.*")
 
 
 @dataclass(frozen=True)

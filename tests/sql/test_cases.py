@@ -50,6 +50,7 @@ from pipeline.steps.diff import (
     RESOURCE_OWNERS,
 )
 from pipeline.steps.estimate import ACCOUNT_FORECASTS, FORECAST_DAYS, FORECAST_REST, PROJECTED_USAGE
+from pipeline.steps.external import EXTERNAL_DAYS, EXTERNAL_FIGURES
 from pipeline.steps.inputs import (
     ACCOUNT_FALLBACK_COLUMNS,
     ACCOUNT_REFERENCE_COLUMNS,
@@ -169,6 +170,8 @@ HELPER_TABLES = {
     "compared_events": COMPARED_EVENTS.columns,
     "changed_accounts": CHANGED_ACCOUNTS,
     "reason_steps": REASON_STEPS,
+    "external_days": EXTERNAL_DAYS,
+    "external_figures": EXTERNAL_FIGURES,
     "ledger_objects": LEDGER_OBJECTS,
     "event_quantities": (
         ("object_id", "VARCHAR"),

@@ -76,9 +76,12 @@ def january(tmp_path: Path, raw_bucket: ObjectStore) -> Workspace:
 
 
 @pytest.fixture(scope="module")
-def ready_folder(s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready_folder(
+    s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
     """A project with five customers who used something in January, and every night of it accepted."""
-    raw = ObjectStore("raw-of-close", s3_server.url)
+    module: str = request.module.__name__
+    raw = ObjectStore(f"raw-of-{module.rpartition('.')[2].replace('_', '-')}", s3_server.url)
     raw.create_bucket()
     files = {"billing.toml": LAST_NIGHTS, "accounts.csv": SIX_ACCOUNTS}
     folder = write_project(tmp_path_factory.mktemp("close") / "project", raw, files)
