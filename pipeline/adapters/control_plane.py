@@ -403,6 +403,12 @@ class ControlPlane:
         with self._read() as connection:
             return [_revision(row) for row in connection.execute(query)]
 
+    def newest_window_end(self) -> datetime | None:
+        """Return the end of the last window that has a revision, if there is any."""
+        with self._read() as connection:
+            end: datetime | None = connection.scalar(select(func.max(t.window_revisions.c.window_end)))
+            return end
+
     def open_revision(
         self, revision: WindowRevision, at: datetime, exceptions: Sequence[SourceException] = ()
     ) -> WindowRevision:
@@ -981,6 +987,11 @@ class ControlPlane:
         """Return every entry, or those about a subject, oldest first."""
         with self._read() as connection:
             return audit_log.entries(connection, subject)
+
+    def newest_audit_entries(self, count: int, before: int | None = None) -> list[AuditEntry]:
+        """Return so many entries, newest first, of those before a number if it is given."""
+        with self._read() as connection:
+            return audit_log.newest_entries(connection, count, before)
 
     def verify_audit_log(self) -> None:
         """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""
