@@ -30,6 +30,7 @@ from pipeline.core.price_book_text import book_changes, book_lines
 from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES
 from pipeline.steps import browse
 from pipeline.steps.browse import Place
+from pipeline.steps.metrics import metrics_text
 from pipeline.steps.price_books import ListedBook, find_book, list_books
 from pipeline.steps.report import report, report_path
 from pipeline.steps.sign_off import figures_to_sign
@@ -57,6 +58,7 @@ NAVIGATION = (
 )
 
 # What a form did, said on the page that it leads to.
+OPEN_METRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 DONE_SENTENCES = {
     "held": "The account is held. It gets no document of the period until it is released.",
     "released": "The account is released. The next close of the period issues its invoice.",
@@ -222,7 +224,7 @@ def _add_window_pages(app: FastAPI, pages: Pages) -> None:
         found = browse.window_detail(ws, window_id, revision).shown.revision
         path = report_path(ws, found.window_id, found.revision)
         if not path.is_file():  # another machine made it; the same revision makes the same bytes here
-            path = report(ws, found.window_id, found.revision)
+            path = report(ws, found.window_id, found.revision, datetime.now(UTC))
         return HTMLResponse(path.read_bytes(), headers={"Content-Security-Policy": DOCUMENT_POLICY})
 
     @app.get("/reports")
@@ -414,6 +416,10 @@ def _add_other_pages(app: FastAPI, pages: Pages) -> None:
     def audit(request: Request, viewer: SignedIn, before: int | None = None) -> Response:
         entries = pages.project.workspace().control_plane.newest_audit_entries(browse.ROWS_PER_PAGE, before)
         return pages.shown(request, viewer, "audit.html", "audit", entries=entries)
+
+    @app.get("/metrics")
+    def metrics(viewer: SignedIn) -> Response:
+        return Response(metrics_text(pages.project.workspace()), media_type=OPEN_METRICS)
 
     @app.get("/billing.css")
     def style(viewer: SignedIn) -> Response:

@@ -75,6 +75,7 @@ def pages_of(ws: Workspace) -> dict[str, str]:
         "/sign-off": "/sign-off",
         "/sign-off/{period_id}": "/sign-off/2026-01",
         "/audit": "/audit",
+        "/metrics": "/metrics",
         "/billing.css": "/billing.css",
     }
 
