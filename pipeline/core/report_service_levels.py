@@ -20,13 +20,13 @@ def service_levels_section(facts: ReportFacts) -> Section | None:
         "Service levels",
         (
             Column("indicator", "Indicator"),
-            Column("counted", "Counted"),
-            Column("good", "Good", Kind.NUMBER),
-            Column("total", "Of", Kind.NUMBER),
+            Column("verdict", "Verdict"),
             Column("good_percent", "Good (percent)", Kind.NUMBER),
             Column("target_percent", "Target (percent)", Kind.NUMBER),
-            Column("verdict", "Target"),
-            Column("budget_left_percent", "Error budget left (percent)", Kind.NUMBER, is_signed=True),
+            Column("budget_left_percent", "Error budget left (percent)", Kind.NUMBER),
+            Column("good", "Good", Kind.NUMBER),
+            Column("total", "Of", Kind.NUMBER),
+            Column("counted", "Counted", is_wide=True),
             Column("note", "Note", is_wide=True),
         ),
         tuple(_row(level) for level in facts.service_levels),
@@ -46,13 +46,13 @@ def _row(level: ServiceLevel) -> Row:
     return Row(
         (
             level.title,
-            f"{text.counted}: {text.good}",
-            measured.good_count,
-            measured.total_count,
+            _verdict(level),
             None if share is None else share.quantize(_HUNDREDTH),
             level.target_percent,
-            _verdict(level),
             None if budget is None else budget.quantize(_HUNDREDTH),
+            measured.good_count,
+            measured.total_count,
+            f"{text.counted}: {text.good}",
             measured.note,
         )
     )
