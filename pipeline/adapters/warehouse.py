@@ -199,6 +199,13 @@ class Warehouse:
         finally:
             self.connection.unregister("incoming_rows")
 
+    def view_span(self, name: str, of: str, column: str, start: datetime, end: datetime) -> None:
+        """Name the rows of a relation whose instant is in ``[start, end)``."""
+        column = _identifier(column)
+        span = f"{column} >= {_literal(start)} AND {column} < {_literal(end)}"
+        self._drop(name)
+        self.connection.execute(f"CREATE TEMP VIEW {_identifier(name)} AS SELECT * FROM {_identifier(of)} WHERE {span}")  # noqa: S608
+
     def keep_rows(self, name: str, column: str, values: Iterable[str]) -> None:
         """Leave only those rows of a table or view whose text in a column is one of these."""
         self._join_rows(name, "SEMI", ((column, "VARCHAR"),), [(value,) for value in sorted(values)])

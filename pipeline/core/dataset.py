@@ -216,6 +216,20 @@ PRICE_CHANGES = Dataset(
     ("period_id", "account_id", "currency", "plan", "sku"),
 )
 
+# Not stored: the documents of a period before they have numbers, as they are checked (steps/check.py).
+INVOICES = Dataset(
+    "invoices",
+    (
+        ("account_id", "VARCHAR"),
+        ("period_id", "VARCHAR"),
+        ("currency", "VARCHAR"),
+        ("issue_date", "DATE"),
+        ("subtotal", SUMMED_AMOUNT),  # of the line items
+        ("total", SUMMED_AMOUNT),  # with tax
+    ),
+    ("account_id",),
+)
+
 RECONCILIATION = Dataset(
     "reconciliation",
     (

@@ -27,6 +27,7 @@ from pipeline.core.meter import Meter
 from pipeline.core.operations import AlertSettings, OperationsSettings, SpendThreshold
 from pipeline.core.price_book import PriceBook
 from pipeline.core.sli import ServiceLevelSettings
+from pipeline.core.slo import SloSettings
 from pipeline.core.tax import TaxTable
 from pipeline.core.window import ONE_DAY, calendar_date
 
@@ -157,6 +158,7 @@ class ProjectSettings(StrictModel):
     sli: ServiceLevelSettings = ServiceLevelSettings()
     operations: OperationsSettings = OperationsSettings()
     alerts: AlertSettings = AlertSettings()
+    slo: SloSettings = SloSettings()
     close: CloseSettings = CloseSettings()
     roles: Roles | None = None
 

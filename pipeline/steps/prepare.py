@@ -20,7 +20,7 @@ from pipeline.core.money import exact
 from pipeline.core.reconciliation import controls_sentence
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
-from pipeline.steps.check import check_period
+from pipeline.steps.check import check_invoices, check_period
 from pipeline.steps.drafts import Drafts, draft_documents
 from pipeline.steps.late import late_windows
 from pipeline.steps.period_usage import account_periods
@@ -55,6 +55,7 @@ def prepared_period(
         check_period(workspace, line_items, at)
         with scratch_folder(workspace.scratch, "documents") as folder:
             drafts = draft_documents(workspace, period_id, line_items, folder)
+            check_invoices(workspace, line_items, drafts.documents(), at)
             controls = reconcile_period(workspace, line_items.scope, drafts.totals, at)
             figures = _figures(workspace, period_id, line_items, drafts, controls)
             yield PreparedPeriod(

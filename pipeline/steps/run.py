@@ -191,7 +191,8 @@ def _rate_and_accept(
     warnings = checked.failed(Severity.WARNING)
     say(f"{window_id}: {len(checked.results)} expectations checked, {len(warnings)} warnings")
     for warning in warnings:
-        say(f"{window_id}: warning: {warning.dataset}: expected {warning.expected}, got {warning.observed}")
+        example = f", for example {warning.sample_keys[0]}" if warning.sample_keys else ""
+        say(f"{window_id}: warning: {warning.dataset}: expected {warning.expected}, got {warning.observed}{example}")
     controls = reconcile(workspace, window_id, number, at)
     say(f"{window_id}: {controls.row_count:,} controls reconciled")
     accept(workspace, window_id, number, at)

@@ -104,6 +104,7 @@ NIGHT_LINES = (
 
 # Tables that are no dataset of the lake: made by a step, or by another SQL file, for one session.
 HELPER_TABLES = {
+    "usage_history": USAGE.columns,
     "meters": METER_COLUMNS,
     "account_references": ACCOUNT_REFERENCE_COLUMNS,
     "repeated_hashes": (("short_hash", "UINTEGER"),),
@@ -362,5 +363,11 @@ def rows_of(warehouse: Warehouse, table: str, columns: list[str]) -> list[tuple[
 
 def bound(types: dict[str, str], given: dict[str, str]) -> dict[str, Any]:
     assert set(types) == set(given), f"expected the parameters {sorted(types)}, got {sorted(given)}"
-    readers = {"TIMESTAMPTZ": datetime.fromisoformat, "INTERVAL": parse_duration, "BIGINT": int, "VARCHAR": str}
+    readers = {
+        "TIMESTAMPTZ": datetime.fromisoformat,
+        "INTERVAL": parse_duration,
+        "BIGINT": int,
+        "BOOLEAN": bool,
+        "VARCHAR": str,
+    }
     return {name: readers[types[name]](text) for name, text in given.items()}

@@ -15,16 +15,22 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.adjustment import adjustments
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError, ReconciliationError
 from pipeline.core.invoice import DocumentKind, IssuedDocument
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps.adjust import adjust, unsettled_periods
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
-from pipeline.steps.documents import billed_lines, document_bytes, verify_documents, void_document
+from pipeline.steps.documents import (
+    billed_lines,
+    document_bytes,
+    store_documents,
+    verify_documents,
+    void_document,
+)
 from pipeline.steps.late import late_windows
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.render import invoice_folder
@@ -177,7 +183,7 @@ def test_more_usage_that_costs_nothing_is_an_adjustment_of_zero(closed: Workspac
 
     [account] = adjust(closed, "2026-01", LATER).accounts
 
-    assert (account.kind, account.total, account.line_count) == (DocumentKind.ADJUSTMENT, 0, 1)
+    assert (account.kind, account.total, account.line_count) == (DocumentKind.ADJUSTMENT, Decimal(0), 1)
     [line] = content(closed, documents(closed)[1])["lines"]
     assert (line["sku"], line["quantity"], line["amount"]) == ("requests", "1", "0")
 
@@ -208,6 +214,21 @@ def test_later_usage_is_the_difference_to_everything_that_was_billed(closed: Wor
     assert sum(line.quantity for line in lines) == 900_000
     line_ids = [line["line_item_id"] for document in documents(closed) for line in content(closed, document)["lines"]]
     assert len(line_ids) == len(set(line_ids)), "no two lines of a period have one id"
+
+
+def test_usage_that_goes_back_to_what_was_closed_takes_the_adjustment_back(closed: Workspace) -> None:
+    directory = closed.project.folder / "accounts.csv"
+    directory.write_text(ACCOUNTS.replace(",,customer-1\n", ",,customer-1;customer-9\n"), encoding="utf-8")
+    changed = open_workspace(closed.project.folder)
+    late(changed, tokens(600_000, "2026-01-30T12:00:00Z", "customer-9"))
+    adjust(changed, "2026-01", LATER)
+    directory.write_text(ACCOUNTS, encoding="utf-8")
+    back = open_workspace(closed.project.folder)
+    bill(back, "2026-01-30")
+
+    [account] = adjust(back, "2026-01", LATER).accounts
+
+    assert (account.kind, account.subtotal) == (DocumentKind.CREDIT_NOTE, Decimal("-2.30"))
 
 
 def test_a_dry_run_says_the_same_and_keeps_nothing(closed: Workspace) -> None:
@@ -241,6 +262,10 @@ def test_an_account_that_had_nothing_to_bill_gets_its_first_invoice(closed: Work
 
     [invoice] = documents(closed, "acct-3")
     assert (invoice.kind, invoice.total, invoice.corrects) == (DocumentKind.INVOICE, Decimal("2.80"), None)
+    assert [line["line_item_id"] for line in content(closed, invoice)["lines"]] == [
+        "acct-3/requests/2026-01/graduated/1",
+        "acct-3/tokens-input/2026-01/per_unit/1",
+    ]
 
 
 def test_a_month_without_usage_is_settled_like_any_other(tmp_path: Path, raw_bucket: ObjectStore) -> None:
@@ -377,22 +402,23 @@ def test_a_window_of_a_final_period_is_due_when_usage_comes_late(closed: Workspa
 
 
 def test_an_open_period_is_not_adjusted(closed: Workspace) -> None:
+    receive(closed, tokens(1, "2026-02-01T12:00:00Z"), received_at=LATE)
+    [draft] = bill(closed, "2026-02-01", include_late=True)
+    assert draft.scope == "period=2026-02"
+
     with pytest.raises(InputError, match="period 2026-02 is not final"):
         adjust(closed, "2026-02", LATER)
 
 
-def test_two_that_settle_at_once_issue_one_document(closed: Workspace) -> None:
+def test_two_that_settle_at_once_issue_one_document(closed: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
-    issue = closed.control_plane.issue_documents
-    calls = []
 
-    def overtaken(*arguments: Any) -> int:
-        if not calls:
-            calls.append(arguments)
-            adjust(closed, "2026-01", LATER + timedelta(seconds=1))
-        return issue(*arguments)
+    def overtaken(workspace: Workspace) -> Any:
+        monkeypatch.undo()
+        adjust(closed, "2026-01", LATER + timedelta(seconds=1))
+        return store_documents(workspace)
 
-    closed.control_plane.issue_documents = overtaken  # type: ignore[method-assign]
+    monkeypatch.setattr("pipeline.steps.adjust.store_documents", overtaken)
 
     with pytest.raises(PublicationError, match="were issued meanwhile"):
         adjust(closed, "2026-01", LATER)

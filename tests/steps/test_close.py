@@ -18,6 +18,7 @@ from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.credit import CreditKind
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import InputError, NotReadyError, PricingError, PublicationError
@@ -28,7 +29,6 @@ from pipeline.core.reconciliation import Control, Equation
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps import drafts as drafts_module
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.credits import grant_credit
