@@ -26,6 +26,7 @@ from typer.exceptions import TyperException
 from pipeline import settings
 from pipeline.cli_finance import break_app, breaks, hold, holds, override_app, release, sign_off_app
 from pipeline.cli_invoice import credit_app, invoice_app
+from pipeline.cli_operations import alert, metrics, slis, spend
 from pipeline.cli_price import price_app, quote
 from pipeline.cli_text import JsonOption, PeriodOption, ProjectOption
 from pipeline.cli_text import as_json as _as_json
@@ -76,6 +77,10 @@ app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --re
 app.command(epilog='Example: billing release --account acct-7 --period 2026-01 --reason "settled" --by ana')(release)
 app.command(epilog="Example: billing holds --period 2026-01 --project my-billing")(holds)
 app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")(quote)
+app.command(epilog="Example: billing slis --project my-billing")(slis)
+app.command(epilog="Example: billing metrics --write /var/lib/node_exporter/billing.prom")(metrics)
+app.command(epilog="Example: billing spend --period 2026-01 --project my-billing")(spend)
+app.command(epilog="Example: billing alert --test --project my-billing")(alert)
 
 
 class ReportFormat(StrEnum):
@@ -169,10 +174,10 @@ def demo(as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: billing collect --project my-billing")
 def collect(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Fetch the objects of the raw bucket that are new, into raw events and quarantine."""
-    from pipeline.steps.collect import collect as collect_step
+    from pipeline.steps.run_costs import collect_at_cost
     from pipeline.steps.workspace import open_workspace
 
-    result = collect_step(open_workspace(settings.project_folder(project)), _now(), _progress(as_json))
+    result = collect_at_cost(open_workspace(settings.project_folder(project)), _now(), _progress(as_json))
     if as_json:
         _print_json(result)
         return

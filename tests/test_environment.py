@@ -28,12 +28,12 @@ def billing(folder: Path, place: dict[str, str], *arguments: str) -> str:
 
 
 def published_bytes(folder: Path) -> dict[str, bytes]:
-    """Return every file of the lake and every page, except what the control plane keeps about when and who."""
+    """Return every file of the lake and every page, except what is kept about when, who, and at what cost."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for root in ("lake", "out")
         for path in sorted((folder / root).rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name not in ("metrics.prom", "openlineage.jsonl", "costs.jsonl")
     }
 
 

@@ -26,6 +26,8 @@ from sqlalchemy import (
     Connection,
     Row,
     Table,
+    Text,
+    cast,
     create_engine,
     delete,
     event,
@@ -36,6 +38,7 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.exc import OperationalError
@@ -399,6 +402,12 @@ class ControlPlane:
             query = query.where(revisions.window_start < end)
         with self._read() as connection:
             return [_revision(row) for row in connection.execute(query)]
+
+    def newest_window_end(self) -> datetime | None:
+        """Return the end of the last window that has a revision, if there is any."""
+        with self._read() as connection:
+            end: datetime | None = connection.scalar(select(func.max(t.window_revisions.c.window_end)))
+            return end
 
     def open_revision(
         self, revision: WindowRevision, at: datetime, exceptions: Sequence[SourceException] = ()
@@ -818,6 +827,63 @@ class ControlPlane:
         with self._read() as connection:
             return [Hold(*row) for row in connection.execute(query)]
 
+    # ---- service levels ----
+
+    def newest_publications(self, dataset: str) -> list[Receipt]:
+        """Return the newest revision of each scope of a dataset, in order of scope."""
+        published = t.publications.c
+        query = select(*_RECEIPT_COLUMNS).where(published.dataset == dataset)
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(published.scope, published.revision))
+            return list({row.scope: Receipt(*row) for row in rows}.values())
+
+    def first_accepted_at(self, window_id: str) -> datetime | None:
+        """Return when a revision of the window was accepted first, or None if none is."""
+        columns = t.window_revisions.c
+        decided = select(func.min(columns.decided_at, type_=t.Instant)).where(
+            columns.window_id == window_id, columns.state == RevisionState.ACCEPTED.value
+        )
+        with self._read() as connection:
+            accepted_at: datetime | None = connection.scalar(decided)
+            return accepted_at
+
+    def issued_at(self, period_id: str) -> dict[str, datetime]:
+        """Return when each document of a period was issued, by number."""
+        columns = t.documents.c
+        with self._read() as connection:
+            rows = connection.execute(select(columns.number, columns.issued_at).where(columns.period_id == period_id))
+            return {row.number: row.issued_at for row in rows}
+
+    def audited_counts(self) -> tuple[int, int]:
+        """Return how many publications, decisions and documents have an entry in the audit log, and how many there are.
+
+        A chain of entries that was broken proves nothing: then none has.
+        """
+        published, revisions, documents = t.publications.c, t.window_revisions.c, t.documents.c
+        scope = published.dataset + "/" + published.scope + "/revision=" + cast(published.revision, Text)
+        revision = "window=" + revisions.window_id + "/revision=" + cast(revisions.revision, Text)
+        changes = (
+            (t.publications, "published", scope, true()),
+            (t.window_revisions, "revision_opened", revision, true()),
+            (t.window_revisions, "revision_accepted", revision, revisions.state == RevisionState.ACCEPTED.value),
+            (t.window_revisions, "revision_rejected", revision, revisions.state == RevisionState.REJECTED.value),
+            (t.documents, "document_issued", "document=" + documents.number, true()),
+            (t.final_periods, "period_finalised", "period=" + t.final_periods.c.period_id, true()),
+        )
+        audited_count = change_count = 0
+        log = t.audit_log.c
+        with self._read() as connection:
+            for table, action, subject, condition in changes:
+                told = select(log.subject).where(log.action == action)
+                rows = select(func.count()).select_from(table).where(condition)
+                change_count += connection.scalar(rows) or 0
+                audited_count += connection.scalar(rows.where(subject.in_(told))) or 0
+            try:
+                audit_log.verify(connection)
+            except PublicationError:
+                audited_count = 0
+        return audited_count, change_count
+
     # ---- breaks ----
 
     def carry_breaks(
@@ -921,6 +987,11 @@ class ControlPlane:
         """Return every entry, or those about a subject, oldest first."""
         with self._read() as connection:
             return audit_log.entries(connection, subject)
+
+    def newest_audit_entries(self, count: int, before: int | None = None) -> list[AuditEntry]:
+        """Return so many entries, newest first, of those before a number if it is given."""
+        with self._read() as connection:
+            return audit_log.newest_entries(connection, count, before)
 
     def verify_audit_log(self) -> None:
         """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""

@@ -34,6 +34,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
 from pipeline.core.external import ExternalContract
 from pipeline.core.meter import MeterFile
+from pipeline.core.operations import SpendThresholdFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import book_problems
 from pipeline.core.project import Project, ProjectSettings
@@ -43,6 +44,7 @@ from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone,
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 TAX_TABLE = "taxes.toml"
+SPEND_THRESHOLDS = "spend_thresholds.toml"
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -96,6 +98,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     if broken_rules and compared is not None:
         broken_rules = _rule_problems(files, reader.accounts("accounts.csv"))
     taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
+    spend = reader.toml(SPEND_THRESHOLDS, SpendThresholdFile) if (folder / SPEND_THRESHOLDS).exists() else None
     reader.suites()
     read_externals = [
         reader.toml(f"external/{path.name}", ExternalContract) for path in sorted((folder / "external").glob("*.toml"))
@@ -115,6 +118,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         files=reader.files,
         externals=externals,
         taxes=taxes,
+        spend_thresholds=spend.thresholds if spend else (),
     )
 
 

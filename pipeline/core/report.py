@@ -35,6 +35,7 @@ from pipeline.core.reconciliation import (
     unexplained_event_count,
 )
 from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
+from pipeline.core.sli import ServiceLevel
 
 SAMPLE_ROWS_MAX = 20
 TOP_ACCOUNTS_MAX = 10
@@ -347,6 +348,7 @@ class ReportFacts:
     outcomes: EventOutcomes | None = None
     estimates: EstimateFacts | None = None
     canary: Mapping[str, Any] | None = None  # as canary.comparison_document has its periods
+    service_levels: tuple[ServiceLevel, ...] = ()
 
 
 def printable(raw: bytes) -> str:

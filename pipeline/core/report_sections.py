@@ -52,6 +52,7 @@ from pipeline.core.report_model import (
     number_text,
     referred,
 )
+from pipeline.core.report_service_levels import service_levels_section
 
 THREE_WAY = (Equation.EXTERNAL_USAGE, Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT)
 OBJECT_ROWS_MAX = 500
@@ -83,6 +84,7 @@ def report_model(facts: ReportFacts) -> ReportModel:
             late_section(facts),
             quarantine_section(facts),
             trends_section(facts),
+            service_levels_section(facts),
             *evidence_sections(facts),
         )
         if section is not None

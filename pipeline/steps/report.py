@@ -37,6 +37,7 @@ from pipeline.steps.price_trials import canary_of
 from pipeline.steps.publish import read_document, read_manifest
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.report_facts import publish_facts, published_facts
+from pipeline.steps.service_levels import published_service_levels
 from pipeline.steps.workspace import Workspace
 
 
@@ -106,6 +107,7 @@ def report_facts(ws: Workspace, window_id: str, revision: int, at: datetime, *, 
         pins=_flat({**found.pins, "raw_event_files": len(found.pins["raw_event_files"]), "controls": pins["sql"]}),
         objects=tuple(known for known in objects if night.holds(known.received_at)),
     )
+    measured = published_service_levels(ws, window_id, revision)
     known = published_facts(ws, found)
     exceptions = tuple(ws.control_plane.exceptions(window_id, revision))
     if known is None or refresh or known.exceptions != exceptions:
@@ -128,6 +130,7 @@ def report_facts(ws: Workspace, window_id: str, revision: int, at: datetime, *, 
         outcomes=outcomes,
         estimates=_estimates(ws, pins),
         canary=canary_of(ws, found),
+        service_levels=() if measured is None else measured.levels,
     )
 
 

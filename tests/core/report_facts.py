@@ -44,12 +44,26 @@ from pipeline.core.report import (
     quarantine_sentence,
 )
 from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
+from pipeline.core.sli import Indicator, MeasuredWindow, Measurement, ServiceLevelSettings, service_levels
 
 START = datetime(2026, 1, 15, tzinfo=UTC)
 AT = START + timedelta(hours=31)
 FORMULA_NAME = '=HYPERLINK("http://evil.example","+1")'
 EVENTS = EventCounts(10, 2, 8, 0, 0, 1, 1, 8, 5, {"exact_duplicate": 2, "late": 1}, 8)
 D = Decimal
+
+
+MEASURED = (
+    Measurement(Indicator.LATE_RATE, 7, 8),
+    Measurement(Indicator.RECONCILIATION, 30, 30, {"unexplained_events": Decimal(0)}),
+    Measurement(Indicator.AGGREGATION_ACCURACY, 5, 6, {}, "acct-1/requests 12:00: not in usage"),
+    Measurement(Indicator.DISPUTE_RATE, 0, 0, {}, "no period is final"),
+)
+SERVICE_LEVELS = service_levels(
+    MeasuredWindow(datetime(2026, 1, 16, tzinfo=UTC), {one.indicator: one for one in MEASURED}),
+    [],
+    ServiceLevelSettings(),
+)
 
 
 def rich_facts() -> ReportFacts:
@@ -69,6 +83,7 @@ def rich_facts() -> ReportFacts:
         5,
     )
     return ReportFacts(
+        service_levels=SERVICE_LEVELS,
         project_name="test",
         legal_entity="Test Ltd",
         revision=WindowRevision(

@@ -195,3 +195,20 @@ def test_a_step_of_a_waterfall_is_no_change_when_it_is_a_level() -> None:
 
     assert StepKind.LEVEL == "level"
     assert all(row.cells[1] is None for row in levels)
+
+
+def test_the_service_levels_of_the_night_say_what_is_missed_and_what_was_not_measured() -> None:
+    model = report_model(full_facts())
+
+    section = next(section for section in model.sections if section.name == "service_levels")
+    assert "missed: Late events, Aggregation accuracy." in section.note
+    late, reconciled, recounted, disputed = rows_of(model, "service_levels")
+    assert (late["good"], late["total"], late["good_percent"], late["target_percent"]) == (7, 8, Decimal("87.50"), 99)
+    assert (late["verdict"], late["budget_left_percent"]) == (
+        Badge("spends its budget fast", Tone.FAIL),
+        Decimal("-1150.00"),
+    )
+    assert reconciled["verdict"] == Badge("met", Tone.PASS)
+    assert recounted["note"] == "acct-1/requests 12:00: not in usage"
+    assert (disputed["verdict"], disputed["good_percent"]) == (Badge("not measured", Tone.NONE), None)
+    assert report_model(replace(full_facts(), service_levels=())).sections[-3].name == "trends"

@@ -121,7 +121,8 @@ def test_a_line_becomes_a_raw_event_with_its_object_line_and_receipt_time(worksp
 
     result = collect(workspace, LISTED_AT, silent)
 
-    assert result == CollectResult(1, raw_events=2, quarantined=0, by_reason={}, unclaimed_keys=(), pending={})
+    byte_count = len(b"\n" + line(id="a") + line(id="b", time="2026-01-14T23:59:59Z"))
+    assert result == CollectResult(1, 2, 0, byte_count, by_reason={}, unclaimed_keys=(), pending={})
     second, first = rows(workspace, RAW_EVENTS)
     assert first == {
         "object_id": object_id,
@@ -354,7 +355,7 @@ def test_collecting_again_collects_nothing_and_moves_the_watermark(workspace: Wo
 
     result = collect(workspace, LISTED_AT + timedelta(hours=1), silent)
 
-    assert result == CollectResult(0, raw_events=0, quarantined=0, by_reason={}, unclaimed_keys=(), pending={})
+    assert result == CollectResult(0, 0, 0, 0, by_reason={}, unclaimed_keys=(), pending={})
     assert (manifests(workspace, RAW_EVENTS), workspace.control_plane.ledger()) == before
     assert workspace.control_plane.watermark_at() == LISTED_AT + timedelta(hours=1)
 
