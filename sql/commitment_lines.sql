@@ -9,6 +9,7 @@
 -- the commitment, by the days of the segment. What lies above it costs the overage factor: the line has
 -- what that is more than the charges themselves. A commitment that is not prorated is due once, in the last
 -- segment with a day, and counts the lines of all segments, commitments of earlier plans among them.
+-- What is used twice is materialized: planning a copy of it takes long while texts share a large dictionary.
 
 WITH
 
@@ -34,7 +35,7 @@ rated_amounts AS (
     FROM plan_discount_lines
 ),
 
-segment_amounts AS (
+segment_amounts AS MATERIALIZED (
     SELECT
         priced_segments.account_id,
         rated_amounts.priced_segment,
@@ -45,7 +46,7 @@ segment_amounts AS (
     GROUP BY priced_segments.account_id, rated_amounts.priced_segment
 ),
 
-due_commitments AS (
+due_commitments AS MATERIALIZED (
     SELECT
         priced_segments.account_id,
         priced_segments.segment,
@@ -104,7 +105,7 @@ prorated_remainders AS (
     FROM prorated_amounts
 ),
 
-prorated_lines AS (
+prorated_lines AS MATERIALIZED (
     SELECT
         * EXCLUDE (amount),
         CAST(

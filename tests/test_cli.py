@@ -276,3 +276,25 @@ def test_what_the_month_will_come_to_is_estimated_printed_and_in_the_report(
     assert "93.21" in report
     unknown = billing("estimate", "--account", "acct-9", "--project", project, "--json")
     assert json_of(unknown)["error"]["code"] == "estimate.no_account"
+
+
+def test_what_a_month_bills_is_shown_and_signed_from_a_shell(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    project = write_project(
+        tmp_path / "project", raw_bucket, {"billing.toml": BILLING + '\n[roles]\nfinance = ["ben"]\n'}
+    )
+
+    none = billing("breaks", "--project", project)
+    early = billing("sign-off", "show", "--period", "2026-01", "--project", project, "--json")
+    denied = billing(
+        *("hold", "--account", "acct-1", "--period", "2026-01", "--reason", "why", "--by", "ana"),
+        *("--project", project, "--json"),
+    )
+    asked = billing(
+        *("override", "approve", "--window", "2026-01-15", "--revision", "1", "--by", "ben"),
+        *("--project", project, "--json"),
+    )
+
+    assert none.stdout == "none\n"
+    assert json_of(early)["error"]["code"] == "close.period_not_ready"
+    assert json_of(denied)["error"]["code"] == "access.denied"
+    assert asked.returncode != 0

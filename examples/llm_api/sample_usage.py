@@ -1,8 +1,9 @@
 """The usage files that the producers of a small LLM company write in three days: the same seed gives the same bytes.
 
-Two gateway nodes write one file per hour, the media workers one file every six hours. As in real life, clients retry,
-nodes go down and come back, and some lines and some files are wrong. Each fault is planted on purpose, once, by the
-function that its name says; `sample_files` is the list of everything, with the instant the bucket received it.
+Two gateway nodes write one file per hour, the media workers and the tool router one file every six hours. As in real
+life, clients retry, nodes go down and come back, and some lines and some files are wrong. Each fault is planted on
+purpose, once, by the function that its name says; `sample_files` is the list of everything, with the instant the
+bucket received it. Two files come after January was closed: usage that was lost, and requests that are taken back.
 
     python examples/llm_api/sample_usage.py FOLDER [--events-per-hour N]     writes the files into a folder to look at
 """
@@ -15,7 +16,7 @@ import gzip
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,10 +30,14 @@ HOUR = timedelta(hours=1)
 NODES = ("node-a", "node-b")
 EVENTS_PER_HOUR = 260
 QUIET_ACCOUNT, RETIRED_KEY, NEW_KEY = "acct-0011", "key_9qn5web3jg", "key_vk8fn3pbm8"  # changed on 31 January at noon
+DISPUTED_KEY = "key_8hfbq2aq0p"  # of acct-0056: one of its requests is counted with two quantities
+LOST_KEY = "key_zyff0w8pk8"  # of acct-0083: a node lost its batch job and found it after January was closed
+FAILED_KEYS = ("key_gr6qpkw5hs", "key_jw7wyb908q", "key_zfqnrg1c0g")  # of acct-0115: support takes back what failed
 ACCOUNTS_FILE = Path(__file__).with_name("accounts.csv")
 
 MODELS = ("nimbus-small", "nimbus-small", "nimbus-small", "nimbus-large", "nimbus-large", "nimbus-embed")
 REGIONS = ("us-west", "us-east", "eu-central", "ap-northeast")
+TOOLS = ("web-search", "code-sandbox", "weather", "translation")  # of partners, sold in US dollars
 # Requests by hour of the day in UTC, in percent of the mean.
 DAILY_CURVE = (
     *(60, 50, 45, 45, 50, 60, 70, 85, 100, 110, 115, 120),
@@ -69,7 +74,7 @@ class HourOfNode:
         return f"gateway/{self.start:%Y/%m/%d}/{self.start:%H}-{self.node}.ndjson"
 
     def lines(self) -> bytes:
-        return b"".join(line + b"\n" for line in (*map(_line, self.events), *self.broken_lines))
+        return _lines(self.events) + b"".join(line + b"\n" for line in self.broken_lines)
 
 
 def sample_files(seed: int = 2026, events_per_hour: int = EVENTS_PER_HOUR) -> list[SampleFile]:
@@ -86,7 +91,9 @@ def sample_files(seed: int = 2026, events_per_hour: int = EVENTS_PER_HOUR) -> li
     _plant_faulty_lines(hours)
     files = [_gateway_file(hour) for hour in hours.values()]
     files += [_media_file(rng, subjects, start, events_per_hour) for start in _starts(6 * HOUR)]
-    files = list(_plant_faulty_files(files, hours))
+    in_dollars = _subjects("USD")
+    files += [_tools_file(rng, in_dollars, start, events_per_hour) for start in _starts(6 * HOUR)]
+    files = [*_plant_faulty_files(files, hours), *_files_after_the_close(hours)]
     return sorted(files, key=lambda file: (file.received_at, file.key))
 
 
@@ -94,16 +101,18 @@ def _starts(step: timedelta) -> list[datetime]:
     return [FIRST_HOUR + step * number for number in range(timedelta(days=DAYS) // step)]
 
 
-def _subjects() -> list[str]:
+def _subjects(currency: str = "") -> list[str]:
     """Return API keys, those of busy accounts many times: a few accounts make most of the usage.
 
     The account that changed its key during the three days has been quiet, but for the events planted below.
     """
     with ACCOUNTS_FILE.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["account_id"] != QUIET_ACCOUNT]
+        accounts = {row["account_id"]: row for row in csv.DictReader(file)}
+    rows = [row for account_id, row in accounts.items() if account_id != QUIET_ACCOUNT]
     return [
         reference
         for number, row in enumerate(rows)
+        if currency in ("", row["currency"])
         for reference in row["external_references"].split(";")
         for _ in range(1 + 240 // (3 + number * 37 % len(rows)))
     ]
@@ -172,8 +181,9 @@ def _plant_faulty_lines(hours: dict[tuple[datetime, str], HourOfNode]) -> None:
     plant(0, 12, "node-b", _line(missing))
     plant(0, 13, "node-b", _line({**event(0, 13, "node-b", 0), "debug": True}))  # unknown field
     plant(0, 14, "node-a", *(event(0, 14, "node-a", number, subject="key_unknown") for number in range(3)))
-    # The same key with another quantity, half an hour after the first: which one is right is a question for people.
-    first = hours[FIRST_HOUR + 15 * HOUR, "node-a"].events[2]
+    # The same key with another quantity, an hour after the first: which one is right is a question for people.
+    first = {**data(0, 15, "node-a", 2), "subject": DISPUTED_KEY}
+    plant(0, 15, "node-a", first)
     plant(0, 16, "node-b", {**first, "data": {**first["data"], "input_tokens": 999_999}})
     # 31 January
     plant(1, 8, "node-a", _line(data(1, 8, "node-a", 0, input_tokens="NaN")))
@@ -215,6 +225,44 @@ def _plant_faulty_files(files: list[SampleFile], hours: dict[tuple[datetime, str
     yield SampleFile(f"{again.key}-retry.ndjson.gz", again.lines(), _received(2, 5))
 
 
+def _files_after_the_close(hours: dict[tuple[datetime, str], HourOfNode]) -> Iterator[SampleFile]:
+    """On 6 February, a day after January was closed: usage of the 31st that was lost, and usage that is taken back."""
+    start = FIRST_HOUR + timedelta(days=1, hours=10)
+    lost = [
+        {
+            "specversion": "1.0",
+            "source": "gateway",
+            "id": f"{start:%m%d%H}-c-{number:05d}",
+            "type": "inference.completed",
+            "time": _text(start + timedelta(minutes=number)),
+            "subject": LOST_KEY,
+            "data": {"model": "nimbus-large", "region": "us-east", "input_tokens": 90_000, "output_tokens": 30_000},
+        }
+        for number in range(40)
+    ]
+    yield SampleFile(f"gateway/{start:%Y/%m/%d}/{start:%H}-node-c.ndjson", _lines(lost), _received(7, 7))
+    failed = {
+        event["id"]: event
+        for (hour_start, _), hour in hours.items()
+        if start <= hour_start < start + 8 * HOUR
+        for event in hour.events
+        if event["subject"] in FAILED_KEYS and event["data"]["model"] == "nimbus-large"
+    }
+    voids = [
+        {
+            "specversion": "1.0",
+            "source": "support-desk",
+            "id": f"void-{event['id']}",
+            "type": "request.voided",
+            "time": _text(_received(7, 6)),
+            "subject": event["subject"],
+            "data": {"source": event["source"], "id": event["id"]},
+        }
+        for event in failed.values()
+    ]
+    yield SampleFile("support/2026-02-06.ndjson", _lines(voids), _received(7, 7))
+
+
 def _hour(day: int, hour: int, node: str) -> HourOfNode:
     return HourOfNode(FIRST_HOUR + timedelta(days=day, hours=hour), node, ())
 
@@ -251,6 +299,26 @@ def _media_file(rng: random.Random, subjects: list[str], start: datetime, events
         rows.writerow(["job-bad", subjects[0], "2026-01-30 13:00:00", "image.generated", "two"])  # not a number
     key = f"media/{start:%Y-%m-%d}/jobs-{start:%H}.csv"
     return SampleFile(key, text.getvalue().encode(), start + timedelta(hours=6, minutes=10))
+
+
+def _tools_file(rng: random.Random, subjects: list[str], start: datetime, events_per_hour: int) -> SampleFile:
+    calls = [
+        {
+            "specversion": "1.0",
+            "source": "tool-router",
+            "id": f"{start:%m%d%H}-{number:04d}",
+            "type": "tool.completed",
+            "time": _text(start + timedelta(seconds=rng.randrange(6 * 3600))),
+            "subject": rng.choice(subjects),
+            "data": {"tool": rng.choice(TOOLS), "price": f"0.{rng.randrange(1, 2000):05d}"},
+        }
+        for number in range(max(4, events_per_hour))
+    ]
+    return SampleFile(f"tools/{start:%Y-%m-%d}/calls-{start:%H}.ndjson", _lines(calls), start + timedelta(hours=6))
+
+
+def _lines(events: Iterable[Event]) -> bytes:
+    return b"".join(_line(event) + b"\n" for event in events)
 
 
 def _line(event: Event) -> bytes:

@@ -227,9 +227,11 @@ class Warehouse:
         self.connection.execute(f"CREATE OR REPLACE TYPE {_identifier(name)} AS ENUM ({dictionary})")
         for table in dict.fromkeys(table for table, _ in columns):
             casts = ", ".join(f"CAST({c} AS {name}) AS {c}" for t, c in columns if t == table)
-            # Made again, because altering a column takes ten times as long.
+            # Made again, because altering a column takes ten times as long; what it is made from may be a view.
             encoded = f"SELECT * REPLACE ({casts}) FROM {_identifier(table)}"  # noqa: S608
-            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {_identifier(table)} AS {encoded}")
+            self.connection.execute(f"CREATE OR REPLACE TEMP TABLE encoded_rows AS {encoded}")
+            self._drop(table)
+            self.connection.execute(f"ALTER TABLE encoded_rows RENAME TO {_identifier(table)}")
 
     def is_empty(self, table: str) -> bool:
         """Tell whether a relation has no row."""

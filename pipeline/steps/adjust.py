@@ -145,10 +145,8 @@ def _closed(workspace: Workspace, period_id: str) -> Receipt:
 
 def _settled(workspace: Workspace, period_id: str) -> Mapping[str, str]:
     """Return the usage manifest of each window that the documents of a final period rest on."""
-    scopes = (f"period={period_id}/{ADJUSTED}", f"period={period_id}")
-    newest = next(filter(None, (workspace.control_plane.publication(LINE_ITEMS.name, scope) for scope in scopes)), None)
-    if newest is None:  # closed without a line
-        return {}
+    adjusted = workspace.control_plane.publication(LINE_ITEMS.name, f"period={period_id}/{ADJUSTED}")
+    newest = adjusted or _closed(workspace, period_id)
     settled: Mapping[str, str] = read_manifest(workspace, newest.manifest_hash).pins["usage"]
     return settled
 

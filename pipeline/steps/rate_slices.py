@@ -165,8 +165,8 @@ def work(task: Any) -> RatedSlice | ComparedSlice:
 def _rate(one: Slice) -> RatedSlice:
     with Warehouse(one.scratch, MEMORY_OF_A_SLICE, threads=1, sql=one.sql) as warehouse:
         for dataset, file in ((_USAGE, one.usage), (_VALUES, one.values)):
-            warehouse.table_files(dataset.name, dataset, [file])
-        table_terms(warehouse, one.terms)
+            warehouse.view_files(dataset.name, dataset, [file])
+        table_terms(warehouse, one.terms)  # makes tables of them
         unpriced = tuple(warehouse.select("unpriced_usage", {}))
         if unpriced:
             return RatedSlice(0, unpriced)

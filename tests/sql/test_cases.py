@@ -344,5 +344,11 @@ def rows_of(warehouse: Warehouse, table: str, columns: list[str]) -> list[tuple[
 
 def bound(types: dict[str, str], given: dict[str, str]) -> dict[str, Any]:
     assert set(types) == set(given), f"expected the parameters {sorted(types)}, got {sorted(given)}"
-    readers = {"TIMESTAMPTZ": datetime.fromisoformat, "INTERVAL": parse_duration, "BIGINT": int, "VARCHAR": str}
+    readers = {
+        "TIMESTAMPTZ": datetime.fromisoformat,
+        "INTERVAL": parse_duration,
+        "BIGINT": int,
+        "BOOLEAN": bool,
+        "VARCHAR": str,
+    }
     return {name: readers[types[name]](text) for name, text in given.items()}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+import sqlite3
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,22 @@ import pytest
 
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
-from pipeline.core.errors import InputError, NotReadyError, PublicationError
+from pipeline.core.adjustment import adjustments
+from pipeline.core.dataset import LINE_ITEMS
+from pipeline.core.errors import InputError, NotReadyError, PublicationError, ReconciliationError
 from pipeline.core.invoice import DocumentKind, IssuedDocument
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps.adjust import adjust, unsettled_periods
+from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.documents import billed_lines, document_bytes, verify_documents, void_document
 from pipeline.steps.late import late_windows
+from pipeline.steps.publish import read_manifest
+from pipeline.steps.render import invoice_folder
 from pipeline.steps.workspace import Workspace, open_workspace
-from tests.fixtures_project import ACCOUNTS, PRICE_BOOK, write_project
+from tests.fixtures_project import ACCOUNTS, PRICE_BOOK, put_events, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, receive, tokens
 
 NIGHTS = ("2026-01-30", "2026-01-31", "2026-02-01")
@@ -43,7 +49,8 @@ def closed_folder(s3_server: S3Endpoint, tmp_path_factory: pytest.TempPathFactor
     """A project whose January is final: acct-1 used 900,000 tokens, acct-2 700,000; acct-3 nothing."""
     raw = ObjectStore("raw-of-adjust", s3_server.url)
     raw.create_bucket()
-    files = {"billing.toml": LAST_NIGHTS, "price_books/2025-01-01.toml": TIERS}
+    settings = LAST_NIGHTS.replace("[seller]", '[seller]\ncredit_note_series = "CREDIT"')
+    files = {"billing.toml": settings, "price_books/2025-01-01.toml": TIERS}
     folder = write_project(tmp_path_factory.mktemp("adjust") / "project", raw, files)
     workspace = open_workspace(folder)
     receive(
@@ -109,6 +116,8 @@ def test_late_usage_is_settled_with_the_tiers_of_the_whole_month(closed: Workspa
     }
     assert stored["period"]["period_id"] == "2026-01"
     assert len(documents(closed, "acct-2")) == 1, "who used nothing late gets nothing"
+    [page] = invoice_folder(closed, "2026-01").glob(f"*/{adjustment.number}_acct-1.html")
+    assert "Adjustment" in page.read_text(encoding="utf-8")
 
 
 def test_the_document_names_the_events_that_caused_it(closed: Workspace) -> None:
@@ -127,14 +136,50 @@ def test_the_document_names_the_events_that_caused_it(closed: Workspace) -> None
     assert event["object_id"].startswith("usage/customer-1-2026-01-30T12:00:00Z-600000.ndjson@")
 
 
+def test_a_document_names_a_hundred_events_of_a_window_and_counts_all(closed: Workspace) -> None:
+    events = [tokens(1_000, f"2026-01-30T12:{second // 60:02}:{second % 60:02}Z") for second in range(101)]
+    put_events(closed.raw, "usage/late.ndjson", events, datetime.fromisoformat(LATE))
+    collect(closed, AT, lambda _: None)
+    bill(closed, "2026-01-30", include_late=True)
+
+    adjust(closed, "2026-01", LATER)
+
+    [cause] = content(closed, documents(closed)[1])["causes"]
+    assert (cause["event_count"], len(cause["events"])) == (101, 100)
+
+
+def test_a_document_is_dated_in_the_time_zone_of_its_account(closed: Workspace) -> None:
+    late(closed, tokens(1_000, "2026-01-30T12:00:00Z"), tokens(1_000, "2026-01-30T12:00:00Z", "customer-2"))
+
+    adjust(closed, "2026-01", datetime.fromisoformat("2026-02-04T03:00:00Z"))
+
+    dates = [content(closed, documents(closed, account_id)[1])["issue_date"] for account_id in ("acct-1", "acct-2")]
+    assert dates == ["2026-02-04", "2026-02-03"], "acct-2 is in New York"
+
+
 def test_less_usage_is_a_credit_note(closed: Workspace) -> None:
     late(closed, tokens(-400_000, "2026-01-30T12:00:00Z"))
 
     [account] = adjust(closed, "2026-01", LATER).accounts
 
     assert (account.kind, account.subtotal) == (DocumentKind.CREDIT_NOTE, Decimal("-1.20"))
-    assert documents(closed)[1].kind is DocumentKind.CREDIT_NOTE
+    credit_note, invoice = documents(closed)  # in order of number
+    assert (credit_note.kind, credit_note.number) == (DocumentKind.CREDIT_NOTE, "CREDIT-000001")
+    assert credit_note.corrects == invoice.number
     assert verify_documents(closed).problems == ()
+    late(closed, tokens(400_000, "2026-01-30T13:00:00Z"))
+    adjust(closed, "2026-01", LATER)
+    assert documents(closed)[2].corrects == invoice.number, "the invoice is corrected, not the credit note"
+
+
+def test_more_usage_that_costs_nothing_is_an_adjustment_of_zero(closed: Workspace) -> None:
+    late(closed, tokens(0, "2026-01-30T12:00:00Z"))
+
+    [account] = adjust(closed, "2026-01", LATER).accounts
+
+    assert (account.kind, account.total, account.line_count) == (DocumentKind.ADJUSTMENT, 0, 1)
+    [line] = content(closed, documents(closed)[1])["lines"]
+    assert (line["sku"], line["quantity"], line["amount"]) == ("requests", "1", "0")
 
 
 def test_what_is_settled_is_not_settled_again(closed: Workspace) -> None:
@@ -157,9 +202,12 @@ def test_later_usage_is_the_difference_to_everything_that_was_billed(closed: Wor
     [back] = adjust(closed, "2026-01", LATER).accounts
 
     assert (back.kind, back.subtotal) == (DocumentKind.CREDIT_NOTE, Decimal("-2.30"))
+    assert back.number == "CREDIT-000001", "its own number, not that of the adjustment before"
     lines = [line for line in billed_lines(closed, "2026-01", "acct-1") if line.sku == "tokens-input"]
     assert sum(line.amount for line in lines) == Decimal("2.70")
     assert sum(line.quantity for line in lines) == 900_000
+    line_ids = [line["line_item_id"] for document in documents(closed) for line in content(closed, document)["lines"]]
+    assert len(line_ids) == len(set(line_ids)), "no two lines of a period have one id"
 
 
 def test_a_dry_run_says_the_same_and_keeps_nothing(closed: Workspace) -> None:
@@ -195,6 +243,19 @@ def test_an_account_that_had_nothing_to_bill_gets_its_first_invoice(closed: Work
     assert (invoice.kind, invoice.total, invoice.corrects) == (DocumentKind.INVOICE, Decimal("2.80"), None)
 
 
+def test_a_month_without_usage_is_settled_like_any_other(tmp_path: Path, raw_bucket: ObjectStore) -> None:
+    workspace = open_workspace(write_project(tmp_path / "project", raw_bucket, {"billing.toml": LAST_NIGHTS}))
+    receive(workspace, tokens(1_000_000, "2026-02-01T12:00:00Z"))  # nothing in January
+    for night in NIGHTS:
+        bill(workspace, night)
+    assert close(workspace, "2026-01", AT).invoices == []
+    late(workspace, tokens(1_000_000, "2026-01-30T12:00:00Z"))
+
+    assert unsettled_periods(workspace, "2026-02") == ["2026-01"]
+    [account] = adjust(workspace, "2026-01", LATER).accounts
+    assert (account.kind, account.total) == (DocumentKind.INVOICE, Decimal("3.00"))
+
+
 def test_usage_that_moves_between_accounts_is_settled_on_both(closed: Workspace) -> None:
     moved = ACCOUNTS.replace(",,customer-1\n", ",,customer-0\n").replace(
         "customer-2;customer-2b", "customer-2;customer-1"
@@ -223,6 +284,61 @@ def test_a_held_account_waits_and_the_others_are_settled(closed: Workspace) -> N
     assert [one.account_id for one in adjust(closed, "2026-01", LATER).accounts] == ["acct-1"]
 
 
+def test_an_account_that_waits_for_its_next_invoice_is_billed_by_that_alone(closed: Workspace) -> None:
+    void_document(closed, documents(closed)[0].number, "wrong address", LATER, "ana")
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+
+    assert adjust(closed, "2026-01", LATER).accounts == ()
+
+    close(closed, "2026-01", LATER)
+    _, invoice = documents(closed)
+    assert (invoice.kind, invoice.total) == (DocumentKind.INVOICE, Decimal("5.00"))
+    late(closed, tokens(500_000, "2026-01-30T13:00:00Z"))
+    [account] = adjust(closed, "2026-01", LATER).accounts
+    assert account.subtotal == Decimal("1.00")
+    assert documents(closed)[2].corrects == invoice.number, "the invoice that is owed, not the void one"
+
+
+def test_the_line_items_are_checked_before_anything_is_issued(closed: Workspace) -> None:
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+
+    adjust(closed, "2026-01", LATER)
+
+    scope = "period=2026-01/adjusted"
+    lines, checked = (closed.control_plane.publication(name, scope) for name in (LINE_ITEMS.name, CHECK_RESULTS))
+    assert lines is not None
+    assert checked is not None
+    pins = read_manifest(closed, checked.manifest_hash).pins
+    assert pins["checked"] == [[LINE_ITEMS.name, scope, lines.manifest_hash]]
+
+
+def test_documents_that_would_not_bill_what_the_period_comes_to_take_no_number(
+    closed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.steps.adjust.adjustments", lambda *inputs: adjustments(*inputs)[:-1])
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+
+    with pytest.raises(ReconciliationError) as refused:
+        adjust(closed, "2026-01", LATER)
+
+    assert "adjusted_amount" in str(refused.value)
+    assert len(documents(closed)) == 1
+
+
+def test_nothing_is_issued_on_an_audit_log_that_somebody_changed(closed: Workspace) -> None:
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+    with sqlite3.connect(closed.project.folder / "control_plane.db") as database:
+        triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'audit_log'")
+        for (trigger,) in triggers.fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("UPDATE audit_log SET details = '{}' WHERE entry_number = 5")
+
+    with pytest.raises(PublicationError, match="audit"):
+        adjust(closed, "2026-01", LATER)
+
+    assert len(documents(closed)) == 1
+
+
 def test_a_voided_adjustment_is_settled_again_by_another(closed: Workspace) -> None:
     late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
     [first] = adjust(closed, "2026-01", LATER).accounts
@@ -238,6 +354,7 @@ def test_a_voided_adjustment_is_settled_again_by_another(closed: Workspace) -> N
 def test_closing_the_next_period_settles_the_ones_before(closed: Workspace) -> None:
     late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
     assert unsettled_periods(closed, "2026-02") == ["2026-01"]
+    assert unsettled_periods(closed, "2026-01") == [], "a period does not come before itself"
 
     with pytest.raises(NotReadyError, match="cannot be closed yet"):
         close(closed, "2026-02", LATER)
