@@ -26,11 +26,11 @@ accounts_before AS (
 )
 
 SELECT
-    account_id,
+    COALESCE(accounts_now.account_id, accounts_before.account_id) AS account_id,
     CASE WHEN accounts_before.account_id IS NULL THEN 'new' ELSE 'silent' END AS state,
     COALESCE(accounts_now.event_count, accounts_before.event_count) AS event_count
 FROM accounts_now
-FULL JOIN accounts_before USING (account_id)
+FULL JOIN accounts_before ON accounts_now.account_id = accounts_before.account_id
 WHERE
     accounts_before.account_id IS NULL
     OR (accounts_now.account_id IS NULL AND accounts_before.event_count IS NOT NULL)

@@ -34,6 +34,16 @@ accounts AS (
     FROM both_nights
     GROUP BY account_id, currency
     HAVING SUM(amount) <> SUM(amount_before)
+),
+
+ranked_accounts AS (
+    SELECT
+        *,
+        ROW_NUMBER() OVER (
+            PARTITION BY currency
+            ORDER BY ABS(amount_change) DESC, account_id ASC
+        ) AS place
+    FROM accounts
 )
 
 SELECT
@@ -41,10 +51,6 @@ SELECT
     currency,
     amount,
     amount_before
-FROM accounts
-QUALIFY
-    $rows_max >= ROW_NUMBER() OVER (
-        PARTITION BY currency
-        ORDER BY ABS(amount_change) DESC, account_id ASC
-    )
-ORDER BY currency ASC, ABS(amount_change) DESC, account_id ASC
+FROM ranked_accounts
+WHERE place <= $rows_max
+ORDER BY currency, place

@@ -209,9 +209,9 @@ class _Workbook:
                 "num_format": _number_format(cell, is_signed=column.is_signed),
             }
             if formula is not None:
-                sheet.write_formula(row, place, formula, self._format(**shown), float(cell))
+                sheet.write_formula(row, place, formula, self._format(**shown), cell)
             elif _is_live(cell):
-                sheet.write_number(row, place, float(cell), self._format(**shown))
+                sheet.write_number(row, place, cell, self._format(**shown))
             else:
                 self._text(sheet, row, place, number_text(cell), {**properties, "align": "right", "indent": 1})
         elif isinstance(cell, datetime):

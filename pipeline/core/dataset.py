@@ -42,7 +42,8 @@ RAW_EVENTS = Dataset(
         ("received_at", INSTANT),
         ("quantity", QUANTITY),  # null when the contract maps none
         ("data", "VARCHAR"),  # JSON object, keys sorted, every number a string of its exact digits
-        ("key_hash", "UBIGINT"),  # of source and id: what is compared first; see adapters/key_hash.py
+        ("key_hash", "UBIGINT"),  # of source and id: what is compared first; see adapters/event_hash.py
+        ("payload_hash", "UBIGINT"),  # of quantity and data: tells copies from conflicts without reading them
     ),
     ("object_id", "line_number"),
 )

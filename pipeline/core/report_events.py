@@ -439,7 +439,7 @@ def completeness_section(facts: ReportFacts) -> Section:
         for source in known.sources:
             missing = source.missing
             verdict = Badge(f"{len(missing):,} missing", Tone.WARN) if missing else Badge("complete", Tone.PASS)
-            lines = [f"{one.sentence} (since {one.since:%Y-%m-%d %H:%M:%S})" for one in missing[:SHOWN_MAX]]
+            lines = [f"{one.sentence} (since {one.since:%Y-%m-%d %H:%M:%S} UTC)" for one in missing[:SHOWN_MAX]]
             lines += [f"and {len(missing) - SHOWN_MAX:,} more"] if len(missing) > SHOWN_MAX else []
             shown = source.watermark_at or "nothing is shown yet"
             rows.append(Row((source.contract, verdict, "\n".join(lines), source.evidence_words, shown)))

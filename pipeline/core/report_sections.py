@@ -367,6 +367,7 @@ def checks_section(facts: ReportFacts) -> Section:
             Column("why", "Why it matters", is_wide=True),
         ),
         tuple(rows),
+        is_folded=all(result.success for result in results),
     )
     note = (
         f"{len(results):,} expectations, {sum(not result.success for result in results):,} not met. "

@@ -31,7 +31,7 @@ from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import put_events, usage_event, write_project
 from tests.fixtures_s3 import put_object
-from tests.steps.raw_events import key_hash
+from tests.steps.raw_events import key_hash, payload_hash
 
 RECEIVED_AT = datetime(2026, 1, 15, 13, tzinfo=UTC)
 LISTED_AT = datetime(2026, 1, 16, 6, tzinfo=UTC)
@@ -136,6 +136,7 @@ def test_a_line_becomes_a_raw_event_with_its_object_line_and_receipt_time(worksp
         "quantity": None,
         "data": '{"input_tokens":"1000"}',
         "key_hash": key_hash("api", "a"),
+        "payload_hash": payload_hash(None, '{"input_tokens":"1000"}'),
     }
     assert (second["id"], second["line_number"]) == ("b", 3)
 

@@ -278,6 +278,23 @@ def test_a_collision_of_hashes_costs_a_comparison_and_never_an_event(
     assert actual == expected
 
 
+def test_a_collision_of_payload_hashes_changes_the_word_for_a_copy_and_never_what_is_billed(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event("a"), event("b", id="a"), event("c", id="a", data='{"input_tokens":"2"}'), event("d")]
+    monkeypatch.setattr("tests.steps.raw_events.payload_hash", lambda quantity, data: 1)
+    commit_raw_events(project, events, COLLECTED_AT)
+
+    revision = deduplicate(project, WINDOW, NOW)
+
+    assert rows_of(project, revision) == {
+        "a": "billed",
+        "b": "exact_duplicate a",
+        "c": "exact_duplicate a",
+        "d": "billed",
+    }
+
+
 def files_of(ws: Workspace, window: BillingWindow) -> list[str]:
     from pipeline.steps.links import CollectedEvents
 
