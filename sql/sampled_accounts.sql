@@ -4,7 +4,7 @@
 -- Reads:   usage
 -- Params:  $draw             VARCHAR  what is drawn by: another text draws other accounts
 --          $account_count    BIGINT   how many accounts are drawn, if there are so many
---          $event_count_max  BIGINT   an account with more metered events is not drawn: Python reads each
+--          $event_count_max  BIGINT   an account with more metered events is not drawn: each is read in turn
 --
 -- The draw is a hash of the text and the account, so it is the same on every machine and nobody chooses it.
 
