@@ -40,7 +40,7 @@ from pipeline.core.errors import NotReadyError
 from pipeline.core.invoice import PreparedDocument
 from pipeline.core.manifest import Receipt
 from pipeline.core.money import minor_unit_digits
-from pipeline.core.revision import LedgerObject, WindowRevision
+from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
 from pipeline.core.slo import same_weekday_windows, too_little_history
 from pipeline.core.window import BillingWindow
 from pipeline.steps.aggregate import find_revision
@@ -79,9 +79,15 @@ class _Checked:
 
 
 def check(workspace: Workspace, window_id: str, revision: int, at: datetime) -> CheckReport:
-    """Store and return what the expectations found; ``CheckFailed`` after storing if a critical one does not hold."""
+    """Store and return what the expectations found; ``CheckFailed`` after storing if a critical one does not hold.
+
+    A revision that is accepted was accepted with what they found, by an override if need be: it is not refused again.
+    """
     window = find_revision(workspace, window_id, revision)
-    return _check(workspace, window, list(_publications(workspace, window)), _scope(window_id, revision), at)
+    report = _check(workspace, window, list(_publications(workspace, window)), _scope(window_id, revision), at)
+    if window.state is not RevisionState.ACCEPTED:
+        require_checks_passed(report)
+    return report
 
 
 def check_period(workspace: Workspace, line_items: Receipt, at: datetime) -> CheckReport:
@@ -114,7 +120,9 @@ def _check_of_period(
         return CheckReport("", 0, ())
     window = max(rated, key=lambda revision: revision.window_start)
     checked = _Checked(dataset, line_items, rated, _period_id(line_items), rows)
-    return _check(workspace, window, [checked], scope, at)
+    report = _check(workspace, window, [checked], scope, at)
+    require_checks_passed(report)
+    return report
 
 
 def _period_id(line_items: Receipt) -> str:
@@ -149,7 +157,6 @@ def _check(
         "slo": workspace.project.settings.slo.model_dump(mode="json"),
     }
     publish_document(workspace, CHECK_RESULTS, scope, report.to_json(), pins, at)
-    require_checks_passed(report)
     return report
 
 
