@@ -195,6 +195,7 @@ documents = Table(
     UniqueConstraint("series", "series_number"),
     CheckConstraint("kind IN ('invoice', 'credit_note', 'adjustment')", name="kind"),
     Index(None, "period_id", "account_id"),
+    Index(None, "account_id"),
     Index(None, "document_sha256"),
     Index(None, "corrects"),
 )

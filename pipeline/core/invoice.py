@@ -72,6 +72,7 @@ class PreparedDocument:
     currency: str
     subtotal: Decimal
     total: Decimal
+    issue_date: date
     last_date: date  # of the period: what credits are measured by
     line_items_manifest: str
     corrects: str | None
@@ -264,7 +265,7 @@ def prepare_document(
     members = {"usage_by_day": usage_by_day, **{name: canonical_json(value) for name, value in content.items()}}
     return PreparedDocument(
         *(kind, account.account_id, draft.currency, draft.subtotal, total),
-        *(date.fromisoformat(last_date), evidence.line_items_manifest, corrects, members),
+        *(issued_on, date.fromisoformat(last_date), evidence.line_items_manifest, corrects, members),
     )
 
 

@@ -1,7 +1,8 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax) and ``external/*.toml`` (external).
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax), ``external/*.toml`` (external) and
+``spend_thresholds.toml`` (operations).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
 from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
+from pipeline.core.operations import AlertSettings, OperationsSettings, SpendThreshold
 from pipeline.core.price_book import PriceBook
+from pipeline.core.sli import ServiceLevelSettings
+from pipeline.core.slo import SloSettings
 from pipeline.core.tax import TaxTable
 from pipeline.core.window import ONE_DAY, calendar_date, iana_zone
 
@@ -154,6 +158,10 @@ class ProjectSettings(StrictModel):
     documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
+    sli: ServiceLevelSettings = ServiceLevelSettings()
+    operations: OperationsSettings = OperationsSettings()
+    alerts: AlertSettings = AlertSettings()
+    slo: SloSettings = SloSettings()
     close: CloseSettings = CloseSettings()
     roles: Roles | None = None
 
@@ -188,6 +196,7 @@ class Project:
     read_directory: Callable[[], AccountDirectory]
     externals: tuple[ExternalContract, ...] = ()
     taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
+    spend_thresholds: tuple[SpendThreshold, ...] = ()
 
     @cached_property
     def directory(self) -> AccountDirectory:

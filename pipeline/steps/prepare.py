@@ -21,7 +21,7 @@ from pipeline.core.project import SellerSettings
 from pipeline.core.reconciliation import controls_sentence
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
-from pipeline.steps.check import check_period
+from pipeline.steps.check import check_invoices, check_period
 from pipeline.steps.drafts import Drafts, document_accounts, draft_documents
 from pipeline.steps.late import late_windows
 from pipeline.steps.period_usage import account_periods
@@ -59,6 +59,7 @@ def prepared_period(
         check_period(workspace, line_items, at)
         with scratch_folder(workspace.scratch, "documents") as folder:
             drafts = draft_documents(workspace, period_id, line_items, folder, at)
+            check_invoices(workspace, line_items, drafts.documents(), at)
             controls = reconcile_period(workspace, line_items.scope, drafts.totals, at)
             figures = _figures(workspace, period_id, line_items, drafts, controls)
             yield PreparedPeriod(

@@ -70,6 +70,7 @@ def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "credits": [],
         "amount_due": "6",
         "usage_by_day": [],
+        "causes": [],
         "evidence": {
             "price_book_versions": ["prices@0123456789ab"],
             "rounding": "half_up",

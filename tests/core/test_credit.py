@@ -24,6 +24,7 @@ def prepared(account_id: str, total: str = "10.00", **changes: Any) -> PreparedD
         "currency": "USD",
         "subtotal": Decimal(total),
         "total": Decimal(total),
+        "issue_date": ISSUED,
         "last_date": ISSUED,
         "line_items_manifest": "0" * 64,
         "corrects": None,

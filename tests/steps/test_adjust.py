@@ -15,13 +15,13 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.adjustment import adjustments
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError, ReconciliationError
 from pipeline.core.invoice import DocumentKind, IssuedDocument
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps.adjust import adjust, is_unsettled, unsettled_periods
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.documents import (

@@ -18,6 +18,7 @@ from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.credit import CreditKind
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import InputError, NotReadyError, PricingError, PublicationError
@@ -28,7 +29,6 @@ from pipeline.core.reconciliation import Control, Equation
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps import drafts as drafts_module
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.credits import grant_credit
@@ -36,7 +36,6 @@ from pipeline.steps.documents import (
     VerifiedDocuments,
     billed_lines,
     document_bytes,
-    store_documents,
     verify_documents,
     void_document,
 )
@@ -47,7 +46,6 @@ from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import line_items_in, rate_period, rated_period
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace, open_workspace
-from tests.core.test_credit import prepared
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
 
@@ -141,12 +139,6 @@ def test_each_account_with_usage_gets_one_numbered_invoice_in_order_of_account(r
     assert ready.control_plane.period_state("2026-01") == "final"
     names = [f"{invoice.number}_{invoice.account_id}" for invoice in result.invoices]
     assert sorted(files_of(result.folder)) == [f"{name}.html" for name in names]
-
-
-def test_numbers_go_on_where_the_last_period_ended(ready: Workspace) -> None:
-    ready.control_plane.finalise_period("2026-03", "TEST", [prepared("acct-1")], store_documents(ready), AT)
-
-    assert close(ready, "2026-01", AT).invoices[0].number == "TEST-000002"
 
 
 def test_the_document_in_the_lake_is_the_file_that_people_get(ready: Workspace) -> None:
