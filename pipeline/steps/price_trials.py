@@ -21,7 +21,7 @@ from pipeline.core.canary import takes_part
 from pipeline.core.errors import BillingError, CheckFailed, InputError, PricingError
 from pipeline.core.line_item import LineItem
 from pipeline.core.manifest import canonical_json, sha256_hex
-from pipeline.core.money import exact
+from pipeline.core.money import exact, minor_unit_digits
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_cases import PriceCase, inputs_of, of_book, outcome_of, parse_cases
 from pipeline.core.price_comparison import CurrencyComparison
@@ -228,7 +228,7 @@ def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id:
         sorted({line.price_book_version for line in live_lines}),
         live_problems,
         _side_by_side(live_lines, new_lines),
-        *(_total(lines) for lines in (live_lines, new_lines)),
+        *(_total(lines, account.currency) for lines in (live_lines, new_lines)),
     )
 
 
@@ -246,9 +246,15 @@ def _quoted(
         return _lines_by_account(workspace.scratch, rated)[account_id], [], rated.known_until
 
 
-def _total(lines: Iterable[LineItem]) -> Decimal:
+def _total(lines: Iterable[LineItem], currency: str) -> Decimal:
     with exact():
-        return sum((line.amount for line in lines), Decimal(0))
+        return _in_minor_units(sum((line.amount for line in lines), Decimal(0)), currency)
+
+
+def _in_minor_units(amount: Decimal, currency: str) -> Decimal:
+    """Return a rounded amount with the decimals of its currency: a table of lines keeps four for all of them."""
+    with exact():
+        return amount.quantize(Decimal(1).scaleb(-minor_unit_digits(currency)))
 
 
 def _side_by_side(live: Iterable[LineItem], new: Iterable[LineItem]) -> list[QuotedLine]:
@@ -263,8 +269,8 @@ def _side_by_side(live: Iterable[LineItem], new: Iterable[LineItem]) -> list[Quo
                     *(line_item_id, line.sku, line.description, line.kind.value, line.unit),
                     live_quantity=before.quantity if before else None,
                     new_quantity=after.quantity if after else None,
-                    live_amount=before.amount if before else None,
-                    new_amount=after.amount if after else None,
+                    live_amount=_in_minor_units(before.amount, before.currency) if before else None,
+                    new_amount=_in_minor_units(after.amount, after.currency) if after else None,
                 )
             )
     return lines
