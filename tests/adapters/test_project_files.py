@@ -90,6 +90,11 @@ def test_problems_of_all_files_are_shown_together(load: Load) -> None:
         ),
         (
             "billing.toml",
+            replaced(BILLING, 'bucket = "{bucket}"', 'bucket = "s3://raw usage"'),
+            "billing.toml: raw.bucket: found 's3://raw usage'; accepted the name of a bucket: 3 to 255 letters",
+        ),
+        (
+            "billing.toml",
             replaced(BILLING, "[raw]", '[raw]\nregoin = "eu"'),
             "billing.toml: raw.regoin: found an unknown key, accepted bucket, endpoint_url, region",
         ),
