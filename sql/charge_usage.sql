@@ -1,8 +1,8 @@
 -- charge_usage: one row per account, SKU, segment and cell: the usage that is priced, and where it begins.
 --
 -- Grain:   account_id, sku, segment, cell
--- Reads:   period_usage, priced_segments, price_lists, price_list_charges, charges, charge_bands, charge_cells,
---          charge_dimensions
+-- Reads:   period_usage, priced_segments, price_lists, price_list_charges, charges, charge_bands,
+--          charge_cells, charge_dimensions
 -- Params:  none
 --
 -- Where a period is split and counts on, usage begins where that of the segments before ended, whatever

@@ -10,7 +10,7 @@
 
 WITH
 
-due_fees AS (
+fees AS (
     SELECT
         priced_segments.account_id,
         price_list_charges.sku,
@@ -25,10 +25,9 @@ due_fees AS (
         price_lists.no_text,
         charge_fees.amount,
         charge_fees.is_prorated AND priced_segments.active_days <> priced_segments.days AS is_shared,
-        charge_fees.is_prorated
-        OR priced_segments.segment = MIN(
-            CASE WHEN priced_segments.active_days > 0 THEN priced_segments.segment END
-        ) OVER (PARTITION BY priced_segments.account_id, price_list_charges.sku, priced_segments.timing) AS is_due,
+        charge_fees.is_prorated,
+        priced_segments.timing,
+        CASE WHEN priced_segments.active_days > 0 THEN priced_segments.segment END AS active_segment,
         CAST(priced_segments.days AS HUGEINT) AS days,
         CAST(
             REPLACE(
@@ -44,6 +43,13 @@ due_fees AS (
             price_list_charges.price_list = priced_segments.price_list
             AND charge_fees.timing = priced_segments.timing
     INNER JOIN price_lists ON priced_segments.price_list = price_lists.price_list
+),
+
+due_fees AS (
+    SELECT
+        *,
+        is_prorated OR segment = MIN(active_segment) OVER (PARTITION BY account_id, sku, timing) AS is_due
+    FROM fees
 ),
 
 exact_amounts AS (

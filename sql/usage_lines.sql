@@ -179,8 +179,8 @@ quantities AS (
                 WHEN band.takes_all
                     THEN
                         band.flat_fee * CAST(
-                            owes_volume_fee AND (count_in_all > 0 OR (charges_zero_usage AND count_in_all = 0))
-                            AS INTEGER
+                            owes_volume_fee
+                            AND (count_in_all > 0 OR (charges_zero_usage AND count_in_all = 0)) AS INTEGER
                         )
                 WHEN band.tier > fees_paid
                     THEN

@@ -75,7 +75,7 @@ class AccountsSettings(StrictModel):
 
 def _bucket_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", name):
-        raise ValueError("accepted the name of a bucket: 3 to 255 letters, digits and . _ -, a letter or digit at each end")
+        raise ValueError("accepted a name of 3 to 255 letters, digits and . _ -, with a letter or digit at each end")
     return name
 
 
