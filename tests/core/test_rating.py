@@ -17,7 +17,7 @@ from pipeline.core.rating import (
     ADDITIVE_AGGREGATIONS,
     RatedAccount,
     divided,
-    first_and_last,
+    last_active,
     prorated,
     rate_account,
     unpriced,
@@ -446,16 +446,16 @@ def test_the_fee_of_a_volume_is_due_in_the_last_part_with_a_day() -> None:
     assert due(LAST_MIDNIGHT) == [(2, 20), (1, 0)]
 
 
-def test_what_is_due_once_is_due_in_the_first_or_last_part_with_a_day() -> None:
+def test_what_is_due_once_is_due_in_the_last_part_with_a_day() -> None:
     terms = split(Change.SPLIT_COUNTING_ON, charge())
 
     def with_days(*days: int) -> AccountTerms:
         parts = [replace(terms.segments[0], number=number, active_days=n) for number, n in enumerate(days, start=1)]
         return replace(terms, segments=tuple(parts))
 
-    assert first_and_last(with_days(0, 3, 0, 1, 0)) == (2, 4)
-    assert first_and_last(with_days(1, 0)) == (1, 1)
-    assert first_and_last(with_days(0, 0, 0)) == (1, 3)
+    assert last_active(with_days(0, 3, 0, 1, 0)) == 4
+    assert last_active(with_days(1, 0)) == 1
+    assert last_active(with_days(0, 0, 0)) == 0
 
 
 def test_an_account_that_is_not_there_has_no_maximum_commitment_overage_or_amount_off() -> None:
@@ -839,7 +839,7 @@ def test_discounts_of_the_plan_add_up_to_what_they_are_of_all_charges(inputs: Ra
     for segment in inputs.terms.segments:
         charged = [line for line in of_segment(lines, segment) if line.model]
         base = total(line for line in charged if line.kind is not LineKind.PLAN_DISCOUNT)
-        is_last = segment.active_days > 0 and segment.number == first_and_last(inputs.terms)[1]
+        is_last = segment.number == last_active(inputs.terms)
         for number, discount in enumerate(segment.plan.discounts, start=1):
             of_discount = [line for line in charged if (line.kind, line.tier) == (LineKind.PLAN_DISCOUNT, number)]
             with exact():
@@ -866,7 +866,7 @@ def test_what_is_paid_of_a_committed_plan_is_at_least_the_commitment(inputs: Rat
                 assert all(line.model for line in own)
             elif committed.prorated:
                 assert total(own) >= prorated(committed.amount, terms.share(segment.active_days)) - half
-            elif segment.number == first_and_last(terms)[1]:
+            elif segment.number == last_active(terms):
                 assert total(lines) >= committed.amount - half
             else:
                 assert all(line.model for line in own)
