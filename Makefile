@@ -1,6 +1,6 @@
 # Every command a user or a developer needs. `make` alone prints this help.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint airflow bench-collect bench-documents bench-rating bench-window lock clean
+.PHONY: help demo test check lint airflow bench-checks bench-collect bench-documents bench-rating bench-window lock clean
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -37,6 +37,9 @@ lint: $(READY) ## ruff, mypy --strict, import-linter, sqlfluff
 
 airflow: $(READY) ## start Airflow standalone with the DAGs and print where to log in
 	@$(BIN)/python -m pipeline.airflow_plugin.standalone
+
+bench-checks: $(READY) ## measure the checks of 5 million events (some minutes), write docs/benchmarks.md
+	@$(BIN)/python -m benchmarks.checks --render
 
 bench-collect: $(READY) ## measure collect beside DuckDB and Polars (half an hour, 10 GB in /tmp), write docs/benchmarks.md
 	@$(BIN)/python -m benchmarks.collect --render

@@ -12,16 +12,21 @@ that is run again publishes the same bytes. What is late for the first revision 
 everything collected by then; changed inputs make it, also files that came since, and `include_late` makes it for late
 events alone. After the cutoff `deduplicate` refuses a window whose sources have not shown that they are complete, and
 is tried again; `accept_incomplete` gives the reason why it is closed all the same, which the report prints.
+
+A task that fails for good, and a night that is not done by its deadline (`[sli.pipeline_availability]`), send an alert
+to whom `[alerts]` of billing.toml names.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DeltaDataIntervalTimetable, Param, PokeReturnValue, dag, task
 
 from pipeline import settings
+from pipeline.airflow_plugin.notify import AlertNotifier, night_deadline, send_metrics
 from pipeline.airflow_plugin.retry import RETRY_NOT_READY_AND_NETWORK
 from pipeline.steps.schedule import window_schedule
 
@@ -40,7 +45,9 @@ SCHEDULE = window_schedule(settings.project_folder())
     start_date=SCHEDULE.first_window_start,
     catchup=True,
     max_active_runs=1,
+    deadline=night_deadline(SCHEDULE.deadline),
     default_args={
+        "on_failure_callback": [AlertNotifier()],
         "retries": 3,
         "retry_delay": timedelta(minutes=5),
         "retry_policy": RETRY_NOT_READY_AND_NETWORK,
@@ -161,11 +168,14 @@ def bill_window() -> None:
 
     @task
     def report(opened: dict[str, Any]) -> str:
-        from pipeline.steps.report import report
+        from pipeline.steps.finish import finish_night
+        from pipeline.steps.metrics import night_figures
         from pipeline.steps.workspace import open_workspace
 
-        workspace = open_workspace(settings.project_folder())
-        return str(report(workspace, opened["window_id"], opened["revision"]))
+        workspace, named = open_workspace(settings.project_folder()), (opened["window_id"], opened["revision"])
+        path = finish_night(workspace, *named, datetime.now(UTC), logging.getLogger(__name__).info)
+        send_metrics(night_figures(workspace, *named))
+        return str(path)
 
     opened = deduplicate(wait_for_cutoff())
     accepted = accept(opened)

@@ -16,6 +16,7 @@ from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOpe
 from airflow.sdk import CronTriggerTimetable, dag, task
 
 from pipeline import settings
+from pipeline.airflow_plugin.notify import AlertNotifier
 from pipeline.airflow_plugin.retry import RETRY_NOT_READY_AND_NETWORK
 
 
@@ -26,6 +27,7 @@ from pipeline.airflow_plugin.retry import RETRY_NOT_READY_AND_NETWORK
     catchup=False,
     max_active_runs=1,
     default_args={
+        "on_failure_callback": [AlertNotifier()],
         "retries": 3,
         "retry_delay": timedelta(minutes=5),
         "retry_policy": RETRY_NOT_READY_AND_NETWORK,
@@ -36,10 +38,11 @@ from pipeline.airflow_plugin.retry import RETRY_NOT_READY_AND_NETWORK
 def collect_usage() -> None:
     @task
     def collect() -> dict[str, Any]:
-        from pipeline.steps.collect import collect
+        from pipeline.steps.run_costs import collect_at_cost
         from pipeline.steps.workspace import open_workspace
 
-        result = collect(open_workspace(settings.project_folder()), datetime.now(UTC), logging.getLogger(__name__).info)
+        say = logging.getLogger(__name__).info
+        result = collect_at_cost(open_workspace(settings.project_folder()), datetime.now(UTC), say)
         return {
             "objects": result.new_objects,
             "raw_events": result.raw_events,

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -25,6 +26,7 @@ from typer.exceptions import TyperException
 from pipeline import settings
 from pipeline.cli_finance import break_app, breaks, hold, holds, override_app, release, sign_off_app
 from pipeline.cli_invoice import credit_app, invoice_app
+from pipeline.cli_operations import alert, metrics, slis, spend
 from pipeline.cli_price import price_app, quote
 from pipeline.cli_text import JsonOption, PeriodOption, ProjectOption
 from pipeline.cli_text import as_json as _as_json
@@ -33,6 +35,7 @@ from pipeline.cli_text import parse as _parse
 from pipeline.cli_text import print_json as _print_json
 from pipeline.cli_text import print_problems as _print_problems
 from pipeline.cli_text import table as _table
+from pipeline.core.access import Action, require_allowed
 from pipeline.core.change import totals_of
 from pipeline.core.decimals import plain_text
 from pipeline.core.errors import BillingError, InputError, NotReadyError
@@ -75,8 +78,26 @@ app.command(epilog='Example: billing hold --account acct-7 --period 2026-01 --re
 app.command(epilog='Example: billing release --account acct-7 --period 2026-01 --reason "settled" --by ana')(release)
 app.command(epilog="Example: billing holds --period 2026-01 --project my-billing")(holds)
 app.command(epilog="Example: billing quote --account acct-7 --as-of 2026-01-20 --price-book draft.toml")(quote)
+app.command(epilog="Example: billing slis --project my-billing")(slis)
+app.command(epilog="Example: billing metrics --write /var/lib/node_exporter/billing.prom")(metrics)
+app.command(epilog="Example: billing spend --period 2026-01 --project my-billing")(spend)
+app.command(epilog="Example: billing alert --test --project my-billing")(alert)
+
+
+class ReportFormat(StrEnum):
+    """In which formats a report is written."""
+
+    HTML = "html"
+    XLSX = "xlsx"
+    JSON = "json"
+    PARQUET = "parquet"
+    ALL = "all"
+
 
 WindowOption = Annotated[str, typer.Option(help="The billing window, such as 2026-01-15 (UTC).")]
+ActorOption = Annotated[
+    str | None, typer.Option("--by", help="Who does this; needed where billing.toml says who has which role.")
+]
 
 
 def main() -> None:
@@ -157,10 +178,10 @@ def demo(as_json: JsonOption = False) -> None:
 @app.command(epilog="Example: billing collect --project my-billing")
 def collect(project: ProjectOption = None, as_json: JsonOption = False) -> None:
     """Fetch the objects of the raw bucket that are new, into raw events and quarantine."""
-    from pipeline.steps.collect import collect as collect_step
+    from pipeline.steps.run_costs import collect_at_cost
     from pipeline.steps.workspace import open_workspace
 
-    result = collect_step(open_workspace(settings.project_folder(project)), _now(), _progress(as_json))
+    result = collect_at_cost(open_workspace(settings.project_folder(project)), _now(), _progress(as_json))
     if as_json:
         _print_json(result)
         return
@@ -198,6 +219,7 @@ def run(
             help="Close a window although evidence is missing; the reason is recorded and printed in the report.",
         ),
     ] = None,
+    by: ActorOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -209,13 +231,12 @@ def run(
     With --due a window that lacks evidence is left out and the others are billed; exit code 1 says that one was.
     """
     from pipeline.steps.run import LeftOutWindow, run_due_windows, run_window
-    from pipeline.steps.workspace import open_workspace
 
     if (window is None) != due:
         raise InputError("cli.wrong_option", "name one --window, or --due for every window that is due", [])
     if due and accept_incomplete is not None:
         raise InputError("cli.wrong_option", "--accept-incomplete is about one --window, which somebody looked at", [])
-    workspace = open_workspace(settings.project_folder(project))
+    workspace = _workspace_for(Action.RUN, by, project)
     if window is not None:
         result = run_window(
             workspace,
@@ -317,6 +338,7 @@ def backfill(
             "--include-late", help="Make next revisions for late events alone; one made anyway takes them in."
         ),
     ] = False,
+    by: ActorOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -327,9 +349,8 @@ def backfill(
     from pipeline.steps.backfill import backfill as backfill_step
     from pipeline.steps.backfill import windows_of_backfill
     from pipeline.steps.run import LeftOutWindow
-    from pipeline.steps.workspace import open_workspace
 
-    workspace = open_workspace(settings.project_folder(project))
+    workspace = _workspace_for(Action.RUN, by, project)
     windows = windows_of_backfill(workspace, _window(workspace, first, "--from"), _window(workspace, last, "--to"))
     results: list[WindowResult | LeftOutWindow] = []
     try:
@@ -373,6 +394,7 @@ def rerun(
     revision: Annotated[
         int | None, typer.Option(min=1, help="Which revision; default: the newest accepted one, else the newest.")
     ] = None,
+    by: ActorOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -381,9 +403,8 @@ def rerun(
     Exit code 1 shows the first rows that differ. What the project says by now plays no part.
     """
     from pipeline.steps.rerun import rerun as rerun_step
-    from pipeline.steps.workspace import open_workspace
 
-    workspace = open_workspace(settings.project_folder(project))
+    workspace = _workspace_for(Action.RERUN, by, project)
     result = rerun_step(workspace, _window(workspace, window).window_id, revision)
     if as_json:
         _print_json(result)
@@ -470,15 +491,15 @@ def _signed(number: Decimal) -> str:
 @app.command(epilog="Example: billing close --period 2026-01 --project my-billing")
 def close(
     period: PeriodOption,
+    by: ActorOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the invoices of a period final: numbered, immutable, as pages or PDFs."""
     from pipeline.steps.close import close as close_step
-    from pipeline.steps.workspace import open_workspace
 
     _parse(period, "--period", lambda text: billing_period(text, "UTC"))
-    result = close_step(open_workspace(settings.project_folder(project)), period, _now())
+    result = close_step(_workspace_for(Action.ISSUE, by, project), period, _now())
     if as_json:
         _print_json(result)
         return
@@ -488,10 +509,14 @@ def close(
     for currency, amount in sorted(result.totals.items()):
         typer.echo(f"  {amount:>20,f} {currency}")
     _print_problems(result.rendered.problems)
+    invoiced = {document.account_id for document in result.invoices}
+    for what, held in (
+        ("got no invoice", [account_id for account_id in result.held if account_id not in invoiced]),
+        ("get no adjustment", [account_id for account_id in result.held if account_id in invoiced]),
+    ):
+        if held:
+            typer.echo(f"{len(held):,} accounts are held and {what}: {', '.join(held[:HELD_SHOWN_MAX])}")
     if result.held:
-        typer.echo(
-            f"{len(result.held):,} accounts are held and got none: {', '.join(list(result.held)[:HELD_SHOWN_MAX])}"
-        )
         typer.echo("  see: billing holds; then billing release, and close again")
 
 
@@ -499,6 +524,7 @@ def close(
 def adjust(
     period: PeriodOption,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be issued, and issue nothing.")] = False,
+    by: ActorOption = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -507,15 +533,15 @@ def adjust(
     The next `billing close` does the same for every earlier period.
     """
     from pipeline.steps.adjust import adjust as adjust_step
-    from pipeline.steps.workspace import open_workspace
 
     _parse(period, "--period", lambda text: billing_period(text, "UTC"))
-    result = adjust_step(open_workspace(settings.project_folder(project)), period, _now(), dry_run=dry_run)
+    workspace = _workspace_for(None if dry_run else Action.ISSUE, by, project)
+    result = adjust_step(workspace, period, _now(), dry_run=dry_run)
     if as_json:
         _print_json(result)
         return
     _say_adjusted(result)
-    if not result.accounts:
+    if not result.accounts and not result.waiting:
         typer.echo(f"period {period} is settled: its documents bill what it comes to")
 
 
@@ -524,15 +550,27 @@ def _say_adjusted(result: AdjustResult) -> None:
         number = one.number or "no number yet"
         kind = one.kind.value.replace("_", " ")
         typer.echo(f"{result.period_id} {one.account_id}: {kind} {number}, {one.total:+f} {one.currency} with taxes")
+    if result.waiting:
+        waiting = ", ".join(result.waiting[:HELD_SHOWN_MAX])
+        typer.echo(f"{len(result.waiting):,} accounts wait for their invoice of {result.period_id}: {waiting}")
+        typer.echo(f"  next: billing close --period {result.period_id}")
 
 
 @app.command(epilog="Example: billing report --window 2026-01-15 --project my-billing")
 def report(
     window: WindowOption,
     project: ProjectOption = None,
+    report_format: Annotated[
+        ReportFormat, typer.Option("--format", help="All formats have the same figures; all writes each of them.")
+    ] = ReportFormat.HTML,
+    refresh: Annotated[
+        bool,
+        typer.Option(help="Show holds, breaks, decisions and sign-off as they are now, not as they were that night."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the reconciliation report of a window's newest revision and print its path."""
+    from pipeline.steps.report import Format
     from pipeline.steps.report import report as report_step
     from pipeline.steps.workspace import open_workspace
 
@@ -545,7 +583,8 @@ def report(
             f"window {billing_window.window_id} has not been computed",
             [f"run: billing run --window {billing_window.window_id}"],
         )
-    path = report_step(workspace, revision.window_id, revision.revision)
+    formats = list(Format) if report_format is ReportFormat.ALL else [Format(report_format.value)]
+    path = report_step(workspace, revision.window_id, revision.revision, _now(), formats, refresh=refresh)
     if as_json:
         _print_json({"window_id": revision.window_id, "revision": revision.revision, "report": path})
         return
@@ -665,6 +704,17 @@ def _status_value(name: str, value: Any) -> str:
 
 def _scalars(item: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in item.items() if not isinstance(value, list)]
+
+
+def _workspace_for(action: Action | None, by: str | None, project: Path | None) -> Workspace:
+    """Open the project for somebody who may do this; of the DAGs it is Airflow that says who starts them."""
+    from pipeline.steps.workspace import open_workspace
+
+    workspace = open_workspace(settings.project_folder(project))
+    roles = workspace.project.settings.roles
+    if roles is not None and action is not None:
+        require_allowed(roles, settings.user(by), action)
+    return workspace
 
 
 def _window(workspace: Workspace, text: str, option: str = "--window") -> BillingWindow:

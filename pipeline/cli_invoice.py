@@ -116,7 +116,7 @@ def drafts(
     from pipeline.steps.workspace import open_workspace
 
     parse(period, "--period", lambda text: billing_period(text, "UTC"))
-    found = write_drafts(open_workspace(settings.project_folder(project)), period, out)
+    found = write_drafts(open_workspace(settings.project_folder(project)), period, out, now())
     if as_json:
         print_json(found)
         return
@@ -184,7 +184,7 @@ def grant(
     kind: Annotated[str, typer.Option(help="prepaid (the customer paid for it) or promotional.")] = "prepaid",
     priority: Annotated[int, typer.Option(help="Smaller ones are drawn first.")] = 0,
     expires: Annotated[
-        str | None, typer.Option(help="The last issue date that may draw it, such as 2026-12-31; default: none.")
+        str | None, typer.Option(help="The last day of a period that may draw it, such as 2026-12-31.")
     ] = None,
     project: ProjectOption = None,
     as_json: JsonOption = False,

@@ -3,8 +3,9 @@
 ``BILLING_PROJECT`` names the project folder; ``BILLING_DATABASE_URL`` and ``BILLING_S3_ENDPOINT_URL`` replace what
 ``billing.toml`` says, so that one project runs on a laptop and on a server and holds no password. ``BILLING_WORKERS``
 is how many processes collect at once, by default one for each processor. ``BILLING_USER`` is who does what the audit
-log records, where ``--by`` does not say it. The
-credentials and the region of the bucket are boto3's own variables (``AWS_*``).
+log records, where ``--by`` does not say it. ``BILLING_SLACK_URL`` and ``BILLING_WEBHOOK_URL`` receive alerts;
+``BILLING_SMTP_USER`` and ``BILLING_SMTP_PASSWORD`` are those of the mail server. The credentials and the region of the
+bucket are boto3's own variables (``AWS_*``).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pipeline.core.errors import InputError
+from pipeline.core.operations import AlertSettings
 from pipeline.core.project import ProjectSettings
 
 PROJECT_VARIABLE = "BILLING_PROJECT"
@@ -26,6 +28,8 @@ GARBAGE_THRESHOLD = 50_000
 ENDPOINT_URL_VARIABLE = "BILLING_S3_ENDPOINT_URL"
 WORKERS_VARIABLE = "BILLING_WORKERS"
 USER_VARIABLE = "BILLING_USER"
+ALERT_URL_VARIABLES = {"slack_url": "BILLING_SLACK_URL", "webhook_url": "BILLING_WEBHOOK_URL"}
+MAIL_VARIABLES = ("BILLING_SMTP_USER", "BILLING_SMTP_PASSWORD")
 
 
 def project_folder(named: Path | None = None) -> Path:
@@ -89,6 +93,25 @@ def worker_count() -> int:
             [f"{WORKERS_VARIABLE}: found {named!r}, accepted a whole number from 1 on"],
         )
     return int(named)
+
+
+def alerts(settings: ProjectSettings) -> AlertSettings:
+    """Return who gets alerts: what ``billing.toml`` says, with the URLs that variables name instead."""
+    named = {key: url for key, variable in ALERT_URL_VARIABLES.items() if (url := os.environ.get(variable))}
+    wrong = [ALERT_URL_VARIABLES[key] for key, url in named.items() if not re.match(r"https?://[^/\s]+", url)]
+    if wrong:
+        raise InputError(
+            "settings.alert_url",
+            "an alert cannot be sent to what a variable names",
+            [f"{variable}: accepted a URL that begins with https:// or http://" for variable in wrong],
+        )
+    return settings.alerts.model_copy(update=named)
+
+
+def mail_credentials() -> tuple[str, str] | None:
+    """Return user and password of the mail server, or None if it asks for none."""
+    user_name, password = (os.environ.get(variable) for variable in MAIL_VARIABLES)
+    return (user_name, password) if user_name and password else None
 
 
 def _refused(origin: str, found: str) -> InputError:

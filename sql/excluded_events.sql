@@ -14,8 +14,10 @@
 -- are dropped before anything else is asked, so a key is billed or excluded once, never both.
 -- Of the reasons that hold for an event, the first in this order is given.
 -- Most keys occur once. Only keys whose short hash is among the repeated ones are compared, and then exactly:
--- two keys of one hash, or a hash too many among them, cost a comparison and never an event. All events are
--- looked at once, by what is quick to tell; only those that may be excluded are looked at closely.
+-- two keys of one hash, or a hash too many among them, cost a comparison and never an event. Quantity and
+-- data of copies are compared by their hash alone: it decides the word for a copy, not what is billed. What
+-- else may exclude an event is asked of all events, each reason of the columns that it needs; only events of
+-- hashes that one of them names are looked at closely.
 -- The events that are billed are not written again.
 
 WITH
@@ -30,8 +32,7 @@ window_events AS NOT MATERIALIZED (
         subject,
         event_at,
         received_at,
-        quantity,
-        data,
+        payload_hash,
         CAST(key_hash & 4294967295 AS UINTEGER) AS short_hash,
         -- In whole numbers: adding to an instant goes through the calendar, which takes longer than the rest.
         EPOCH_US(event_at) - EPOCH_US(received_at)
@@ -70,27 +71,39 @@ doubtful_subjects AS (
     ANTI JOIN lasting_references ON window_events.subject = lasting_references.reference
 ),
 
-doubtful_events AS MATERIALIZED (
-    SELECT *
+doubtful_types AS (
+    SELECT DISTINCT window_events.type AS event_type
+    FROM window_events
+    ANTI JOIN metered_types ON window_events.type = metered_types.event_type
+    UNION ALL
+    SELECT withdrawal_types.event_type
+    FROM withdrawal_types
+),
+
+-- Each looks at as few columns as it can.
+doubtful_hashes AS (
+    SELECT short_hash
+    FROM repeated_hashes
+    UNION ALL
+    SELECT window_events.short_hash
     FROM window_events
     WHERE
-        received_at >= $cutoff_at
-        OR is_in_the_future
-        OR short_hash IN (SELECT repeated_hashes.short_hash FROM repeated_hashes)
-        OR subject IS NULL
-        OR subject IN (
-            SELECT doubtful_subjects.subject FROM doubtful_subjects
-            WHERE doubtful_subjects.subject IS NOT NULL
-        )
-        OR type NOT IN (SELECT metered_types.event_type FROM metered_types)
-        OR type IN (SELECT withdrawal_types.event_type FROM withdrawal_types)
-        OR (
-            quantity IS NULL
-            AND type IN (
-                SELECT metered_types.event_type FROM metered_types
-                WHERE metered_types.needs_quantity
-            )
-        )
+        window_events.received_at >= $cutoff_at
+        OR window_events.is_in_the_future
+    UNION ALL
+    SELECT window_events.short_hash
+    FROM window_events
+    SEMI JOIN doubtful_subjects ON window_events.subject IS NOT DISTINCT FROM doubtful_subjects.subject
+    UNION ALL
+    SELECT window_events.short_hash
+    FROM window_events
+    SEMI JOIN doubtful_types ON window_events.type = doubtful_types.event_type
+),
+
+doubtful_events AS MATERIALIZED (
+    SELECT window_events.*
+    FROM window_events
+    SEMI JOIN doubtful_hashes ON window_events.short_hash = doubtful_hashes.short_hash
 ),
 
 candidate_copies AS (
@@ -101,8 +114,7 @@ candidate_copies AS (
             'type': doubtful_events.type,
             'event_at': doubtful_events.event_at,
             'subject': doubtful_events.subject,
-            'quantity': doubtful_events.quantity,
-            'data': doubtful_events.data
+            'payload_hash': doubtful_events.payload_hash
         } AS event_content
     FROM doubtful_events
     SEMI JOIN repeated_hashes ON doubtful_events.short_hash = repeated_hashes.short_hash
@@ -141,14 +153,30 @@ fallbacks_of_any_source AS (
     WHERE source IS NULL
 ),
 
+types_of_quantities AS (
+    SELECT event_type
+    FROM metered_types
+    WHERE needs_quantity
+),
+
 unreadable_events AS (
-    SELECT DISTINCT
+    SELECT
         object_id,
         line_number
     FROM event_quantities
     WHERE
         is_computed
         AND quantity IS NULL
+    UNION ALL
+    SELECT
+        raw_events.object_id,
+        raw_events.line_number
+    FROM raw_events
+    SEMI JOIN types_of_quantities ON raw_events.type = types_of_quantities.event_type
+    WHERE
+        raw_events.quantity IS NULL
+        AND raw_events.event_at >= $window_start
+        AND raw_events.event_at < $window_end
 ),
 
 judged_events AS (
@@ -164,7 +192,6 @@ judged_events AS (
                 AND (SELECT COUNT(*) FROM fallbacks_of_any_source) = 0
                 THEN 'orphaned_account'
             WHEN metered_types.event_type IS NULL THEN 'unknown_sku'
-            WHEN metered_types.needs_quantity AND doubtful_events.quantity IS NULL THEN 'unreadable_quantity'
         END AS reason
     FROM doubtful_events
     LEFT JOIN withdrawal_types ON doubtful_events.type = withdrawal_types.event_type

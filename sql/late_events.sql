@@ -18,7 +18,8 @@ SELECT
     raw_events.received_at,
     raw_events.quantity,
     raw_events.data,
-    raw_events.key_hash
+    raw_events.key_hash,
+    raw_events.payload_hash
 FROM raw_events
 INNER JOIN excluded_events USING (object_id, line_number)
 WHERE excluded_events.reason = 'late'

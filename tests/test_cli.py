@@ -68,6 +68,27 @@ def test_a_window_that_is_not_collected_is_a_refusal_with_exit_code_1(tmp_path: 
     assert "Traceback" not in done.stderr
 
 
+def test_who_runs_windows_issues_nothing_where_the_project_says_who_does_what(
+    tmp_path: Path, raw_bucket: ObjectStore
+) -> None:
+    folder = write_project(tmp_path / "project", raw_bucket)
+    with (folder / "billing.toml").open("a") as file:
+        file.write('\n[roles]\nengineer = ["ana"]\nfinance = ["ben"]\n')
+
+    def refusal(*arguments: str) -> str:
+        done = billing(*arguments, "--project", folder)
+        assert done.returncode
+        return done.stderr
+
+    period, window = ("--period", "2026-01"), ("--window", "2026-01-15")
+    assert refusal("close", *period, "--by", "ana").startswith("access.denied: ana may not issue")
+    assert refusal("adjust", *period, "--by", "ana").startswith("access.denied: ana may not issue")
+    assert refusal("run", *window, "--by", "ben").startswith("access.denied: ben may not run")
+    assert refusal("rerun", *window).startswith("settings.user: ")
+    assert refusal("run", *window, "--by", "ana").startswith("window.not_collected: ")
+    assert refusal("adjust", *period, "--dry-run").startswith("adjust.period_is_open: ")
+
+
 def test_a_refusal_with_json_is_one_json_document(tmp_path: Path, raw_bucket: ObjectStore) -> None:
     folder = write_project(tmp_path / "project", raw_bucket)
 
@@ -295,6 +316,6 @@ def test_what_a_month_bills_is_shown_and_signed_from_a_shell(tmp_path: Path, raw
     )
 
     assert none.stdout == "none\n"
-    assert json_of(early)["error"]["code"] == "close.period_not_ready"
+    assert json_of(early)["error"]["code"] == "close.earlier_period_open"
     assert json_of(denied)["error"]["code"] == "access.denied"
     assert asked.returncode != 0

@@ -7,7 +7,7 @@ expectation, and each fault is one small change that the expectation named besid
 import json
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.adapters.checks import Suite, load_suite, run_suite, suite_files
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.check import Severity
-from pipeline.core.dataset import INSTANT, LINE_ITEMS, USAGE, USAGE_EVENTS, USAGE_LEVELS, Dataset
+from pipeline.core.check import CHECKED, RELATIONS_BESIDE, Severity
+from pipeline.core.dataset import INVOICES, LINE_ITEMS, RAW_EVENTS, USAGE, USAGE_EVENTS, Dataset
 
 WINDOW_START = datetime(2026, 1, 15, tzinfo=UTC)
 WINDOW_END = datetime(2026, 1, 16, tzinfo=UTC)
@@ -29,8 +29,6 @@ INSTANT_BEFORE = timedelta(microseconds=1)
 
 BANNED_SQL = r"\b(NOW|TODAY|HASH|RANDOM|UUID|AVG|READ_\w+)\s*\(|\bCURRENT_\w+|\b(BETWEEN|DOUBLE|FLOAT|REAL)\b|/"
 
-CHECKED = (USAGE_EVENTS, USAGE, LINE_ITEMS)
-
 
 def level(resource: str, owned_from: timedelta, value: Decimal) -> tuple[Any, ...]:
     instant = WINDOW_START + owned_from
@@ -38,53 +36,54 @@ def level(resource: str, owned_from: timedelta, value: Decimal) -> tuple[Any, ..
     return (*key, instant, instant, value, Decimal(0), True)
 
 
-REFERENCE_TABLES: dict[str, tuple[tuple[tuple[str, str], ...], list[tuple[Any, ...]]]] = {
-    "run": (
-        (
-            ("window_start", INSTANT),
-            ("window_end", INSTANT),
-            ("cutoff_at", INSTANT),
-            ("grain", "INTERVAL"),
-            ("future_tolerance", "INTERVAL"),
-        ),
-        [(WINDOW_START, WINDOW_END, CUTOFF_AT, timedelta(hours=1), TOLERANCE)],
-    ),
-    "accounts": (
-        (("account_id", "VARCHAR"), ("currency", "VARCHAR"), ("plan", "VARCHAR")),
-        [("acct-1", "USD", "standard"), ("acct-2", "JPY", "standard")],
-    ),
-    "account_validity": (
-        (("account_id", "VARCHAR"), ("valid_from", INSTANT), ("valid_to", INSTANT)),
-        [("acct-1", WINDOW_START, WINDOW_END), ("acct-2", PERIOD_START, PERIOD_END)],
-    ),
-    "account_periods": (
-        (("account_id", "VARCHAR"), ("period_id", "VARCHAR"), ("period_start", INSTANT), ("period_end", INSTANT)),
-        [
-            ("acct-1", "2026-01", PERIOD_START, PERIOD_END),
-            ("acct-2", "2026-01", PERIOD_START - IN_TOKYO, PERIOD_END - IN_TOKYO),
-        ],
-    ),
-    "usage_levels": (
-        USAGE_LEVELS.columns,
-        [
-            level("customer-1", timedelta(0), Decimal(5)),
-            level("customer-1", timedelta(minutes=30), Decimal(7)),  # it came back
-            level("customer-2", timedelta(0), Decimal(1)),
-        ],
-    ),
-    "meters": (
-        tuple((name, "VARCHAR") for name in ("sku", "event_type", "aggregation", "unit", "billed_unit")),
-        [
-            ("tokens", "request", "sum", "tokens", "tokens"),
-            ("requests", "request", "count", "requests", "requests"),
-            ("disk", "request", "time_weighted_sum", "bytes", "GiB-hours"),
-        ],
-    ),
-    "currencies": (
-        (("currency", "VARCHAR"), ("minor_unit", "DECIMAL(28,4)")),
-        [("USD", Decimal("0.01")), ("JPY", Decimal(1))],
-    ),
-    "price_books": ((("version", "VARCHAR"),), [("standard@0123456789ab",)]),
+REFERENCE_ROWS: dict[str, list[tuple[Any, ...]]] = {
+    "run": [(WINDOW_START, WINDOW_END, CUTOFF_AT, timedelta(hours=1), TOLERANCE)],
+    "accounts": [("acct-1", "USD", "standard"), ("acct-2", "JPY", "standard"), ("acct-3", "USD", "standard")],
+    "account_validity": [("acct-1", WINDOW_START, WINDOW_END), ("acct-2", PERIOD_START, PERIOD_END)],
+    "account_periods": [
+        ("acct-1", "2026-01", PERIOD_START, PERIOD_END),
+        ("acct-2", "2026-01", PERIOD_START - IN_TOKYO, PERIOD_END - IN_TOKYO),
+    ],
+    "usage_levels": [
+        level("customer-1", timedelta(0), Decimal(5)),
+        level("customer-1", timedelta(minutes=30), Decimal(7)),  # it came back
+        level("customer-2", timedelta(0), Decimal(1)),
+    ],
+    "meters": [
+        ("tokens", "request", "sum", "tokens", "tokens"),
+        ("requests", "request", "count", "requests", "requests"),
+        ("disk", "request", "time_weighted_sum", "bytes", "GiB-hours"),
+    ],
+    "currencies": [("USD", Decimal("0.01")), ("JPY", Decimal(1))],
+    "price_books": [("standard@0123456789ab",)],
+    # Each rate and the volume are exactly what is allowed.
+    "slo": [
+        ("duplicate_percent_max", Decimal(100)),
+        ("late_percent_max", Decimal("33.333333334")),
+        ("orphan_percent_max", Decimal("66.666666667")),
+        ("quarantine_percent_max", Decimal("0.1")),
+        ("volume_percent_min", Decimal(50)),
+        ("volume_percent_max", Decimal(200)),
+    ],
+    "exclusions": [
+        ("conflicting_duplicate", 1),
+        ("exact_duplicate", 2),
+        ("late", 1),
+        ("orphaned_account", 1),
+        ("unknown_sku", 1),
+        ("voided", 9),
+    ],
+    "night": [(1000, 1)],
+    "volume_history": [("2026-01-01", 1), ("2026-01-08", 2)],
+    # Now 3 requests: ten times the mean of 0.3. The account without usage was not there in every window.
+    "account_limits": [(Decimal(10), 3, 2)],
+    "account_history": [
+        ("acct-1", "requests", Decimal("0.6"), 9, 2),
+        ("acct-1", "tokens", Decimal(0), 9, 2),  # of a few events only
+        ("acct-2", "requests", Decimal(9), 9, 1),
+        ("acct-3", "requests", Decimal(9), 5, 2),
+    ],
+    "held_accounts": [("acct-3", "asked by the customer")],
 }
 
 
@@ -103,6 +102,23 @@ def event(**changed: Any) -> dict[str, Any]:
         "object_id": "usage/a.ndjson@0123456789ab",
         "line_number": 1,
         "has_fallback_account": False,
+    }
+    return {**good, **changed}
+
+
+def raw_event(**changed: Any) -> dict[str, Any]:
+    columns = {name: value for name, value in event().items() if name in RAW_EVENTS.column_names}
+    return {**{name: columns[name] for name in RAW_EVENTS.column_names}, **changed}
+
+
+def invoice(**changed: Any) -> dict[str, Any]:
+    good = {
+        "account_id": "acct-1",
+        "period_id": "2026-01",
+        "currency": "USD",
+        "issue_date": date(2026, 1, 1),
+        "subtotal": Decimal("0.12"),
+        "total": Decimal("0.12"),
     }
     return {**good, **changed}
 
@@ -153,6 +169,13 @@ def line(**changed: Any) -> dict[str, Any]:
 
 
 GOOD_ROWS = {
+    RAW_EVENTS: [raw_event(), raw_event(line_number=2), raw_event(object_id="usage/b.ndjson@0123456789ab")],
+    INVOICES: [
+        invoice(),
+        invoice(
+            account_id="acct-2", currency="JPY", issue_date=date(2025, 12, 31), subtotal=Decimal(7), total=Decimal(7)
+        ),
+    ],
     USAGE_EVENTS: [
         event(),
         event(
@@ -166,7 +189,14 @@ GOOD_ROWS = {
     ],
     USAGE: [
         usage(),
-        usage(sku="requests", aggregation="count", unit="requests", quantity=Decimal(3), event_count=3),
+        usage(
+            sku="requests",
+            aggregation="count",
+            unit="requests",
+            quantity=Decimal(3),
+            value_sum=Decimal(3),
+            event_count=3,
+        ),
         usage(
             sku="disk",
             aggregation="time_weighted_sum",
@@ -218,15 +248,17 @@ GOOD_ROWS = {
     ],
 }
 
+BESIDE = {name: columns for relations in RELATIONS_BESIDE.values() for name, columns in relations.items()}
+
 # (dataset, expectation, the fault as SQL that changes the good rows)
 FAULTS = [
     (USAGE_EVENTS, "one_row_per_idempotency_key", "UPDATE usage_events SET id = 'first'"),
-    (USAGE_EVENTS, "one_event_per_raw_line", "UPDATE usage_events SET line_number = 1"),
-    (USAGE_EVENTS, "source_is_there", "UPDATE usage_events SET source = NULL WHERE id = 'first'"),
-    (USAGE_EVENTS, "id_is_there", "UPDATE usage_events SET id = NULL WHERE id = 'first'"),
+    (RAW_EVENTS, "one_event_per_raw_line", "UPDATE raw_events SET line_number = 1"),
+    (RAW_EVENTS, "source_is_there", "UPDATE raw_events SET source = NULL WHERE id = 'first'"),
+    (RAW_EVENTS, "id_is_there", "UPDATE raw_events SET id = NULL WHERE id = 'first'"),
     (USAGE_EVENTS, "account_is_there", "UPDATE usage_events SET account_id = NULL WHERE id = 'first'"),
-    (USAGE_EVENTS, "event_time_is_there", "UPDATE usage_events SET event_at = NULL WHERE id = 'first'"),
-    (USAGE_EVENTS, "receipt_time_is_there", "UPDATE usage_events SET received_at = NULL WHERE id = 'first'"),
+    (RAW_EVENTS, "event_time_is_there", "UPDATE raw_events SET event_at = NULL WHERE id = 'first'"),
+    (RAW_EVENTS, "receipt_time_is_there", "UPDATE raw_events SET received_at = NULL WHERE id = 'first'"),
     (USAGE_EVENTS, "event_time_in_window", "UPDATE usage_events SET event_at = TIMESTAMPTZ '2026-01-16 00:00:00Z'"),
     (
         USAGE_EVENTS,
@@ -255,11 +287,11 @@ FAULTS = [
     ),
     (USAGE_EVENTS, "type_has_a_meter", "UPDATE usage_events SET type = 'unknown' WHERE id = 'first'"),
     (USAGE_EVENTS, "type_has_a_meter", "UPDATE usage_events SET type = NULL WHERE id = 'first'"),
-    (USAGE_EVENTS, "raw_line_is_known", "UPDATE usage_events SET object_id = NULL WHERE id = 'first'"),
-    (USAGE_EVENTS, "raw_line_is_known", "UPDATE usage_events SET line_number = 0 WHERE id = 'first'"),
-    (USAGE_EVENTS, "data_is_a_json_object", "UPDATE usage_events SET data = '[1]' WHERE id = 'first'"),
-    (USAGE_EVENTS, "data_is_a_json_object", "UPDATE usage_events SET data = '{\"tokens\":' WHERE id = 'first'"),
-    (USAGE_EVENTS, "data_is_a_json_object", "UPDATE usage_events SET data = NULL WHERE id = 'first'"),
+    (RAW_EVENTS, "raw_line_is_known", "UPDATE raw_events SET object_id = NULL WHERE id = 'first'"),
+    (RAW_EVENTS, "raw_line_is_known", "UPDATE raw_events SET line_number = 0 WHERE id = 'first'"),
+    (RAW_EVENTS, "data_is_a_json_object", "UPDATE raw_events SET data = '[1]' WHERE id = 'first'"),
+    (RAW_EVENTS, "data_is_a_json_object", "UPDATE raw_events SET data = '{\"tokens\":' WHERE id = 'first'"),
+    (RAW_EVENTS, "data_is_a_json_object", "UPDATE raw_events SET data = NULL WHERE id = 'first'"),
     (USAGE_EVENTS, "quantity_not_negative", "UPDATE usage_events SET quantity = -0.000000001 WHERE id = 'first'"),
     (
         USAGE_EVENTS,
@@ -267,6 +299,51 @@ FAULTS = [
         "UPDATE usage_events SET data = '{}'",
     ),
     (USAGE_EVENTS, "window_has_events", "DELETE FROM usage_events"),
+    (RAW_EVENTS, "key_hash_is_there", "UPDATE raw_events SET key_hash = NULL WHERE line_number = 2"),
+    (RAW_EVENTS, "duplicates_within_objective", "UPDATE exclusions SET event_count = 2 WHERE reason LIKE '%duplicate'"),
+    (RAW_EVENTS, "duplicates_within_objective", "UPDATE slo SET percent = 99.999999999 WHERE name LIKE 'dupl%'"),
+    (RAW_EVENTS, "late_events_within_objective", "UPDATE slo SET percent = 33.333333333 WHERE name LIKE 'late%'"),
+    (RAW_EVENTS, "orphans_within_objective", "UPDATE slo SET percent = 66.666666666 WHERE name LIKE 'orphan%'"),
+    (RAW_EVENTS, "orphans_within_objective", "UPDATE exclusions SET event_count = 2 WHERE reason = 'unknown_sku'"),
+    (RAW_EVENTS, "quarantine_within_objective", "UPDATE night SET quarantine_count = 2"),
+    (RAW_EVENTS, "quarantine_within_objective", "UPDATE slo SET percent = 0.099999999 WHERE name LIKE 'quar%'"),
+    (
+        RAW_EVENTS,
+        "volume_like_the_same_weekday",
+        "UPDATE slo SET percent = 199.999999999 WHERE name LIKE '%_percent_max'",
+    ),
+    (
+        RAW_EVENTS,
+        "volume_like_the_same_weekday",
+        "UPDATE slo SET percent = 200.000000001 WHERE name = 'volume_percent_min'",
+    ),
+    (RAW_EVENTS, "volume_like_the_same_weekday", "UPDATE volume_history SET event_count = 0"),
+    (RAW_EVENTS, "window_has_raw_events", "DELETE FROM raw_events"),
+    (USAGE, "no_account_spikes", "UPDATE account_history SET quantity = 0.599999999 WHERE sku = 'requests'"),
+    (USAGE, "no_account_spikes", "UPDATE account_limits SET events_min = 1"),
+    (USAGE, "no_account_silences", "UPDATE account_history SET event_count = 6 WHERE account_id = 'acct-3'"),
+    (USAGE, "no_account_silences", "UPDATE account_history SET window_count = 2 WHERE account_id = 'acct-2'"),
+    (INVOICES, "one_invoice_per_account", "UPDATE invoices SET account_id = 'acct-1'"),
+    (INVOICES, "account_is_there", "UPDATE invoices SET account_id = NULL WHERE account_id = 'acct-1'"),
+    (INVOICES, "currency_of_the_account", "UPDATE invoices SET currency = 'USD'"),
+    (INVOICES, "currency_of_the_account", "UPDATE invoices SET currency = NULL"),
+    (INVOICES, "period_of_the_account", "UPDATE invoices SET period_id = '2026-02'"),
+    (INVOICES, "period_of_the_account", "UPDATE invoices SET issue_date = NULL"),
+    (INVOICES, "period_of_the_account", "UPDATE invoices SET issue_date = DATE '2025-12-31'"),
+    (INVOICES, "period_of_the_account", "UPDATE invoices SET issue_date = DATE '2025-12-30' WHERE currency = 'JPY'"),
+    (INVOICES, "subtotal_is_the_sum_of_its_lines", "UPDATE invoices SET subtotal = 0.13 WHERE currency = 'USD'"),
+    (INVOICES, "subtotal_is_the_sum_of_its_lines", "UPDATE invoices SET subtotal = NULL WHERE currency = 'USD'"),
+    (INVOICES, "subtotal_is_the_sum_of_its_lines", "DELETE FROM line_items WHERE currency = 'JPY'"),
+    (INVOICES, "every_account_is_invoiced_or_held", "DELETE FROM invoices WHERE currency = 'JPY'"),
+    (INVOICES, "every_account_is_invoiced_or_held", "UPDATE line_items SET account_id = 'acct-4' WHERE tier = 0"),
+    (INVOICES, "no_held_account_is_invoiced", "UPDATE held_accounts SET account_id = 'acct-1'"),
+    (INVOICES, "total_in_whole_minor_units", "UPDATE invoices SET total = 0.1201 WHERE currency = 'USD'"),
+    (INVOICES, "total_in_whole_minor_units", "UPDATE invoices SET total = 7.01 WHERE currency = 'JPY'"),
+    (INVOICES, "total_in_whole_minor_units", "UPDATE invoices SET total = NULL"),
+    (INVOICES, "total_in_whole_minor_units", "DELETE FROM currencies"),
+    (INVOICES, "tax_is_added", "UPDATE invoices SET total = 0.11 WHERE currency = 'USD'"),
+    (INVOICES, "total_not_negative", "UPDATE invoices SET total = -0.01"),
+    (INVOICES, "period_has_invoices", "DELETE FROM invoices"),
     (USAGE, "one_row_per_grain", "INSERT INTO usage SELECT * FROM usage WHERE sku = 'requests'"),
     (USAGE, "one_row_per_level", "INSERT INTO usage_levels SELECT * FROM usage_levels WHERE resource = 'customer-2'"),
     (USAGE, "a_level_has_its_resource", "UPDATE usage_levels SET owned_from = NULL"),
@@ -372,14 +449,15 @@ def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
     with Warehouse(tmp_path) as session:
         for dataset, rows in GOOD_ROWS.items():
             session.table_rows(dataset.name, dataset.columns, [tuple(row.values()) for row in rows])
-        for name, (columns, reference_rows) in REFERENCE_TABLES.items():
-            session.table_rows(name, columns, reference_rows)
+        for name, columns in BESIDE.items():
+            if name not in (dataset.name for dataset in CHECKED):
+                session.table_rows(name, columns, REFERENCE_ROWS[name])
         yield session
 
 
 def only(suite: Suite, name: str) -> Suite:
     expectations = tuple(expectation for expectation in suite.expectations if expectation.meta.name == name)
-    return Suite(suite.dataset, expectations, suite.content)
+    return Suite(suite.dataset, expectations, suite.contents)
 
 
 def test_there_is_one_suite_for_each_dataset_that_is_checked() -> None:
@@ -397,7 +475,7 @@ def test_a_suite_has_both_severities_and_says_when_there_are_no_rows(dataset: Da
 
 @pytest.mark.parametrize("dataset", CHECKED, ids=lambda dataset: dataset.name)
 def test_a_suite_is_written_the_way_json_tools_write_it(dataset: Dataset) -> None:
-    content = load_suite(dataset).content.decode()
+    content = load_suite(dataset).contents[dataset.name].decode()
 
     assert content == json.dumps(json.loads(content), indent=2, ensure_ascii=False) + "\n"
 

@@ -53,8 +53,15 @@ def _document(number: int, numbers: random.Random) -> dict[str, Any]:
         "number": f"LLM-{number:06}",
         "corrects": None,
         "issue_date": "2026-02-01",
-        "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin"},
-        "customer": {"account_id": f"account-{number}", "name": name, "plan": "standard", "tax_region": "IE"},
+        "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin", "tax_id": ""},
+        "customer": {
+            "account_id": f"account-{number}",
+            "name": name,
+            "address": "",
+            "tax_id": "",
+            "plan": "standard",
+            "tax_region": "IE",
+        },
         "period": {
             "period_id": "2026-01",
             "time_zone": "Europe/Dublin",

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def _facts(folder: Path, accounts: int) -> DraftFacts:
         },
         SellerSettings(legal_entity="N", address="D", number_series="LLM"),
         {priced.version: priced},
-        (datetime(2026, 2, 1, 6, tzinfo=UTC),),
+        date(2026, 2, 2),
         InvoiceEvidence("f" * 64, "a" * 64, "b" * 64),
         TaxTable.model_validate({"rates": [tax]}),
         frozenset(),

@@ -26,7 +26,7 @@ from pipeline.core.account import VALID_FOR_EVER, AccountRow
 from pipeline.core.window import EPOCH
 
 ACCOUNT_COLUMNS = tuple(AccountRow.model_fields)
-OPTIONAL_ACCOUNT_COLUMNS = ("tax_region",)  # what a file may leave out is empty
+OPTIONAL_ACCOUNT_COLUMNS = ("tax_region", "tax_id", "billing_address")  # what a file may leave out is empty
 # Digits alone would be read as seconds since 1970, so 20260101 would be a day in August of that year.
 DATED = re.compile(r"\d{4}-\d\d-\d\d[T ]")
 

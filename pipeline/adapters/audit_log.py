@@ -74,10 +74,21 @@ def append(connection: Connection, at: datetime, *changes: Change) -> None:
     connection.execute(update(t.audit_head).values(entry_number=entry_number, entry_hash=previous_hash))
 
 
-def entries(connection: Connection) -> list[AuditEntry]:
-    """Return every entry, oldest first."""
+def newest_entries(connection: Connection, count: int, before: int | None) -> list[AuditEntry]:
+    """Return so many entries, newest first; ``before`` a number, or from the newest one on."""
+    number = t.audit_log.c.entry_number
     columns = [t.audit_log.c[column.name] for column in fields(AuditEntry)]
-    return [AuditEntry(*row) for row in connection.execute(select(*columns).order_by(t.audit_log.c.entry_number))]
+    query = select(*columns).order_by(number.desc()).limit(count)
+    query = query if before is None else query.where(number < before)
+    return [AuditEntry(*row) for row in connection.execute(query)]
+
+
+def entries(connection: Connection, subject: str | None = None) -> list[AuditEntry]:
+    """Return every entry, or those about a subject, oldest first."""
+    columns = [t.audit_log.c[column.name] for column in fields(AuditEntry)]
+    query = select(*columns).order_by(t.audit_log.c.entry_number)
+    query = query if subject is None else query.where(t.audit_log.c.subject == subject)
+    return [AuditEntry(*row) for row in connection.execute(query)]
 
 
 def verify(connection: Connection) -> None:

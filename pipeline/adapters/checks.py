@@ -6,6 +6,9 @@ kinds below are accepted, because Great Expectations turns numbers and bounds in
 then calls a wrong sum right (P6). What they cannot say, ``unexpected_rows_expectation`` says in SQL, exactly:
 a query whose rows are the wrong ones, over the dataset (``{batch}``) and any relation the caller has named.
 
+A billing project may have suites of its own, in its folder ``expectations/``. They add to those of the pipeline and
+are read with the project, so that a broken one stops it before any work.
+
 Great Expectations is imported when a suite is run (it takes seconds), never contacts anything, and sees the
 dataset only through DuckDB.
 """
@@ -15,17 +18,18 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from pipeline.core.check import CheckResult, Severity
+from pipeline.core.check import CHECKED, RELATIONS_BESIDE, CheckResult, Severity
 from pipeline.core.contract import StrictModel
-from pipeline.core.dataset import DATASETS, Dataset
+from pipeline.core.dataset import Dataset
 from pipeline.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,10 +46,14 @@ _Query = tuple[str, list[Any]]
 
 
 class _Meta(StrictModel):
-    """``name``: stable, unique in its suite. ``why``: what goes wrong for whom when it does not hold."""
+    """``name``: stable, unique in its suite. ``why``: what goes wrong for whom when it does not hold.
+
+    ``needs = "history"``: it compares with earlier windows, and is skipped, in words, where there are too few.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     why: Annotated[str, Field(min_length=10)]
+    needs: Literal["history"] | None = None
 
 
 class _Expectation(StrictModel):
@@ -173,12 +181,9 @@ class _UnexpectedRows(_Expectation):
         return self.kwargs.unexpected_rows_query.format(batch=dataset.name), []
 
     def as_configuration(self) -> dict[str, Any]:
-        """Put ``{batch}`` into a CTE: Great Expectations gives it an alias of its own unless the query says JOIN.
-
-        The rows that it fetches, at most 200, are text: it has no use for them, and text needs no time zone package.
-        """
+        """Put ``{batch}`` into a CTE: Great Expectations gives it an alias of its own unless the query says JOIN."""
         query = self.kwargs.unexpected_rows_query.format(batch="checked_rows").replace("{", "{{").replace("}", "}}")
-        query = f"WITH checked_rows AS (SELECT * FROM {{batch}}) SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})"  # noqa: S608
+        query = f"WITH checked_rows AS (SELECT * FROM {{batch}}) SELECT * FROM ({query})"  # noqa: S608
         return {**super().as_configuration(), "kwargs": {"unexpected_rows_query": query}}
 
 
@@ -195,78 +200,157 @@ class _SuiteFile(StrictModel):
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The checked expectations of one dataset; ``content`` holds the bytes of the file, to be pinned."""
+    """The checked expectations of one dataset; ``contents`` are the bytes of its files by name, to be pinned."""
 
     dataset: Dataset
     expectations: tuple[Expectation, ...]
-    content: bytes
+    contents: Mapping[str, bytes]
 
 
 def suite_files() -> list[Path]:
-    """Return every suite: beside the package in a checkout, inside it when installed."""
+    """Return every suite of the pipeline: beside the package in a checkout, inside it when installed."""
     package = Path(__file__).resolve().parents[1]
     beside = sorted((package.parent / "expectations").glob("*.json"))
     return beside or sorted((package / "bundled" / "expectations").glob("*.json"))
 
 
-def load_suite(dataset: Dataset) -> Suite:
-    """Return the suite of a dataset; a missing or wrong one raises ``InputError`` with every problem in it."""
-    for path in suite_files():
-        if path.stem == dataset.name:
-            return read_suite(path)
-    raise InputError("expectations.missing", f"{dataset.name} has no expectations/{dataset.name}.json", [])
+def load_suite(dataset: Dataset, project_files: Mapping[str, bytes] | None = None) -> Suite:
+    """Return the suite of a dataset, then what the project adds to it; a missing or wrong one raises ``InputError``."""
+    own = [path for path in suite_files() if path.stem == dataset.name]
+    if not own:
+        raise InputError("expectations.missing", f"{dataset.name} has no expectations/{dataset.name}.json", [])
+    suite = read_suite(own[0])
+    where = f"expectations/{dataset.name}.json"
+    added = (project_files or {}).get(where)
+    if added is None:
+        return suite
+    more, problems = _parsed(where, added)
+    if more is None or problems:
+        raise InputError("expectations.invalid", f"{where} of the project is wrong in {len(problems)} places", problems)
+    contents = {**suite.contents, f"project/{dataset.name}": added}
+    return Suite(dataset, (*suite.expectations, *more.expectations), contents)
 
 
 def read_suite(path: Path) -> Suite:
     """Read one suite file; its name is the dataset it is about. Problems are collected and raised together."""
     content = path.read_bytes()
     where = f"expectations/{path.name}"
+    suite, problems = _parsed(where, content)
+    if suite is None or problems:
+        raise InputError("expectations.invalid", f"{where} is wrong in {len(problems)} place(s)", problems)
+    return Suite(_DATASETS[suite.name], suite.expectations, {suite.name: content})
+
+
+def project_suite_problems(where: str, content: bytes) -> list[str]:
+    """Return what is wrong with a suite of a project: its form, its names, and SQL that does not run on its tables.
+
+    ``where`` is the path in the project. A query reads the relations of docs/checks.md and no file.
+    """
+    suite, problems = _parsed(where, content)
+    if suite is not None and not problems:
+        taken = {expectation.meta.name for expectation in load_suite(_DATASETS[suite.name]).expectations}
+        for index, expectation in enumerate(suite.expectations):
+            place = f"expectations[{index}] ({expectation.meta.name})"
+            if expectation.meta.name in taken:
+                problems.append(f"{place}: the pipeline has an expectation of this name; choose another one")
+            problem = _sql_problem(_DATASETS[suite.name], expectation)
+            if problem is not None:
+                problems.append(f"{place}: the query cannot run: {problem}")
+    return [f"{where}: {problem}" for problem in problems]
+
+
+_DATASETS = {dataset.name: dataset for dataset in CHECKED}
+
+
+def _parsed(where: str, content: bytes) -> tuple[_SuiteFile | None, list[str]]:
     try:
         document = json.loads(content)
     except ValueError as error:
-        raise InputError("expectations.not_json", f"{where} is not JSON: {error}", []) from None
+        return None, [f"found text that is not JSON: {error}"]
     try:
         suite = _SuiteFile.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(document, fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()]
-    else:
-        problems = list(_contradictions(suite, path.stem))
-    if problems:
-        raise InputError("expectations.invalid", f"{where} is wrong in {len(problems)} place(s)", problems)
-    return Suite(DATASETS[suite.name], suite.expectations, content)
+        return None, [_problem(document, fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()]
+    return suite, list(_contradictions(suite, Path(where).stem))
 
 
-def run_suite(suite: Suite, scope: str, connection: duckdb.DuckDBPyConnection) -> tuple[CheckResult, ...]:
+def _sql_problem(dataset: Dataset, expectation: Expectation) -> str | None:
+    """Run the query on empty relations; return what the engine has against it."""
+    query = expectation.wrong_rows(dataset)
+    if query is None:
+        return None
+    import duckdb
+
+    with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+        for name, columns in {dataset.name: dataset.columns, **RELATIONS_BESIDE[dataset.name]}.items():
+            definitions = ", ".join(f'"{column}" {sql_type}' for column, sql_type in columns)
+            connection.execute(f"CREATE TABLE {name} ({definitions})")
+        try:
+            if [one.type for one in connection.extract_statements(query[0])] != [duckdb.StatementType.SELECT]:
+                return "it is one SELECT and nothing else"
+            connection.execute(f"SELECT COUNT(*) FROM ({query[0]})", query[1])  # noqa: S608
+        except duckdb.Error as error:
+            return str(error).splitlines()[0]
+    return None
+
+
+def run_suite(
+    suite: Suite, scope: str, connection: duckdb.DuckDBPyConnection, too_little_history: str = ""
+) -> tuple[CheckResult, ...]:
     """Check the relation named like the suite's dataset; results come in the order of the suite.
 
     An expectation that cannot be computed (a query that is not SQL, a relation that is not there) raises
-    ``InputError``: a check that did not run is never a check that passed.
+    ``InputError``: a check that did not run is never a check that passed. One that needs more history than there is
+    (``too_little_history`` says how much) is not run, and says so.
     """
-    found = _validate(suite, connection)
+    skipped = {e.meta.name for e in suite.expectations if too_little_history and e.meta.needs == "history"}
+    found = _validate(suite, [e for e in suite.expectations if e.meta.name not in skipped], connection)
     return tuple(
-        _result(suite.dataset, scope, expectation, found[expectation.meta.name], connection)
+        _skipped(suite.dataset, scope, expectation, too_little_history)
+        if expectation.meta.name in skipped
+        else _result(suite.dataset, scope, expectation, found[expectation.meta.name], connection)
         for expectation in suite.expectations
     )
 
 
-def _validate(suite: Suite, connection: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Any]]:
-    """Return what Great Expectations observed, by name of the expectation."""
+@cache
+def _context() -> Any:
+    """Return the context of this process, which knows no store, no file and no network."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"  # read when the package is imported
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    # It is kept nowhere, and yet would be written as YAML for each source and batch: a fifth of the time of a check.
+    vars(context)["_save_project_config"] = lambda: None
+    return context
+
+
+def _validate(
+    suite: Suite, expectations: Sequence[Expectation], connection: duckdb.DuckDBPyConnection
+) -> dict[str, dict[str, Any]]:
+    """Return what Great Expectations observed, by name of the expectation."""
     from pipeline.adapters.duckdb_dialect import connection_url
 
     with _ONE_AT_A_TIME, connection_url(connection) as url:
-        context = gx.get_context(mode="ephemeral")
-        context.enable_analytics(False)
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        source = context.data_sources.add_sql(name="duckdb", connection_string=url)
+        context = _context()
+        from great_expectations import ExpectationSuite
+
+        from pipeline.adapters.expectation_kinds import CLASSES
+
+        # Another URL makes another engine: Great Expectations keeps what an engine has computed.
+        source = context.data_sources.add_or_update_sql(name="duckdb", connection_string=url)
         asset = source.add_table_asset(name=suite.dataset.name, table_name=suite.dataset.name)
         batch = asset.add_batch_definition_whole_table("all rows").get_batch()
-        expectations = [expectation.as_configuration() for expectation in suite.expectations]
+        made = []
+        for expectation in expectations:
+            configuration = expectation.as_configuration()
+            kwargs = configuration.pop("kwargs")
+            made.append(CLASSES[configuration.pop("type")](**kwargs, **configuration))
         outcome: Any = batch.validate(
-            gx.ExpectationSuite(name=suite.dataset.name, expectations=expectations),
+            ExpectationSuite(name=suite.dataset.name, expectations=made),
             result_format={"result_format": "BASIC", "partial_unexpected_count": 0},
         )
     found: dict[str, dict[str, Any]] = {}
@@ -283,6 +367,22 @@ def _validate(suite: Suite, connection: duckdb.DuckDBPyConnection) -> dict[str, 
             [*sorted(problems), "nothing was checked; mend them, then check again"],
         )
     return found
+
+
+def _skipped(dataset: Dataset, scope: str, expectation: Expectation, too_little_history: str) -> CheckResult:
+    return CheckResult(
+        dataset=dataset.name,
+        scope=scope,
+        expectation=expectation.meta.name,
+        column=", ".join(expectation.columns),
+        severity=expectation.severity,
+        expected=expectation.description,
+        why=expectation.meta.why,
+        success=True,
+        observed=f"not checked: {too_little_history}",
+        unexpected_count=0,
+        is_checked=False,
+    )
 
 
 def _result(
@@ -343,9 +443,9 @@ def _repeated_values(dataset: Dataset, columns: tuple[str, ...]) -> _Query:
 
 def _contradictions(suite: _SuiteFile, stem: str) -> Iterator[str]:
     """Yield what a schema cannot see: the dataset, its columns, names used twice."""
-    dataset = DATASETS.get(stem)
+    dataset = _DATASETS.get(stem)
     if dataset is None or suite.name != stem:
-        yield f"name: found {suite.name!r} in {stem}.json; both are one dataset of {', '.join(sorted(DATASETS))}"
+        yield f"name: found {suite.name!r} in {stem}.json; both are one dataset of {', '.join(sorted(_DATASETS))}"
         return
     if not suite.expectations:
         yield "expectations: found none; a dataset without a check is not checked"

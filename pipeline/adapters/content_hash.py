@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 from pipeline.core.dataset import RAW_EVENTS, Dataset
 from pipeline.core.manifest import canonical_json, sha256_hex
 
-_HASHED = [name for name in RAW_EVENTS.column_names if name not in ("object_id", "key_hash")]
+EVENT_HASHES = ("key_hash", "payload_hash")  # of what other columns say
+_HASHED = [name for name in RAW_EVENTS.column_names if name not in ("object_id", *EVENT_HASHES)]
 
 
 def text_buffers(column: Any) -> tuple[npt.NDArray[np.int32], memoryview]:

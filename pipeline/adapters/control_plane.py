@@ -26,6 +26,8 @@ from sqlalchemy import (
     Connection,
     Row,
     Table,
+    Text,
+    cast,
     create_engine,
     delete,
     event,
@@ -36,6 +38,7 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.exc import OperationalError
@@ -63,7 +66,7 @@ from pipeline.core.credit import CreditBalance, CreditEntry, CreditGrant, Credit
 from pipeline.core.dataset import LINE_ITEMS, QUARANTINE, RAW_EVENTS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.hold import Hold
-from pipeline.core.invoice import IssuedDocument, PreparedDocument
+from pipeline.core.invoice import DocumentKind, IssuedDocument, PreparedDocument
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
 from pipeline.core.price_book_version import Canary, PriceBookVersion, is_same_person
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
@@ -400,6 +403,12 @@ class ControlPlane:
         with self._read() as connection:
             return [_revision(row) for row in connection.execute(query)]
 
+    def newest_window_end(self) -> datetime | None:
+        """Return the end of the last window that has a revision, if there is any."""
+        with self._read() as connection:
+            end: datetime | None = connection.scalar(select(func.max(t.window_revisions.c.window_end)))
+            return end
+
     def open_revision(
         self, revision: WindowRevision, at: datetime, exceptions: Sequence[SourceException] = ()
     ) -> WindowRevision:
@@ -589,6 +598,14 @@ class ControlPlane:
         columns = t.documents.c
         conditions = [] if period_id is None else [columns.period_id == period_id]
         conditions += [] if account_id is None else [columns.account_id == account_id]
+        with self._read() as connection:
+            return document_ledger.documents(connection, *conditions)
+
+    def adjusting_documents(self, after: datetime | None, until: datetime) -> list[IssuedDocument]:
+        """Return the adjustments and credit notes issued in ``(after, until]``, in order of series and number."""
+        columns = t.documents.c
+        conditions = [columns.kind != DocumentKind.INVOICE.value, columns.issued_at <= until]
+        conditions += [] if after is None else [columns.issued_at > after]
         with self._read() as connection:
             return document_ledger.documents(connection, *conditions)
 
@@ -810,6 +827,63 @@ class ControlPlane:
         with self._read() as connection:
             return [Hold(*row) for row in connection.execute(query)]
 
+    # ---- service levels ----
+
+    def newest_publications(self, dataset: str) -> list[Receipt]:
+        """Return the newest revision of each scope of a dataset, in order of scope."""
+        published = t.publications.c
+        query = select(*_RECEIPT_COLUMNS).where(published.dataset == dataset)
+        with self._read() as connection:
+            rows = connection.execute(query.order_by(published.scope, published.revision))
+            return list({row.scope: Receipt(*row) for row in rows}.values())
+
+    def first_accepted_at(self, window_id: str) -> datetime | None:
+        """Return when a revision of the window was accepted first, or None if none is."""
+        columns = t.window_revisions.c
+        decided = select(func.min(columns.decided_at, type_=t.Instant)).where(
+            columns.window_id == window_id, columns.state == RevisionState.ACCEPTED.value
+        )
+        with self._read() as connection:
+            accepted_at: datetime | None = connection.scalar(decided)
+            return accepted_at
+
+    def issued_at(self, period_id: str) -> dict[str, datetime]:
+        """Return when each document of a period was issued, by number."""
+        columns = t.documents.c
+        with self._read() as connection:
+            rows = connection.execute(select(columns.number, columns.issued_at).where(columns.period_id == period_id))
+            return {row.number: row.issued_at for row in rows}
+
+    def audited_counts(self) -> tuple[int, int]:
+        """Return how many publications, decisions and documents have an entry in the audit log, and how many there are.
+
+        A chain of entries that was broken proves nothing: then none has.
+        """
+        published, revisions, documents = t.publications.c, t.window_revisions.c, t.documents.c
+        scope = published.dataset + "/" + published.scope + "/revision=" + cast(published.revision, Text)
+        revision = "window=" + revisions.window_id + "/revision=" + cast(revisions.revision, Text)
+        changes = (
+            (t.publications, "published", scope, true()),
+            (t.window_revisions, "revision_opened", revision, true()),
+            (t.window_revisions, "revision_accepted", revision, revisions.state == RevisionState.ACCEPTED.value),
+            (t.window_revisions, "revision_rejected", revision, revisions.state == RevisionState.REJECTED.value),
+            (t.documents, "document_issued", "document=" + documents.number, true()),
+            (t.final_periods, "period_finalised", "period=" + t.final_periods.c.period_id, true()),
+        )
+        audited_count = change_count = 0
+        log = t.audit_log.c
+        with self._read() as connection:
+            for table, action, subject, condition in changes:
+                told = select(log.subject).where(log.action == action)
+                rows = select(func.count()).select_from(table).where(condition)
+                change_count += connection.scalar(rows) or 0
+                audited_count += connection.scalar(rows.where(subject.in_(told))) or 0
+            try:
+                audit_log.verify(connection)
+            except PublicationError:
+                audited_count = 0
+        return audited_count, change_count
+
     # ---- breaks ----
 
     def carry_breaks(
@@ -909,10 +983,15 @@ class ControlPlane:
 
     # ---- audit log ----
 
-    def audit_log(self) -> list[AuditEntry]:
-        """Return every entry, oldest first."""
+    def audit_log(self, subject: str | None = None) -> list[AuditEntry]:
+        """Return every entry, or those about a subject, oldest first."""
         with self._read() as connection:
-            return audit_log.entries(connection)
+            return audit_log.entries(connection, subject)
+
+    def newest_audit_entries(self, count: int, before: int | None = None) -> list[AuditEntry]:
+        """Return so many entries, newest first, of those before a number if it is given."""
+        with self._read() as connection:
+            return audit_log.newest_entries(connection, count, before)
 
     def verify_audit_log(self) -> None:
         """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""

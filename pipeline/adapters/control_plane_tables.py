@@ -182,8 +182,10 @@ documents = Table(
     Column("account_id", Text, nullable=False),
     Column("period_id", Text, ForeignKey("final_periods.period_id"), nullable=False),
     Column("currency", Text, nullable=False),
+    Column("subtotal", DecimalText, nullable=False),
     Column("total", DecimalText, nullable=False),
     Column("amount_due", DecimalText, nullable=False),
+    Column("line_items_manifest", String(64), nullable=False),
     Column("document_sha256", String(64), nullable=False),
     Column("bundle_sha256", String(64), nullable=False),
     Column("bundle_start", BigInteger, nullable=False),
@@ -193,6 +195,7 @@ documents = Table(
     UniqueConstraint("series", "series_number"),
     CheckConstraint("kind IN ('invoice', 'credit_note', 'adjustment')", name="kind"),
     Index(None, "period_id", "account_id"),
+    Index(None, "account_id"),
     Index(None, "document_sha256"),
     Index(None, "corrects"),
 )

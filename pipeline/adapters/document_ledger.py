@@ -26,7 +26,7 @@ from pipeline.core.credit import (
     EntryKind,
     draw_credits,
 )
-from pipeline.core.errors import InputError, PublicationError
+from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.invoice import Bundle, DocumentKind, IssuedDocument, PreparedDocument, finish_document
 from pipeline.core.manifest import sha256_hex
 from pipeline.core.money import exact
@@ -63,7 +63,7 @@ class _Ledger:
         mine = self.balances.get(document.account_id)
         if not mine:
             return []
-        draws = draw_credits(document.total, document.currency, document.issue_date, mine)
+        draws = draw_credits(document.total, document.currency, document.last_date, mine)
         taken = {draw.grant_id: draw.amount for draw in draws}
         with exact():
             self.balances[document.account_id] = [
@@ -137,6 +137,7 @@ def _issue_chunk(
         name = credit_note_series if is_credit_note and credit_note_series else series
         if name not in locked:
             locked[name] = _locked_series(connection, name)
+            _require_later(connection, locked[name], at)
         series_number, number = locked[name].next()
         content, amount_due = finish_document(document, number, ledger.draw(document, number, at))
         contents.append(content)
@@ -149,8 +150,10 @@ def _issue_chunk(
                 "account_id": document.account_id,
                 "period_id": period_id,
                 "currency": document.currency,
+                "subtotal": document.subtotal,
                 "total": document.total,
                 "amount_due": amount_due,
+                "line_items_manifest": document.line_items_manifest,
                 "document_sha256": sha256_hex(content),
                 "corrects": document.corrects,
                 "issued_at": at,
@@ -334,6 +337,19 @@ def _locked_series(connection: Connection, name: str) -> _Series:
     return _Series(name, last_number or 0)
 
 
+def _require_later(connection: Connection, series: _Series, at: datetime) -> None:
+    """Refuse an issue that is before that of the last number, because dates follow numbers."""
+    columns = t.documents.c
+    of_last = (columns.series == series.name, columns.series_number == series.last_number)
+    last = connection.scalar(select(columns.issued_at).where(*of_last))
+    if last is not None and at < last:
+        raise NotReadyError(
+            "document.issued_earlier",
+            f"the last document of series {series.name} was issued at {last.isoformat()}, which is after now",
+            [f"it is {at.isoformat()} here", "no number was taken; set the clock of this machine, and run it again"],
+        )
+
+
 def _in_order(prepared: Iterable[PreparedDocument], count: int) -> Iterator[list[PreparedDocument]]:
     """Yield the documents by the ``count``; numbers follow the order of accounts, so another order is refused."""
     last: tuple[str, DocumentKind] | None = None
@@ -363,10 +379,13 @@ def _document(row: Row[Any]) -> IssuedDocument:
         account_id=row.account_id,
         period_id=row.period_id,
         currency=row.currency,
+        subtotal=row.subtotal,
         total=row.total,
         amount_due=row.amount_due,
+        line_items_manifest=row.line_items_manifest,
         document_sha256=row.document_sha256,
         bundle=Bundle(row.bundle_sha256, row.bundle_start, row.byte_count),
+        issued_at=row.issued_at,
         corrects=row.corrects,
         voided_at=row.voided_at,
         voided_by=row.voided_by,

@@ -23,6 +23,7 @@ from pipeline.adapters.text_formats import (
     format_quantity,
     format_unit_price,
 )
+from pipeline.core.report_model import number_text
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 _MARKS = (b"&", b"<", b">", b"'", b'\\"')  # what `escape` changes, as JSON has it
@@ -44,6 +45,7 @@ def _environment(autoescape: bool = True) -> Environment:
         unit_price=format_unit_price,
         long_date=format_date,
         instant=format_instant,
+        figure=number_text,
     )
     return environment
 

@@ -38,6 +38,8 @@ _ROUNDING = {
     "half_up": "a half is rounded away from zero",
     "half_even": "a half is rounded to the even digit",
 }
+_CHANGES = {"added": "added", "taken": "taken back"}
+CAUSE_EVENTS_MAX = 10  # that are printed; the document names more
 _REASONS = {"reverse_charge": "reverse charge", "exempt": "exempt"}
 _SHARED_TEXTS = 20_000  # kept at once
 
@@ -95,6 +97,23 @@ class DailyUsage(msgspec.Struct, gc=False, frozen=True):
     quantities: list[str]
 
 
+class CauseEvent(msgspec.Struct, gc=False, frozen=True):
+    """An event behind an adjustment; ``what`` says whether it was added or taken."""
+
+    source: str
+    id: str
+    event_at: str
+    what: str
+
+
+class Cause(msgspec.Struct, gc=False, frozen=True):
+    """A window that is counted otherwise than when it was billed."""
+
+    window_id: str
+    event_count: int
+    events: list[CauseEvent]
+
+
 class Document(msgspec.Struct, frozen=True):
     """A document of version 2, as far as it is printed."""
 
@@ -113,6 +132,7 @@ class Document(msgspec.Struct, frozen=True):
     credits: list[dict[str, str]]
     amount_due: str
     usage_by_day: list[DailyUsage]
+    causes: list[Cause]
     evidence: dict[str, Any]
 
 
@@ -140,7 +160,10 @@ def invoice_page(document: Document, void: Withdrawn | None = None) -> dict[str,
         "corrects": _CORRECTS[kind].format(document.corrects) if document.corrects and kind in _CORRECTS else "",
         "seller_name": seller["legal_entity"],
         "seller_address": seller["address"],
+        "seller_tax_id": seller["tax_id"],
         "customer_name": customer["name"],
+        "customer_address": customer["address"],
+        "customer_tax_id": customer["tax_id"],
         "account_id": customer["account_id"],
         "plan": customer["plan"],
         "period": format_date_range(*dates),
@@ -152,6 +175,7 @@ def invoice_page(document: Document, void: Withdrawn | None = None) -> dict[str,
         "currency": currency,
         "groups": _groups(document.lines, dates, currency, document.usage_by_day),
         "totals": _totals(document, currency),
+        "causes": [_cause(cause) for cause in document.causes],
         "notes": list(dict.fromkeys(tax["note"] for tax in document.taxes if tax.get("note"))),
         "closing": (
             f"The period runs from {format_instant(period['start'])} up to, and not including, "
@@ -324,6 +348,23 @@ def _totals(document: Document, currency: str) -> list[tuple[str, str]]:
         label = f"{credit['description'] or 'Credit'} ({credit['kind']} credit)"
         rows.append((label, format_amount(f"-{credit['amount']}", currency)))
     return rows
+
+
+def _cause(cause: Cause) -> tuple[str, list[tuple[str, str, str]], str]:
+    """Return the window in words, the first of its events, and how many more there are."""
+    count = cause.event_count
+    counted = f"{format_quantity(count)} event{'s'[: count != 1]}"
+    shown = [
+        (_CHANGES[event.what], f"{event.source} {event.id}", format_instant(event.event_at))
+        for event in cause.events[:CAUSE_EVENTS_MAX]
+    ]
+    more = count - len(shown)
+    heading = f"Usage of {_window_words(cause.window_id)} (UTC): {counted} counted otherwise than when it was billed"
+    return heading, shown, f"and {format_quantity(more)} more" if more else ""
+
+
+def _window_words(window_id: str) -> str:
+    return format_date(window_id) if len(window_id) == len("2026-01-15") else window_id
 
 
 def _evidence(evidence: Mapping[str, Any]) -> list[tuple[str, str]]:

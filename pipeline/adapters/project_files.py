@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.adapters.accounts_table import ACCOUNT_COLUMNS, DATED, OPTIONAL_ACCOUNT_COLUMNS, accounts_table
+from pipeline.adapters.checks import project_suite_problems
 from pipeline.adapters.model_errors import INSTANT, sentence
 from pipeline.adapters.price_book_files import PriceBookFile, read_price_book
 from pipeline.core.account import VALID_FOR_EVER, AccountDirectory, AccountRow, directory_problems, plan_change_problems
@@ -33,6 +34,7 @@ from pipeline.core.errors import InputError
 from pipeline.core.evidence import ControlFile
 from pipeline.core.external import ExternalContract
 from pipeline.core.meter import MeterFile
+from pipeline.core.operations import SpendThresholdFile
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import book_problems
 from pipeline.core.project import Project, ProjectSettings
@@ -42,6 +44,7 @@ from pipeline.core.window import BillingPeriod, billing_period, grain_cuts_zone,
 STARTER_PROJECT = Path(__file__).parent.parent / "templates" / "project"
 READY_CONTRACTS = Path(__file__).parent.parent / "templates" / "contracts"
 TAX_TABLE = "taxes.toml"
+SPEND_THRESHOLDS = "spend_thresholds.toml"
 _ACCOUNT_ROWS = TypeAdapter(list[AccountRow])
 PERIODS_CHECKED = 13  # one year and a month from the first window: both halves of daylight saving time
 
@@ -95,6 +98,8 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     if broken_rules and compared is not None:
         broken_rules = _rule_problems(files, reader.accounts("accounts.csv"))
     taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
+    spend = reader.toml(SPEND_THRESHOLDS, SpendThresholdFile) if (folder / SPEND_THRESHOLDS).exists() else None
+    reader.suites()
     read_externals = [
         reader.toml(f"external/{path.name}", ExternalContract) for path in sorted((folder / "external").glob("*.toml"))
     ]
@@ -113,6 +118,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
         files=reader.files,
         externals=externals,
         taxes=taxes,
+        spend_thresholds=spend.thresholds if spend else (),
     )
 
 
@@ -323,6 +329,14 @@ class _Reader:
         file = read_price_book(name, content)
         self.problems += file.problems
         return file
+
+    def suites(self) -> None:
+        """Read the project's own expectations, of which there may be none."""
+        for path in sorted((self._folder / "expectations").glob("*.json")):
+            name = f"expectations/{path.name}"
+            content = self._bytes(name)
+            if content is not None:
+                self.problems += project_suite_problems(name, content)
 
     def contract(self, name: str) -> SourceContract | None:
         """Return a contract with its JSON Schemas, whose files are kept with it."""

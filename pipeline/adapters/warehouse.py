@@ -202,6 +202,13 @@ class Warehouse:
         finally:
             self.connection.unregister("incoming_rows")
 
+    def view_span(self, name: str, of: str, column: str, start: datetime, end: datetime) -> None:
+        """Name the rows of a relation whose instant is in ``[start, end)``."""
+        column = _identifier(column)
+        span = f"{column} >= {_literal(start)} AND {column} < {_literal(end)}"
+        self._drop(name)
+        self.connection.execute(f"CREATE TEMP VIEW {_identifier(name)} AS SELECT * FROM {_identifier(of)} WHERE {span}")  # noqa: S608
+
     def keep_rows(self, name: str, column: str, values: Iterable[str]) -> None:
         """Leave only those rows of a table or view whose text in a column is one of these."""
         self._join_rows(name, "SEMI", ((column, "VARCHAR"),), [(value,) for value in sorted(values)])
@@ -282,9 +289,9 @@ class Warehouse:
         repeated = []
         for part in range(part_count):
             found = self.connection.sql(text, params=_bound({**parameters, "part": part, "part_count": part_count}))
-            [column] = found.columns
-            repeated.append(_repeated(found.fetchnumpy()[column]))
-        self._make_table(name, pa.table({column: np.concatenate(repeated)}))
+            [column] = found.to_arrow_table().columns
+            repeated.append(_repeated(np.array(column.to_numpy())))  # which is sorted in place
+        self._make_table(name, pa.table({found.columns[0]: np.concatenate(repeated)}))
 
     def view(self, query: str, parameters: Parameters, name: str | None = None) -> None:
         """Name the rows of the SQL file without computing them; whoever reads the view has them computed, in no order.
@@ -425,7 +432,8 @@ def _repeated(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         values.partition(middle)
         with ThreadPoolExecutor(2) as sorting:
             list(sorting.map(lambda half: half.sort(), (values[:middle], values[middle:])))
-    return np.unique(values[1:][values[1:] == values[:-1]])
+    repeated = values[1:][values[1:] == values[:-1]]
+    return np.concatenate([repeated[:1], repeated[1:][repeated[1:] != repeated[:-1]]])
 
 
 def _bound(parameters: Parameters) -> dict[str, Any]:

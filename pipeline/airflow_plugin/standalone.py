@@ -34,13 +34,17 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE_PROJECT = REPOSITORY / "examples" / "llm_api"
 EXAMPLE_BUCKET = "nimbus-usage"
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-USER = "admin"
+# Airflow's users and the role that each has there. Who may do what in billing is said by [roles] of billing.toml, which
+# gives each of these names in the example one of the four roles.
+USERS = {"admin": "admin", "finance": "user", "pricing": "viewer", "auditor": "viewer"}
 _SECONDS_TO_START = 120
 _SECONDS_TO_STOP = 20
 
 
-def configuration(home: Path, port: int, log_server_ports: tuple[int, int]) -> dict[str, str]:
-    """Return the environment of every component.
+def configuration(
+    home: Path, port: int, log_server_ports: tuple[int, int], users: Mapping[str, str] = USERS
+) -> dict[str, str]:
+    """Return the environment of every component; ``users`` has the Airflow role of each user.
 
     The port alone is not enough: a task calls the server by the two URLs, whose default is port 8080. The log servers
     of scheduler and triggerer have fixed ports by default, so two Airflows on a machine would collide.
@@ -52,13 +56,14 @@ def configuration(home: Path, port: int, log_server_ports: tuple[int, int]) -> d
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in users.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_password_file(home)),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__SECRET_KEY": _kept_secret(home / "secret_key"),
         "AIRFLOW__API_AUTH__JWT_SECRET": _kept_secret(home / "jwt_secret"),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
@@ -98,19 +103,20 @@ def _kept_secret(file: Path) -> str:
     """Return a secret that is made once per home, readable by its owner alone."""
     if not file.exists():
         file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(32))
+        file.write_text(secrets.token_urlsafe(64))
     return file.read_text()
 
 
-def _password(home: Path) -> str:
+def passwords(home: Path, users: Mapping[str, str] = USERS) -> dict[str, str]:
+    """Return the password of each user; one that has none yet gets one, which is kept in the home."""
     file = _password_file(home)
-    if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(json.dumps({USER: secrets.token_urlsafe(12)}))
-    return str(json.loads(file.read_text())[USER])
+    known: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    file.touch(mode=0o600)
+    file.write_text(json.dumps({**{user: secrets.token_urlsafe(12) for user in users}, **known}))
+    return {user: str(password) for user, password in json.loads(file.read_text()).items()}
 
 
-def _free_ports(count: int) -> tuple[int, ...]:
+def free_ports(count: int) -> tuple[int, ...]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = tuple(listener.getsockname()[1] for listener in sockets)
     for listener in sockets:
@@ -118,7 +124,7 @@ def _free_ports(count: int) -> tuple[int, ...]:
     return ports
 
 
-def _start(component: str, home: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(component: str, home: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with (home / f"{component}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "airflow", component],
@@ -130,7 +136,7 @@ def _start(component: str, home: Path, environment: Mapping[str, str]) -> subpro
         )
 
 
-def _stop(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
+def stop(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
     """Ask each component to end, then end what is left of it, its workers too."""
     for process in processes.values():
         if process.poll() is None:
@@ -172,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminated)
     try:
         with _billing_environment(home) as billing:
-            worker_logs, trigger_logs = _free_ports(2)
+            worker_logs, trigger_logs = free_ports(2)
             environment = {**os.environ, **configuration(home, options.port, (worker_logs, trigger_logs)), **billing}
             return _run(home, options.port, environment)
     except KeyboardInterrupt:
@@ -181,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(home: Path, port: int, environment: Mapping[str, str]) -> int:
     """Prepare the database, start each component, wait, and stop them all, however it ends."""
-    password = _password(home)
+    known = passwords(home)
     _say("preparing the database ...")
     with (home / "migrate.log").open("wb") as log:
         migrate = [sys.executable, "-m", "airflow", "db", "migrate"]
@@ -191,20 +197,23 @@ def _run(home: Path, port: int, environment: Mapping[str, str]) -> int:
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for component in COMPONENTS:
-            processes[component] = _start(component, home, environment)
-        return _watch(processes, home, port, password)
+            processes[component] = start(component, home, environment)
+        return _watch(processes, home, port, known)
     finally:
         _say("stopping ...")
-        _stop(processes)
+        stop(processes)
 
 
-def _watch(processes: Mapping[str, subprocess.Popen[bytes]], home: Path, port: int, password: str) -> int:
+def _watch(processes: Mapping[str, subprocess.Popen[bytes]], home: Path, port: int, known: Mapping[str, str]) -> int:
     """Say where to log in once everything is healthy, then wait; return when a component has ended."""
     give_up_at = time.monotonic() + _SECONDS_TO_START
     is_ready = False
     while (ended := _ended(processes)) is None:
         if not is_ready and (is_ready := _is_healthy(port)):
-            _say(f"Airflow is at http://127.0.0.1:{port}  user: {USER}  password: {password}  (Ctrl-C stops it)")
+            _say(f"Airflow is at http://127.0.0.1:{port}  (Ctrl-C stops it)")
+            for user, password in known.items():
+                _say(f"  user: {user}  password: {password}")
+            _say("Billing in its navigation leads to the windows, reports, accounts and price books")
             _say("the DAGs are paused at first: un-pause collect_usage and bill_window to begin")
         if not is_ready and time.monotonic() > give_up_at:
             _say(f"not healthy after {_SECONDS_TO_START} s, see the logs in {home}")

@@ -23,11 +23,11 @@ class Role(StrEnum):
     ENGINEER = "engineer"  # runs windows; no prices, no approval
     FINANCE = "finance"  # approves, holds, releases, credits, signs off
     PRICING = "pricing"  # authors price books
-    AUDITOR = "auditor"  # reads everything, changes nothing
+    AUDITOR = "auditor"  # reads everything, computes windows again beside the lake, changes nothing
 
 
 class Action(StrEnum):
-    """Every change of state that a person asks for."""
+    """Every change of state that a person asks for, and a re-run, which changes none."""
 
     RUN = "run"
     RERUN = "rerun"
@@ -54,7 +54,7 @@ ROLE_ACTIONS: Mapping[Role, frozenset[Action]] = {
         }
     ),
     Role.PRICING: frozenset({Action.AUTHOR_BOOK, Action.SET_CANARY}),
-    Role.AUDITOR: frozenset(),
+    Role.AUDITOR: frozenset({Action.RERUN}),
 }
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
-from zoneinfo import ZoneInfo
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, field_validator, model_validator
 
 from pipeline.core.contract import StrictModel
 from pipeline.core.money import minor_unit_digits
-from pipeline.core.window import EPOCH
+from pipeline.core.window import EPOCH, iana_zone
 
 VALID_FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
@@ -28,27 +27,20 @@ class AccountRow(StrictModel):
     account_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     name: Annotated[str, Field(min_length=1)]
     currency: str
-    time_zone: str
+    time_zone: Annotated[str, AfterValidator(iana_zone)]
     plan: Annotated[str, Field(min_length=1)]
     valid_from: AwareDatetime
     valid_to: AwareDatetime = VALID_FOR_EVER
     external_references: Annotated[tuple[str, ...], Field(min_length=1)]
     tax_region: str = ""
+    tax_id: str = ""
+    billing_address: str = ""
 
     @field_validator("currency")
     @classmethod
     def _iso_currency(cls, currency: str) -> str:
         minor_unit_digits(currency)
         return currency
-
-    @field_validator("time_zone")
-    @classmethod
-    def _iana_zone(cls, time_zone: str) -> str:
-        try:
-            ZoneInfo(time_zone)
-        except (KeyError, ValueError, OSError):
-            raise ValueError(f"{time_zone!r} is not an IANA time zone such as Europe/Berlin") from None
-        return time_zone
 
     @model_validator(mode="after")
     def _half_open(self) -> Self:
@@ -67,6 +59,8 @@ class Account:
     time_zone: str
     plan: str
     tax_region: str = ""  # where taxes.toml finds its rates; empty where the column is left out
+    tax_id: str = ""  # printed; reverse charge needs it
+    billing_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,10 @@ class AccountDirectory:
     def accounts(self) -> dict[str, Account]:
         """Return each account once, in order of id."""
         by_id = {
-            row.account_id: Account(row.account_id, row.name, row.currency, row.time_zone, row.plan, row.tax_region)
+            row.account_id: Account(
+                *(row.account_id, row.name, row.currency, row.time_zone, row.plan),
+                *(row.tax_region, row.tax_id, row.billing_address),
+            )
             for row in sorted(self.rows, key=lambda row: row.valid_from)
         }
         return dict(sorted(by_id.items()))
@@ -95,7 +92,7 @@ def directory_problems(rows: Sequence[AccountRow]) -> list[str]:
         first = first_of.setdefault(row.account_id, row)
         if first is row:
             continue
-        for column in ("name", "currency", "time_zone", "tax_region"):
+        for column in ("name", "currency", "time_zone", "tax_region", "tax_id", "billing_address"):
             if getattr(row, column) != getattr(first, column):
                 problems.append(
                     f"account {row.account_id}: {column} is {getattr(first, column)!r} in one row and "

@@ -12,7 +12,74 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from pipeline.core.dataset import (
+    AMOUNT,
+    INSTANT,
+    INVOICES,
+    LINE_ITEMS,
+    QUANTITY,
+    RAW_EVENTS,
+    USAGE,
+    USAGE_EVENTS,
+    USAGE_LEVELS,
+)
 from pipeline.core.errors import CheckFailed
+
+CHECK_RESULTS = "check_results"
+CHECKED = (RAW_EVENTS, USAGE_EVENTS, USAGE, LINE_ITEMS, INVOICES)
+
+_Relations = dict[str, tuple[tuple[str, str], ...]]
+
+REFERENCES: _Relations = {
+    "run": (
+        ("window_start", INSTANT),
+        ("window_end", INSTANT),
+        ("cutoff_at", INSTANT),
+        ("grain", "INTERVAL"),
+        ("future_tolerance", "INTERVAL"),
+    ),
+    "accounts": (("account_id", "VARCHAR"), ("currency", "VARCHAR"), ("plan", "VARCHAR")),
+    "account_validity": (("account_id", "VARCHAR"), ("valid_from", INSTANT), ("valid_to", INSTANT)),
+    "account_periods": (  # of the period of line items and invoices; empty beside the others
+        ("account_id", "VARCHAR"),
+        ("period_id", "VARCHAR"),
+        ("period_start", INSTANT),
+        ("period_end", INSTANT),
+    ),
+    "meters": tuple((name, "VARCHAR") for name in ("sku", "event_type", "aggregation", "unit", "billed_unit")),
+    "currencies": (("currency", "VARCHAR"), ("minor_unit", AMOUNT)),
+    "price_books": (("version", "VARCHAR"),),
+    "slo": (("name", "VARCHAR"), ("percent", QUANTITY)),
+}
+
+_RAW_COUNTS: _Relations = {
+    "exclusions": (("reason", "VARCHAR"), ("event_count", "BIGINT")),  # of the window
+    "night": (("line_count", "BIGINT"), ("quarantine_count", "BIGINT")),  # of the objects received in it
+    "volume_history": (("window_id", "VARCHAR"), ("event_count", "BIGINT")),
+}
+_ACCOUNT_HISTORY: _Relations = {
+    "account_limits": (("spike_factor", QUANTITY), ("events_min", "BIGINT"), ("window_count", "BIGINT")),
+    "account_history": (  # usage that is summed, of the windows it is compared with
+        ("account_id", "VARCHAR"),
+        ("sku", "VARCHAR"),
+        ("quantity", QUANTITY),
+        ("event_count", "BIGINT"),
+        ("window_count", "BIGINT"),  # in how many of them there was some
+    ),
+}
+
+# What the SQL of an expectation may read beside its dataset: relations by name, their columns with SQL types.
+RELATIONS_BESIDE: dict[str, _Relations] = {
+    RAW_EVENTS.name: {**REFERENCES, **_RAW_COUNTS},
+    USAGE_EVENTS.name: REFERENCES,
+    USAGE.name: {**REFERENCES, USAGE_LEVELS.name: USAGE_LEVELS.columns, **_ACCOUNT_HISTORY},
+    LINE_ITEMS.name: REFERENCES,
+    INVOICES.name: {
+        **REFERENCES,
+        LINE_ITEMS.name: LINE_ITEMS.columns,
+        "held_accounts": (("account_id", "VARCHAR"), ("reason", "VARCHAR")),
+    },
+}
 
 
 class Severity(StrEnum):
@@ -41,6 +108,7 @@ class CheckResult:
     observed: str
     unexpected_count: int
     sample_keys: tuple[str, ...] = ()
+    is_checked: bool = True  # false: there was too little to compare with, as `observed` says
 
 
 @dataclass(frozen=True, slots=True)

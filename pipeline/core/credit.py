@@ -34,7 +34,7 @@ class EntryKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CreditGrant:
-    """A credit as it was granted; ``expires_on`` is the last issue date that may draw it, None is never too late."""
+    """A credit as it was granted; ``expires_on`` is the last day it is good for, None is for ever."""
 
     grant_id: str
     account_id: str
@@ -49,10 +49,10 @@ class CreditGrant:
 
     def __post_init__(self) -> None:
         if type(self.amount) is not Decimal or not self.amount.is_finite() or self.amount <= 0:
-            raise ValueError(f"a credit is more than zero, got {self.amount!r}")
+            raise ValueError(f"a credit is more than zero, got {self.amount}")
         if not fits(self.amount, 24, minor_unit_digits(self.currency)):
             digits = minor_unit_digits(self.currency)
-            raise ValueError(f"an amount of {self.currency} has at most {digits} decimals, got {self.amount:f}")
+            raise ValueError(f"an amount of {self.currency} has at most {digits} decimals, got {self.amount}")
 
     @property
     def draw_order(self) -> tuple[int, date, datetime, str]:
@@ -80,10 +80,10 @@ class CreditBalance:
     balance: Decimal
     is_revoked: bool = False
 
-    def is_usable_on(self, issue_date: date) -> bool:
-        """Tell whether a document of that date may draw it."""
+    def is_usable_for(self, last_date: date) -> bool:
+        """Tell whether a document of a period that ends on that day may draw it, whenever the document is issued."""
         expires_on = self.grant.expires_on
-        return not self.is_revoked and self.balance > 0 and (expires_on is None or issue_date <= expires_on)
+        return not self.is_revoked and self.balance > 0 and (expires_on is None or last_date <= expires_on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +105,13 @@ class CreditDraw:
         }
 
 
-def draw_credits(
-    total: Decimal, currency: str, issue_date: date, balances: Iterable[CreditBalance]
-) -> list[CreditDraw]:
+def draw_credits(total: Decimal, currency: str, last_date: date, balances: Iterable[CreditBalance]) -> list[CreditDraw]:
     """Return what a document of that total draws from the balances of its account, in the order it draws them.
 
     Never more than the total or than a balance; nothing for a total of zero or below; only grants of the currency
-    that may be used on the issue date.
+    that have not expired on the last day of the document's period.
     """
-    usable = [one for one in balances if one.grant.currency == currency and one.is_usable_on(issue_date)]
+    usable = [one for one in balances if one.grant.currency == currency and one.is_usable_for(last_date)]
     draws = []
     due = total
     for one in sorted(usable, key=lambda one: one.grant.draw_order):

@@ -42,7 +42,8 @@ RAW_EVENTS = Dataset(
         ("received_at", INSTANT),
         ("quantity", QUANTITY),  # null when the contract maps none
         ("data", "VARCHAR"),  # JSON object, keys sorted, every number a string of its exact digits
-        ("key_hash", "UBIGINT"),  # of source and id: what is compared first; see adapters/key_hash.py
+        ("key_hash", "UBIGINT"),  # of source and id: what is compared first; see adapters/event_hash.py
+        ("payload_hash", "UBIGINT"),  # of quantity and data: tells copies from conflicts without reading them
     ),
     ("object_id", "line_number"),
 )
@@ -214,6 +215,20 @@ PRICE_CHANGES = Dataset(
         ("amount_change", SUMMED_AMOUNT),  # amount_then - amount_now
     ),
     ("period_id", "account_id", "currency", "plan", "sku"),
+)
+
+# Not stored: the documents of a period before they have numbers, as they are checked (steps/check.py).
+INVOICES = Dataset(
+    "invoices",
+    (
+        ("account_id", "VARCHAR"),
+        ("period_id", "VARCHAR"),
+        ("currency", "VARCHAR"),
+        ("issue_date", "DATE"),
+        ("subtotal", SUMMED_AMOUNT),  # of the line items
+        ("total", SUMMED_AMOUNT),  # with tax
+    ),
+    ("account_id",),
 )
 
 RECONCILIATION = Dataset(

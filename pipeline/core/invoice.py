@@ -73,6 +73,8 @@ class PreparedDocument:
     subtotal: Decimal
     total: Decimal
     issue_date: date
+    last_date: date  # of the period: what credits are measured by
+    line_items_manifest: str
     corrects: str | None
     members: Mapping[str, bytes]
 
@@ -89,8 +91,9 @@ class Bundle(NamedTuple):
 class IssuedDocument:
     """A numbered document. ``document_sha256`` names its bytes, which ``bundle`` holds.
 
-    ``total`` is with taxes, ``amount_due`` after the credits that were drawn. ``corrects`` is the number of the
-    document that a credit note or an adjustment is about. The last three say that it is void.
+    ``line_items_manifest`` names the rating of the period that it rests on. ``total`` is with taxes, ``amount_due``
+    after the credits that were drawn. ``corrects`` is the number of the document that a credit note or an adjustment
+    is about. The last three say that it is void.
     """
 
     number: str
@@ -98,10 +101,13 @@ class IssuedDocument:
     account_id: str
     period_id: str
     currency: str
+    subtotal: Decimal
     total: Decimal
     amount_due: Decimal
+    line_items_manifest: str
     document_sha256: str
     bundle: Bundle
+    issued_at: datetime
     corrects: str | None = None
     voided_at: datetime | None = None
     voided_by: str | None = None
@@ -167,16 +173,17 @@ def _minor_unit(currency: str) -> Decimal:
     return Decimal(1).scaleb(-minor_unit_digits(currency))
 
 
-def issue_date(cutoffs: Iterable[datetime], time_zone: str) -> date:
-    """Return the date that an invoice shows: the account's calendar day on which its last window was cut off.
+def issue_date(issued_at: datetime, seller: SellerSettings) -> date:
+    """Return the date that a document shows: the day on which it is issued, where the seller is.
 
-    It comes from the data, so that closing again, whenever that is, prints the same date.
+    One zone for all documents, so that dates follow numbers: no document is dated before one of a smaller number.
 
     >>> from datetime import UTC
-    >>> issue_date([datetime(2026, 2, 1, 6, tzinfo=UTC), datetime(2026, 1, 31, 6, tzinfo=UTC)], "America/Los_Angeles")
+    >>> seller = SellerSettings(legal_entity="Acme", number_series="A", time_zone="America/Los_Angeles")
+    >>> issue_date(datetime(2026, 2, 1, 6, tzinfo=UTC), seller)
     datetime.date(2026, 1, 31)
     """
-    return require_utc(max(cutoffs), "cutoff").astimezone(ZoneInfo(time_zone)).date()
+    return require_utc(issued_at, "issued_at").astimezone(ZoneInfo(seller.time_zone)).date()
 
 
 def prepare_document(
@@ -196,11 +203,11 @@ def prepare_document(
 ) -> PreparedDocument:
     """Return the document of an account's lines, all but its number and credits.
 
-    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded. ``usage_by_day`` is
-    canonical JSON already. ``corrected_line_ids`` names, by line item id, the line that an adjusting line corrects;
-    ``causes`` say why it does. A category of charges that has no rate in the account's tax region raises
-    ``PricingError``. Lines of another account or period, or of no known book, raise ``ValueError``: they would make a
-    document that contradicts itself.
+    ``books`` are by version; the newest of those that priced the lines says how a tax is rounded. ``usage_by_day``
+    is canonical JSON already. ``corrected_line_ids`` names, by line item id, the line that an adjusting line
+    corrects; ``causes`` say why it does. A category of charges that has no rate in the account's tax region, and
+    reverse charge of a customer without a tax id, raise ``PricingError``. Lines of another account or period, or of
+    no known book, raise ``ValueError``: they would make a document that contradicts itself.
     """
     if not lines:
         raise ValueError(f"a document of account {account.account_id} needs a line")
@@ -221,10 +228,12 @@ def prepare_document(
         "document_version": DOCUMENT_VERSION,
         "corrects": corrects,
         "issue_date": issued_on.isoformat(),
-        "seller": {"legal_entity": seller.legal_entity, "address": seller.address},
+        "seller": {"legal_entity": seller.legal_entity, "address": seller.address, "tax_id": seller.tax_id},
         "customer": {
             "account_id": account.account_id,
             "name": account.name,
+            "address": account.billing_address,
+            "tax_id": account.tax_id,
             "plan": account.plan,
             "tax_region": account.tax_region,
         },
@@ -255,7 +264,8 @@ def prepare_document(
     }
     members = {"usage_by_day": usage_by_day, **{name: canonical_json(value) for name, value in content.items()}}
     return PreparedDocument(
-        kind, account.account_id, draft.currency, draft.subtotal, total, issued_on, corrects, members
+        *(kind, account.account_id, draft.currency, draft.subtotal, total),
+        *(issued_on, date.fromisoformat(last_date), evidence.line_items_manifest, corrects, members),
     )
 
 
@@ -331,7 +341,14 @@ def _taxes(lines: Iterable[LineItem], account: Account, table: TaxTable, book: P
             "taxes.toml has no rate for what is to be invoiced",
             [f"account {account.account_id}, region {region}: no rate for category {name!r}" for name in missing],
         )
-    return taxes_of(nets, account.tax_region, account.currency, table, book.book.rounding)
+    owed = taxes_of(nets, account.tax_region, account.currency, table, book.book.rounding)
+    if not account.tax_id and any(tax.reason == "reverse_charge" for tax in owed):
+        raise PricingError(
+            "tax.no_tax_id",
+            "a document with reverse charge names the tax id of its customer",
+            [f"account {account.account_id}, region {account.tax_region!r}: accounts.csv has no tax_id for it"],
+        )
+    return owed
 
 
 def _line_order(line: LineItem) -> tuple[bool, str, int, int, int, str]:

@@ -1,7 +1,8 @@
 """A billing project: the folder a team keeps its billing configuration in, as checked values.
 
 ``billing.toml`` (this module), ``sources/*.toml`` (contract), ``meters.toml`` (meter), ``accounts.csv`` (account),
-``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax) and ``external/*.toml`` (external).
+``price_books/*.toml`` (price_book), and optionally ``taxes.toml`` (tax), ``external/*.toml`` (external) and
+``spend_thresholds.toml`` (operations).
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from pipeline.core.decimals import Percent
 from pipeline.core.duration import Duration
 from pipeline.core.external import ExternalContract
 from pipeline.core.meter import Meter
+from pipeline.core.operations import AlertSettings, OperationsSettings, SpendThreshold
 from pipeline.core.price_book import PriceBook
+from pipeline.core.sli import ServiceLevelSettings
+from pipeline.core.slo import SloSettings
 from pipeline.core.tax import TaxTable
-from pipeline.core.window import ONE_DAY, calendar_date
+from pipeline.core.window import ONE_DAY, calendar_date, iana_zone
 
 
 class WindowSettings(StrictModel):
@@ -102,13 +106,16 @@ class ControlPlaneSettings(StrictModel):
 class SellerSettings(StrictModel):
     """The legal entity that invoices, and its number series (``LLM`` numbers LLM-000001, LLM-000002, ...).
 
-    Credit notes have numbers of that series, too, unless ``credit_note_series`` names their own.
+    Credit notes have numbers of that series, too, unless ``credit_note_series`` names their own. ``time_zone`` is where
+    the day of issue is taken.
     """
 
     legal_entity: Annotated[str, Field(min_length=1)]
     address: str = ""
+    tax_id: str = ""
     number_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")]
     credit_note_series: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9-]*$")] | None = None
+    time_zone: Annotated[str, AfterValidator(iana_zone)] = "UTC"
 
 
 class DocumentsSettings(StrictModel):
@@ -158,6 +165,10 @@ class ProjectSettings(StrictModel):
     documents: DocumentsSettings = DocumentsSettings()
     price_books: PriceBookSettings = PriceBookSettings()
     rating: RatingSettings = RatingSettings()
+    sli: ServiceLevelSettings = ServiceLevelSettings()
+    operations: OperationsSettings = OperationsSettings()
+    alerts: AlertSettings = AlertSettings()
+    slo: SloSettings = SloSettings()
     close: CloseSettings = CloseSettings()
     roles: Roles | None = None
 
@@ -192,6 +203,7 @@ class Project:
     read_directory: Callable[[], AccountDirectory]
     externals: tuple[ExternalContract, ...] = ()
     taxes: TaxTable | None = None  # None: the project has no taxes.toml and charges no tax
+    spend_thresholds: tuple[SpendThreshold, ...] = ()
 
     @cached_property
     def directory(self) -> AccountDirectory:

@@ -664,28 +664,6 @@ def unexplained_event_count(controls: Iterable[Control]) -> int:
     return int(sum(abs(control.delta) for control in controls if control.control in chain))
 
 
-def verdict_sentence(controls: Sequence[Control], counts: EventCounts) -> str:
-    """Say in one sentence whether the window revision reconciles, and what it bills.
-
-    >>> counts = EventCounts(10, 1, 9, 0, 0, 0, 0, 9, 7, {"late": 2}, 9)
-    >>> verdict_sentence(event_controls(counts), counts)
-    'reconciled: unexplained 0 events; 7 events billed, 2 excluded, 1 line quarantined'
-    """
-    failed = stopping_controls(controls)
-    held = {one.account_id for one in failed_controls(controls) if one.effect is Effect.HOLD and one.account_id}
-    quarantined = (
-        f"{readable(counts.night_quarantine_count)} line{'s'[: counts.night_quarantine_count != 1]} quarantined"
-    )
-    found = (
-        f"unexplained {readable(unexplained_event_count(controls))} events; "
-        f"{readable(counts.usage_event_count)} events billed, {readable(counts.excluded_count)} excluded, {quarantined}"
-        f"{f'; {len(held)} account' + 's'[: len(held) != 1] + ' held' if held else ''}"
-    )
-    if not failed:
-        return f"reconciled: {found}"
-    return f"not reconciled: {len(failed)} of {len(controls)} controls failed; {found}"
-
-
 def require_reconciled(controls: Iterable[Control], where: str) -> None:
     """Guarantee that every control passes; otherwise raise one ``ReconciliationError`` that shows all that fail.
 

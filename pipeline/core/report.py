@@ -1,92 +1,46 @@
-"""The nightly reconciliation report as plain data: what finance signs, before it has a page.
+"""The facts of the nightly reconciliation report, what finance signs, and the one sentence that says its verdict.
 
-The report of a window revision says in one sentence whether the night reconciles, then shows the road from the lines
-that were received to the events that are billed, each step with its reason in words, then the same in quantities and
-in money, every control, and the evidence it all rests on. It holds no clock: the same published data make the same
-report (P1).
+What was pinned when the revision was reconciled never changes. What may change afterwards (holds, breaks, exceptions,
+what was billed the night before) is in ``NightFacts``, which are published with the report: so the report of a
+revision has the same bytes whenever it is made again (P1). ``report_sections`` makes tables of the facts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from pipeline.core.canary import canary_view
+from pipeline.core.approval import Override, SignOff
+from pipeline.core.breaks import Break
 from pipeline.core.check import CheckReport, Severity
 from pipeline.core.completeness import Missing, PendingObject, SourceException, UnclaimedObject
+from pipeline.core.decimals import plain_text
+from pipeline.core.hold import Hold
 from pipeline.core.manifest import Receipt
+from pipeline.core.money import exact, minor_unit_digits
 from pipeline.core.outcome import EventOutcomes
 from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES, ExclusionReason, QuarantineReason
 from pipeline.core.reconciliation import (
-    EQUATION_SENTENCES,
     Control,
-    Equation,
-    EventCounts,
-    SkuQuantities,
+    Effect,
     Verdict,
     WindowTotals,
     failed_controls,
     readable,
-    verdict_sentence,
+    stopping_controls,
+    unexplained_event_count,
 )
 from pipeline.core.revision import LedgerObject, RevisionState, WindowRevision
-from pipeline.core.withdrawal import WITHDRAWAL_FAULT_SENTENCES
+from pipeline.core.sli import ServiceLevel
 
 SAMPLE_ROWS_MAX = 20
 TOP_ACCOUNTS_MAX = 10
-OBJECT_ROWS_MAX = 500
 RAW_SAMPLE_CHARACTERS_MAX = 240
 EVENT_TEXT_CHARACTERS_MAX = 80
-
-
-class StepKind(StrEnum):
-    """What a step of the waterfall does: states how many there are, takes some away, or adds some."""
-
-    LEVEL = "level"
-    TAKEN = "taken"
-    ADDED = "added"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the waterfall; ``level`` is how many are left after it."""
-
-    name: str
-    sentence: str
-    kind: StepKind
-    count: int
-    level: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar of the chart in whole user units, with the text beside it and the line that leads to the next bar."""
-
-    step: Step
-    label_y: int
-    text_y: int
-    y: int
-    x: int
-    width: int
-    text_x: int
-    link_x: int
-    link_y: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """A waterfall chart with every coordinate computed. ``axis_start`` is not zero when zero would hide the steps."""
-
-    width: int
-    height: int
-    bar_height: int
-    axis_start: int
-    axis_x: int
-    bars: tuple[Bar, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +155,179 @@ class EstimateFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class PeriodFigure:
+    """What the draft of a period comes to in one currency."""
+
+    period_id: str
+    currency: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class NightFigures:
+    """The figures of one window that the trends of later reports show."""
+
+    window_id: str
+    revision: int
+    line_count: int
+    quarantine_count: int
+    window_event_count: int
+    billed_event_count: int
+    exact_duplicate_count: int
+    conflicting_duplicate_count: int
+    late_count: int
+    amounts: tuple[PeriodFigure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NightPart:
+    """What a night added to the drafts of a SKU for one cause, and the night before it; all accounts, or one."""
+
+    sku: str
+    currency: str
+    cause: str
+    unit: str
+    quantity: Decimal
+    quantity_before: Decimal
+    amount: Decimal
+    amount_before: Decimal
+    account_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountNight:
+    """What a night added to the drafts of an account, and the night before it."""
+
+    account_id: str
+    currency: str
+    amount: Decimal
+    amount_before: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AccountActivity:
+    """An account that is new in the window, or silent since the one before; its events are those it had."""
+
+    account_id: str
+    state: str
+    event_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class NightComparison:
+    """The window beside the one before it. ``problem`` says why they are not compared; everything is empty then."""
+
+    window_id: str = ""
+    revision: int = 0
+    problem: str = ""
+    parts: tuple[NightPart, ...] = ()
+    movers: tuple[AccountNight, ...] = ()
+    mover_parts: tuple[NightPart, ...] = ()
+    windows_looked_at: int = 0
+    new_count: int = 0
+    silent_count: int = 0
+    activity: tuple[AccountActivity, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionChange:
+    """What changed a quantity since the revision before; the account of a total of all accounts is empty."""
+
+    account_id: str
+    sku: str
+    unit: str
+    quantity_from: Decimal
+    quantity_to: Decimal
+    parts: Mapping[str, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionComparison:
+    """The revision beside an earlier one of the same window; ``problem`` says why they could not be compared."""
+
+    revision_from: int
+    problem: str = ""
+    causes: tuple[str, ...] = ()
+    totals: tuple[RevisionChange, ...] = ()
+    account_change_count: int = 0
+    accounts: tuple[RevisionChange, ...] = ()  # the first of them, in order of account, SKU and unit
+
+
+@dataclass(frozen=True, slots=True)
+class KindAmount:
+    """Line items of one kind of a SKU in the draft of a period."""
+
+    period_id: str
+    sku: str
+    unit: str
+    currency: str
+    kind: str
+    line_item_count: int
+    quantity: Decimal
+    amount_exact: Decimal
+    amount: Decimal
+    residual: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustingLine:
+    """One line of an adjusting document."""
+
+    description: str
+    sku: str
+    quantity: Decimal
+    unit: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustingDocument:
+    """A document that settled an earlier period since the report of the window before, and what caused it."""
+
+    number: str
+    kind: str
+    period_id: str
+    account_id: str
+    currency: str
+    total: Decimal
+    corrects: str
+    lines: tuple[AdjustingLine, ...]
+    causes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditNote:
+    """One entry of the audit log about the revision: what was done, by whom, when and why."""
+
+    what: str
+    by: str
+    at: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NightFacts:
+    """What was known when the report was made and may be otherwise later; published, so that it stays known.
+
+    ``history`` are the windows before, oldest first.
+    """
+
+    made_at: datetime
+    figures: NightFigures
+    history: tuple[NightFigures, ...] = ()
+    comparison: NightComparison = NightComparison()
+    since_revision: RevisionComparison | None = None
+    kinds: tuple[KindAmount, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    exceptions: tuple[SourceException, ...] = ()
+    adjusting_documents: tuple[AdjustingDocument, ...] = ()
+    decisions: tuple[AuditNote, ...] = ()
+    breaks: tuple[Break, ...] = ()
+    sign_offs: tuple[SignOff, ...] = ()
+    overrides: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReportFacts:
     """Everything a report is made of. ``controls`` is None when the reconciliation did not run."""
 
@@ -216,11 +343,12 @@ class ReportFacts:
     accounts: tuple[AccountAmount, ...]
     checks: CheckReport | None
     evidence: Evidence
+    night: NightFacts
     completeness: CompletenessFacts | None = None
-    exceptions: tuple[SourceException, ...] = ()
     outcomes: EventOutcomes | None = None
     estimates: EstimateFacts | None = None
     canary: Mapping[str, Any] | None = None  # as canary.comparison_document has its periods
+    service_levels: tuple[ServiceLevel, ...] = ()
 
 
 def printable(raw: bytes) -> str:
@@ -271,211 +399,65 @@ def in_reason_order(counts: Mapping[str, int], reasons: type[StrEnum]) -> list[t
     return [(reason.value, counts[reason.value]) for reason in reasons if counts.get(reason.value)]
 
 
-def waterfall(counts: EventCounts, quarantine_counts: Mapping[str, int]) -> tuple[Step, ...]:
-    """Return the road from the lines received this night to the billed events, one step for each reason that occurs.
+def unexplained_amounts(controls: Iterable[Control], currencies: Iterable[str]) -> dict[str, Decimal]:
+    """Return for each currency by how much the controls of amounts that stop a revision differ.
 
-    The last level is the number of billed events *as found*; what the steps before it do not explain is a step of its
-    own.
+    >>> from pipeline.core.reconciliation import Equation
+    >>> control = Control(Equation.ROUNDED_AMOUNT, "2026-01/USD", "USD", Decimal(0), Decimal("0.02"))
+    >>> unexplained_amounts([control], ["USD"])
+    {'USD': Decimal('0.02')}
     """
-    steps: list[Step] = []
-    level = counts.night_line_count
-
-    def stand(name: str, sentence: str) -> None:
-        steps.append(Step(name, sentence, StepKind.LEVEL, level, level))
-
-    def move(name: str, sentence: str, count: int) -> None:
-        nonlocal level
-        if count:
-            level += count
-            steps.append(Step(name, sentence, StepKind.TAKEN if count < 0 else StepKind.ADDED, abs(count), level))
-
-    def arrive(name: str, sentence: str, found: int) -> None:
-        move("unexplained", "no reason is recorded for these; the reconciliation fails", found - level)
-        stand(name, sentence)
-
-    stand("lines received", "records in every object received this night")
-    for reason, count in in_reason_order(quarantine_counts, QuarantineReason):
-        move(f"quarantined: {_words(reason)}", quarantine_sentence(reason), -count)
-    arrive("events received", "lines that could be read as an event", counts.night_event_count)
-    move(
-        "before the first window",
-        "used before the first window that is billed; never billed",
-        -counts.before_first_window_event_count,
-    )
-    move(
-        "in the future",
-        "outside this window and used later than received by more than the tolerance: a clock was wrong; "
-        "their own window, if it ever runs, excludes them",
-        -counts.future_event_count,
-    )
-    move("of other windows", "used on another day; each is counted by its own window", -counts.other_window_event_count)
-    move("from other nights", "used in this window, received in another night", counts.other_night_event_count)
-    arrive("events of the window", "every copy of every event used in this window", counts.window_event_count)
-    for reason, count in in_reason_order(counts.excluded_counts, ExclusionReason):
-        move(f"excluded: {_words(reason)}", exclusion_sentence(reason), -count)
-    arrive("events billed", "billable events, each once", counts.usage_event_count)
-    return tuple(steps)
+    found = dict.fromkeys(sorted(currencies), Decimal(0))
+    with exact():
+        for control in stopping_controls(controls):
+            if control.unit in found:
+                found[control.unit] += control.delta.copy_abs()
+    return found
 
 
-def _words(code: str) -> str:
-    return code.replace("_", " ")
-
-
-def chart(steps: Sequence[Step], width: int, *, labels_above: bool) -> Chart:
-    """Return the chart of a waterfall: one bar for each step, in whole units, with room for names and numbers.
-
-    When every level is far from zero the axis starts nearer to them, so that a step of a few events can be seen.
-    """
-    label_width, number_width = (0, 84) if labels_above else (210, 84)
-    row_height, bar_height, top = (46, 16, 22) if labels_above else (30, 16, 7)
-    plot_x, plot_width = label_width, width - label_width - number_width
-    levels = [step.level for step in steps]
-    highest = max(max(step.level, step.level + step.count * (step.kind is StepKind.TAKEN)) for step in steps) or 1
-    axis_start = _axis_start(min(levels), highest)
-
-    def position(level: int) -> int:
-        return plot_x + (max(level, axis_start) - axis_start) * plot_width // (highest - axis_start)
-
-    bars = []
-    for number, step in enumerate(steps):
-        before = {
-            StepKind.LEVEL: axis_start,
-            StepKind.TAKEN: step.level + step.count,
-            StepKind.ADDED: step.level - step.count,
-        }
-        ends = sorted((position(before[step.kind]), position(step.level)))
-        bar_width = max(ends[1] - ends[0], 2 if step.count else 0)
-        y = number * row_height + top
-        bars.append(
-            Bar(
-                step,
-                label_y=number * row_height + 15,
-                text_y=y + bar_height - 4,
-                y=y,
-                x=ends[0],
-                width=bar_width,
-                text_x=ends[0] + bar_width + 6,
-                link_x=position(step.level),
-                link_y=y + row_height,
-            )
-        )
-    return Chart(width, len(steps) * row_height + 4, bar_height, axis_start, plot_x, tuple(bars))
-
-
-def _axis_start(lowest: int, highest: int) -> int:
-    """Return zero, or a round number below the lowest level when the steps are less than a third of the highest."""
-    spread = highest - lowest
-    if lowest <= 0 or spread * 3 >= highest:
-        return 0
-    unit = int("1".ljust(len(str(max(spread, 1))), "0"))
-    return max((lowest - max(spread, unit)) // unit * unit, 0)
+def held_accounts(facts: ReportFacts) -> dict[str, str]:
+    """Return the accounts that are held, with the reasons: by people, or by a control of this revision that failed."""
+    reasons: dict[str, list[str]] = {}
+    for hold in facts.night.holds:
+        reasons.setdefault(hold.account_id, []).append(hold.reason)
+    for control in failed_controls(facts.controls or ()):
+        if control.effect is Effect.HOLD and control.account_id:
+            reasons.setdefault(control.account_id, []).append(control.tolerance_reason)
+    return {account_id: "; ".join(dict.fromkeys(reasons[account_id])) for account_id in sorted(reasons)}
 
 
 def headline(facts: ReportFacts) -> tuple[Verdict, str]:
     """Return the verdict of the revision and the one sentence that says it."""
-    events = facts.totals.events
-    if facts.controls is not None:
-        sentence = verdict_sentence(facts.controls, events)
-        failed = facts.checks.failed(Severity.CRITICAL) if facts.checks else ()
-        if sentence.startswith("reconciled") and not failed and facts.revision.state is not RevisionState.REJECTED:
-            return Verdict.PASS, sentence
-        if sentence.startswith("not"):
-            return Verdict.FAIL, sentence
+    events, controls = facts.totals.events, facts.controls
+    lines = f"{readable(events.night_quarantine_count)} line{'s'[: events.night_quarantine_count != 1]} quarantined"
+    held = len(held_accounts(facts))
+    counted = [f"{readable(events.excluded_count)} excluded", lines]
+    broken = len(facts.night.breaks)
+    counted += [f"{readable(broken)} break{'s'[: broken != 1]} open"] if broken else []
+    counted += [f"{readable(held)} account{'s'[: held != 1]} held"] if held else []
+    if controls is not None:
+        amounts = unexplained_amounts(controls, {amount.currency for amount in facts.totals.period_amounts})
+        unexplained = [f"{readable(unexplained_event_count(controls))} events"]
+        unexplained += [f"{_amount_text(amount, currency)} {currency}" for currency, amount in amounts.items()]
+        found = f"unexplained {', '.join(unexplained)}"
+        counted = [f"{readable(events.usage_event_count)} events billed", *counted]
+        stopping = stopping_controls(controls)
+        if stopping:
+            failed = f"{len(stopping)} of {len(controls)} controls failed"
+            return Verdict.FAIL, f"not reconciled: {failed}; {found}; {', '.join(counted)}"
+        refused = facts.checks.failed(Severity.CRITICAL) if facts.checks else ()
+        if not refused and facts.revision.state is not RevisionState.REJECTED:
+            return Verdict.PASS, f"reconciled: {found}; {', '.join(counted)}"
+        counted = counted[1:]
     reason = facts.decision_reason.splitlines()[0] if facts.decision_reason else "the reconciliation has not run"
+    if controls is not None and not facts.decision_reason:
+        reason = "a critical check failed"
     return Verdict.FAIL, (
-        f"not reconciled: {reason}; {readable(events.usage_event_count)} events would be billed, "
-        f"{readable(events.excluded_count)} excluded, {readable(events.night_quarantine_count)} lines quarantined"
+        f"not reconciled: {reason}; {readable(events.usage_event_count)} events would be billed, {', '.join(counted)}"
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ControlGroup:
-    """The controls of one equation, the failed ones first; ``tolerance_reasons`` where something is rounded."""
-
-    equation: str
-    sentence: str
-    controls: tuple[Control, ...]
-    failed_count: int
-    tolerance_reasons: tuple[str, ...]
-
-    @property
-    def is_long(self) -> bool:
-        return len(self.controls) > SAMPLE_ROWS_MAX
-
-
-def control_groups(controls: Sequence[Control]) -> tuple[ControlGroup, ...]:
-    """Return the controls by equation, in the order of the chain; failed controls stand first in their group."""
-    groups = []
-    for equation in Equation:
-        of_equation = sorted(
-            (control for control in controls if control.control == equation),
-            key=lambda control: (control.verdict is Verdict.PASS, control.scope, control.unit),
-        )
-        if of_equation:
-            failed = sum(control.verdict is Verdict.FAIL for control in of_equation)
-            reasons = tuple(sorted({control.tolerance_reason for control in of_equation if control.tolerance}))
-            groups.append(
-                ControlGroup(equation.value, EQUATION_SENTENCES[equation], tuple(of_equation), failed, reasons)
-            )
-    return tuple(groups)
-
-
-def excluded_quantity_reasons(skus: Sequence[SkuQuantities]) -> list[str]:
-    """Return the exclusion reasons that take quantity from any SKU, in the order in which they are decided."""
-    occurring = {reason for sku in skus for reason, quantity in sku.excluded_quantities.items() if quantity}
-    return [reason.value for reason in ExclusionReason if reason.value in occurring]
-
-
-def largest_accounts(accounts: Sequence[AccountAmount]) -> tuple[AccountAmount, ...]:
-    """Return the accounts with the largest amounts of each period and currency; equal amounts in order of account."""
-    by_draft: dict[tuple[str, str], list[AccountAmount]] = {}
-    for account in sorted(accounts, key=lambda account: (account.amount.copy_negate(), account.account_id)):
-        by_draft.setdefault((account.period_id, account.currency), []).append(account)
-    return tuple(account for _, largest in sorted(by_draft.items()) for account in largest[:TOP_ACCOUNTS_MAX])
-
-
-def report_model(facts: ReportFacts) -> dict[str, Any]:
-    """Return what the page shows, as finished values: a template formats them and decides nothing."""
-    verdict, sentence = headline(facts)
-    steps = waterfall(facts.totals.events, {group.reason: group.count for group in facts.quarantine})
-    revision = facts.revision
-    controls = facts.controls or ()
-    return {
-        "project_name": facts.project_name,
-        "legal_entity": facts.legal_entity,
-        "revision": revision,
-        "decision_reason": facts.decision_reason,
-        "verdict": verdict.value,
-        "sentence": sentence,
-        "events": facts.totals.events,
-        "steps": steps,
-        "charts": (
-            {"name": "wide", "chart": chart(steps, 960, labels_above=False)},
-            {"name": "narrow", "chart": chart(steps, 350, labels_above=True)},
-        ),
-        "skus": facts.totals.skus,
-        "sku_reasons": [(reason, _words(reason)) for reason in excluded_quantity_reasons(facts.totals.skus)],
-        "has_usage": facts.has_usage,
-        "quarantine": facts.quarantine,
-        "excluded": facts.excluded,
-        "look_back_days": (facts.outcomes.look_back_seconds if facts.outcomes else 0) // 86_400,
-        "outcomes": facts.outcomes,
-        "withdrawal_faults": WITHDRAWAL_FAULT_SENTENCES,
-        "exclusion_sentences": {reason.value: text for reason, text in EXCLUSION_SENTENCES.items()},
-        "late_count": facts.totals.events.excluded_counts.get(ExclusionReason.LATE.value, 0),
-        "amounts": facts.totals.period_amounts,
-        "accounts": largest_accounts(facts.accounts),
-        "checks": None if facts.checks is None else facts.checks.results,
-        "checks_failed_count": sum(not result.success for result in facts.checks.results) if facts.checks else 0,
-        "has_controls": facts.controls is not None,
-        "control_groups": control_groups(controls),
-        "controls_count": len(controls),
-        "controls_failed_count": len(failed_controls(controls)),
-        "completeness": facts.completeness,
-        "exceptions": facts.exceptions,
-        "estimates": facts.estimates,
-        "canary": None if facts.canary is None else canary_view(facts.canary),
-        "evidence": facts.evidence,
-        "objects": facts.evidence.objects[:OBJECT_ROWS_MAX],
-        "objects_more_count": max(0, len(facts.evidence.objects) - OBJECT_ROWS_MAX),
-    }
+def _amount_text(amount: Decimal, currency: str) -> str:
+    digits = minor_unit_digits(currency)
+    plain = plain_text(amount)
+    return readable(amount) if len(plain.partition(".")[2]) > digits else f"{amount:,.{digits}f}"

@@ -44,6 +44,19 @@ def calendar_date(value: object) -> date:
     return date.fromisoformat(value) if isinstance(value, str) else value
 
 
+def iana_zone(name: str) -> str:
+    """Return the name of an IANA time zone; any other is refused.
+
+    >>> iana_zone("Europe/Berlin")
+    'Europe/Berlin'
+    """
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{name!r} is not an IANA time zone such as Europe/Berlin") from None
+    return name
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class BillingWindow:
     """The half-open UTC span ``[start, end)`` that one nightly run counts."""

@@ -8,13 +8,12 @@ before gets its first invoice. The same usage again adjusts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
@@ -27,6 +26,7 @@ from pipeline.core.invoice import (
     InvoiceEvidence,
     IssuedDocument,
     PreparedDocument,
+    issue_date,
     prepare_document,
 )
 from pipeline.core.line_item import LineItem
@@ -39,17 +39,18 @@ from pipeline.steps.aggregate import find_revision
 from pipeline.steps.check import check_period
 from pipeline.steps.diff import CHANGED_ACCOUNTS
 from pipeline.steps.documents import billed_lines, store_documents
-from pipeline.steps.drafts import document_evidence
+from pipeline.steps.drafts import document_accounts, document_evidence
 from pipeline.steps.inputs import view_usage_events
-from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_sql
-from pipeline.steps.publish import manifest_files, publish_next, read_manifest
+from pipeline.steps.pinned import pin_sql, pinned_price_books, pinned_seller, pinned_sql, pinned_taxes
+from pipeline.steps.publish import manifest_files, publish_document, publish_next, read_document, read_manifest
 from pipeline.steps.rate import RatedPeriod, line_items_in, publish_draft, rated_period
 from pipeline.steps.reconcile import write_controls
 from pipeline.steps.render import render_documents
 from pipeline.steps.workspace import Workspace
 
-ADJUST_QUERIES = ("changed_lines", "changed_events")
+ADJUST_QUERIES = ("changed_lines", "changed_events", "account_amounts")
 ADJUSTED = "adjusted"  # the line items of a final period as they were rated last: scope period=2026-01/adjusted
+SETTLEMENTS = "settlements"  # what a final period was settled with last
 EVENTS_SHOWN_MAX = 100
 
 
@@ -68,22 +69,26 @@ class AdjustedAccount:
 
 @dataclass(frozen=True, slots=True)
 class AdjustResult:
-    """The documents that settle what changed, in order of account, and the accounts that are held, with the reason."""
+    """The documents that settle what changed, in order of account, and the accounts that are held, with the reason.
+
+    ``waiting`` are those that close owes an invoice, because they were released or theirs was voided.
+    """
 
     period_id: str
     accounts: tuple[AdjustedAccount, ...]
     held: Mapping[str, str]
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Account:
-    """An account whose lines changed: what was billed, what it comes to, and the differences."""
+    """An account whose lines changed: what it comes to, the differences, and the rating that it was billed by last."""
 
     account_id: str
-    billed: Sequence[LineItem]
     rated: Sequence[LineItem]
     adjustments: Sequence[Adjustment]
     invoice: IssuedDocument | None
+    line_items_manifest: str
     document_count: int
 
 
@@ -96,39 +101,62 @@ def adjust(workspace: Workspace, period_id: str, at: datetime, *, dry_run: bool 
     control_plane = workspace.control_plane
     closed = _closed(workspace, period_id)
     control_plane.verify_audit_log()
+    known = control_plane.documents(period_id)
     with rated_period(workspace, period_id, candidate=None) as rated, scratch_folder(workspace.scratch, "adjust") as to:
-        changed = list(_changed_accounts(workspace, period_id, closed, rated))
-        causes = _causes(workspace, period_id, {one.account_id for one in changed}, to)
-        if dry_run or not changed:
-            evidence = InvoiceEvidence("", "")
-            prepared = _documents(workspace, period_id, changed, causes, rated.pins, evidence, at)
-            return _result(workspace, period_id, changed, prepared, {})
+        waiting = control_plane.accounts_to_invoice(period_id)
+        not_settled = {*control_plane.held_accounts(period_id), *rated.agreement.accounts, *waiting}
+        found = list(_changed_accounts(workspace, period_id, closed, rated, known))
+        changed = [one for one in found if one.account_id not in not_settled]
+        causes = _causes(workspace, changed, to)
+        if dry_run:
+            prepared = _documents(workspace, period_id, changed, causes, rated.pins, InvoiceEvidence("", ""), at)
+            return _result(workspace, period_id, found, prepared, {})
         line_items = publish_draft(workspace, rated, at, f"period={period_id}/{ADJUSTED}")
         check_period(workspace, line_items, at)
-        _reconcile(workspace, period_id, changed, line_items, to, at)
-        evidence = document_evidence(workspace, line_items.manifest_hash, rated.pins)
+        evidence = document_evidence(line_items.manifest_hash, rated.pins)
         prepared = _documents(workspace, period_id, changed, causes, rated.pins, evidence, at)
-    seller = workspace.project.settings.seller
-    before = {document.number for document in control_plane.documents(period_id)}
-    control_plane.issue_documents(
-        period_id,
-        seller.number_series,
-        prepared,
-        store_documents(workspace),
-        at,
-        seller.credit_note_series,
-        {one.account_id: one.document_count for one in changed},
-    )
+        _reconcile(workspace, period_id, line_items, [*known, *prepared], not_settled, to, at)
+    seller = pinned_seller(workspace, rated.pins["seller"])
+    if prepared:
+        control_plane.issue_documents(
+            period_id,
+            seller.number_series,
+            prepared,
+            store_documents(workspace),
+            at,
+            seller.credit_note_series,
+            {one.account_id: one.document_count for one in changed},
+        )
+    before = {document.number for document in known}
     documents = control_plane.documents(period_id)
-    render_documents(workspace, documents, workspace.project.settings.documents.formats)
     issued = {one.account_id: one for one in documents if one.number not in before}
-    return _result(workspace, period_id, changed, prepared, issued)
+    left_out = sorted(one.account_id for one in found if one.account_id not in issued)
+    settlement = {"left_out": left_out, "usage": dict(rated.pins["usage"]), "void": _void_numbers(known)}
+    publish_document(workspace, SETTLEMENTS, f"period={period_id}", settlement, {}, at)
+    render_documents(workspace, documents, workspace.project.settings.documents.formats)
+    return _result(workspace, period_id, found, prepared, issued)
 
 
 def unsettled_periods(workspace: Workspace, before: str) -> list[str]:
-    """Return, in order, the final periods before one that have usage by now which their documents do not rest on."""
+    """Return, in order, the final periods before one that may come to something else than their documents bill."""
     final = sorted(period_id for period_id in workspace.control_plane.final_periods() if period_id < before)
-    return [period_id for period_id in final if _changed_windows(workspace, _settled(workspace, period_id))]
+    return [period_id for period_id in final if is_unsettled(workspace, period_id)]
+
+
+def is_unsettled(workspace: Workspace, period_id: str) -> bool:
+    """Tell whether a final period has something to settle since it was settled last, or closed.
+
+    That is usage, an account that was left out and is held no more, or a document that was voided; what waits for its
+    invoice is not settled, but invoiced.
+    """
+    control_plane = workspace.control_plane
+    settlement = _settlement(workspace, period_id)
+    waiting = {*control_plane.held_accounts(period_id), *control_plane.accounts_to_invoice(period_id)}
+    return (
+        not waiting.issuperset(settlement["left_out"])
+        or _void_numbers(control_plane.documents(period_id)) != settlement["void"]
+        or bool(_changed_windows(workspace, settlement["usage"]))
+    )
 
 
 def _closed(workspace: Workspace, period_id: str) -> Receipt:
@@ -143,12 +171,19 @@ def _closed(workspace: Workspace, period_id: str) -> Receipt:
     return closed
 
 
-def _settled(workspace: Workspace, period_id: str) -> Mapping[str, str]:
-    """Return the usage manifest of each window that the documents of a final period rest on."""
-    adjusted = workspace.control_plane.publication(LINE_ITEMS.name, f"period={period_id}/{ADJUSTED}")
-    newest = adjusted or _closed(workspace, period_id)
-    settled: Mapping[str, str] = read_manifest(workspace, newest.manifest_hash).pins["usage"]
-    return settled
+def _settlement(workspace: Workspace, period_id: str) -> Mapping[str, Any]:
+    """Return what a final period was settled with last: the usage by window, who was left out, and what was void."""
+    settled = workspace.control_plane.publication(SETTLEMENTS, f"period={period_id}")
+    if settled is None:
+        usage = read_manifest(workspace, _closed(workspace, period_id).manifest_hash).pins["usage"]
+        return {"left_out": [], "usage": usage, "void": []}
+    content: Mapping[str, Any] = read_document(workspace, settled.manifest_hash)
+    return content
+
+
+def _void_numbers(documents: Iterable[IssuedDocument]) -> list[str]:
+    """Return the numbers of what settled something and does no more; a void invoice is issued again by close."""
+    return [one.number for one in documents if one.voided_at is not None and one.kind is not DocumentKind.INVOICE]
 
 
 def _changed_windows(workspace: Workspace, settled: Mapping[str, str]) -> list[tuple[WindowRevision, WindowRevision]]:
@@ -165,11 +200,16 @@ def _changed_windows(workspace: Workspace, settled: Mapping[str, str]) -> list[t
     return changed
 
 
-def _changed_accounts(workspace: Workspace, period_id: str, closed: Receipt, rated: RatedPeriod) -> Iterator[_Account]:
-    """Yield, in order, each account whose documents do not bill what it comes to, but for held and waiting ones."""
-    control_plane = workspace.control_plane
+def _changed_accounts(
+    workspace: Workspace, period_id: str, closed: Receipt, rated: RatedPeriod, known: Sequence[IssuedDocument]
+) -> Iterator[_Account]:
+    """Yield, in order, each account whose documents do not bill what it comes to.
+
+    Most accounts have one invoice, of the close, so that the line items of the close are what it bills. Of all others
+    the documents are read.
+    """
     documents: dict[str, list[IssuedDocument]] = {}
-    for document in control_plane.documents(period_id):
+    for document in known:
         documents.setdefault(document.account_id, []).append(document)
     with Warehouse(workspace.scratch) as warehouse:
         warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, rated.files)
@@ -178,9 +218,9 @@ def _changed_accounts(workspace: Workspace, period_id: str, closed: Receipt, rat
         candidates |= {
             account_id
             for account_id, own in documents.items()
-            if any(document.kind is not DocumentKind.INVOICE for document in own)
+            if [one.line_items_manifest for one in own if one.voided_at is None] != [closed.manifest_hash]
         }
-        candidates -= {*control_plane.held_accounts(period_id), *control_plane.accounts_to_invoice(period_id)}
+        candidates |= workspace.control_plane.accounts_to_invoice(period_id)
         warehouse.keep_rows(LINE_ITEMS.name, "account_id", candidates)
         lines: dict[str, list[LineItem]] = {}
         for line in line_items_in(warehouse):
@@ -190,38 +230,53 @@ def _changed_accounts(workspace: Workspace, period_id: str, closed: Receipt, rat
         billed = billed_lines(workspace, period_id, account_id)
         found = adjustments(billed, lines.get(account_id, []), len(own) + 1)
         if found:
-            owed = (one for one in own if one.kind is DocumentKind.INVOICE and one.voided_at is None)
-            yield _Account(account_id, billed, lines.get(account_id, []), found, next(owed, None), len(own))
-
-
-def _causes(
-    workspace: Workspace, period_id: str, accounts: Collection[str], folder: Path
-) -> dict[str, list[AdjustmentCause]]:
-    """Return, for each account, the windows that are counted otherwise by now, and its events that are behind it."""
-    causes: dict[str, list[AdjustmentCause]] = {}
-    for settled, accepted in _changed_windows(workspace, _settled(workspace, period_id)) if accounts else ():
-        files = {}
-        for name, revision in (("from_usage_events", settled), ("to_usage_events", accepted)):
-            with Warehouse(workspace.scratch, sql=pinned_sql(workspace, revision.pins["sql"])) as warehouse:
-                view_usage_events(warehouse, workspace, revision)
-                to = folder / f"{name}-{revision.window_id.replace(':', '')}.parquet"
-                files[name] = warehouse.write_table(
-                    USAGE_EVENTS.name, to, USAGE_EVENTS, ("account_id", sorted(accounts))
-                )
-        with Warehouse(workspace.scratch) as warehouse:
-            for name, file in files.items():
-                warehouse.view_files(name, USAGE_EVENTS, [file])
-            warehouse.table_rows("changed_accounts", CHANGED_ACCOUNTS, [(one,) for one in sorted(accounts)])
-            events: dict[str, list[dict[str, str | int]]] = {}
-            for row in warehouse.select("changed_events", {}):
-                event = {**row, "event_at": row["event_at"].isoformat()}
-                events.setdefault(event.pop("account_id"), []).append(event)
-        for account_id, own in events.items():
-            cause = AdjustmentCause(
-                accepted.window_id, settled.revision, accepted.revision, len(own), own[:EVENTS_SHOWN_MAX]
+            owed = [one for one in own if one.voided_at is None]
+            newest = max(owed, key=lambda one: one.issued_at, default=None)
+            yield _Account(
+                account_id,
+                lines.get(account_id, []),
+                found,
+                next((one for one in owed if one.kind is DocumentKind.INVOICE), None),
+                closed.manifest_hash if newest is None else newest.line_items_manifest,
+                len(own),
             )
-            causes.setdefault(account_id, []).append(cause)
+
+
+def _causes(workspace: Workspace, changed: Sequence[_Account], folder: Path) -> dict[str, list[AdjustmentCause]]:
+    """Return, for each account, the windows that count otherwise than in its newest document, and the events behind."""
+    causes: dict[str, list[AdjustmentCause]] = {}
+    accounts_of: dict[str, list[str]] = {}
+    for one in changed:
+        accounts_of.setdefault(one.line_items_manifest, []).append(one.account_id)
+    for line_items, accounts in accounts_of.items():
+        for settled, accepted in _changed_windows(workspace, read_manifest(workspace, line_items).pins["usage"]):
+            for account_id, cause in _causes_of_window(workspace, settled, accepted, accounts, folder).items():
+                causes.setdefault(account_id, []).append(cause)
     return causes
+
+
+def _causes_of_window(
+    workspace: Workspace, settled: WindowRevision, accepted: WindowRevision, accounts: Sequence[str], folder: Path
+) -> dict[str, AdjustmentCause]:
+    files = {}
+    for name, revision in (("from_usage_events", settled), ("to_usage_events", accepted)):
+        with Warehouse(workspace.scratch, sql=pinned_sql(workspace, revision.pins["sql"])) as warehouse:
+            view_usage_events(warehouse, workspace, revision)
+            to = folder / f"{name}.parquet"
+            files[name] = warehouse.write_table(USAGE_EVENTS.name, to, USAGE_EVENTS, ("account_id", accounts))
+    events: dict[str, list[dict[str, str | int]]] = {}
+    with Warehouse(workspace.scratch) as warehouse:
+        for name, file in files.items():
+            warehouse.view_files(name, USAGE_EVENTS, [file])
+        warehouse.table_rows("changed_accounts", CHANGED_ACCOUNTS, [(one,) for one in accounts])
+        for row in warehouse.select("changed_events", {}):
+            event = {**row, "event_at": row["event_at"].isoformat()}
+            events.setdefault(event.pop("account_id"), []).append(event)
+    window_id, before, now = accepted.window_id, settled.revision, accepted.revision
+    return {
+        account_id: AdjustmentCause(window_id, before, now, len(own), own[:EVENTS_SHOWN_MAX])
+        for account_id, own in events.items()
+    }
 
 
 def _documents(
@@ -234,14 +289,14 @@ def _documents(
     at: datetime,
 ) -> list[PreparedDocument]:
     """Return the document that settles each account: its first invoice, or what changes the one it has."""
-    accounts = workspace.project.directory.accounts()
+    accounts = document_accounts(workspace, pins)
     books = {priced.version: priced for priced in pinned_price_books(workspace, pins["price_books"])}
-    taxes, seller = workspace.project.taxes, workspace.project.settings.seller
+    taxes, seller = pinned_taxes(workspace, pins["taxes.toml"]), pinned_seller(workspace, pins["seller"])
+    issued_on = issue_date(at, seller)
     documents = []
     for one in changed:
         account = accounts[one.account_id]
         period = billing_period(period_id, account.time_zone)
-        issued_on = at.astimezone(ZoneInfo(account.time_zone)).date()
         lines = [adjustment.line for adjustment in one.adjustments]
         subtotal = sum((line.amount for line in lines), Decimal(0))
         kind = DocumentKind.CREDIT_NOTE if subtotal < 0 else DocumentKind.ADJUSTMENT
@@ -267,17 +322,35 @@ def _documents(
 
 
 def _reconcile(
-    workspace: Workspace, period_id: str, changed: Sequence[_Account], line_items: Receipt, folder: Path, at: datetime
+    workspace: Workspace,
+    period_id: str,
+    line_items: Receipt,
+    documents: Iterable[IssuedDocument | PreparedDocument],
+    not_settled: Collection[str],
+    folder: Path,
+    at: datetime,
 ) -> None:
-    """Publish that each account's documents will bill what it comes to; a difference raises."""
-    settled = []
-    for one in changed:
-        with exact():
-            rated = sum((line.amount for line in one.rated), Decimal(0))
-            billed = sum((line.amount for line in one.billed), Decimal(0))
-            owed = billed + sum((adjustment.line.amount for adjustment in one.adjustments), Decimal(0))
-        settled.append(InvoicedAccount(one.account_id, one.adjustments[0].line.currency, rated, owed))
-    controls = adjustment_controls(settled)
+    """Publish that documents, with those about to be issued, bill what each account comes to; a difference raises.
+
+    It is about every account but those that are not settled now, also about one that was not found to have changed.
+    """
+    rated: dict[tuple[str, str], Decimal] = {}
+    billed: dict[tuple[str, str], Decimal] = {}
+    with Warehouse(workspace.scratch) as warehouse:
+        warehouse.view_files(LINE_ITEMS.name, LINE_ITEMS, manifest_files(workspace, line_items.manifest_hash))
+        for row in warehouse.select("account_amounts", {}):
+            rated[row["account_id"], row["currency"]] = row["amount"]
+    for document in documents:
+        if isinstance(document, PreparedDocument) or document.voided_at is None:
+            key = document.account_id, document.currency
+            with exact():
+                billed[key] = billed.get(key, Decimal(0)) + document.subtotal
+    controls = adjustment_controls(
+        InvoicedAccount(account_id, currency, rated.get(key, Decimal(0)), billed.get(key, Decimal(0)))
+        for key in sorted({*rated, *billed})
+        for account_id, currency in [key]
+        if account_id not in not_settled
+    )
     pins = {"line_items": line_items.manifest_hash, "sql": pin_sql(workspace, ADJUST_QUERIES)}
     scope = f"period={period_id}/{ADJUSTED}"
     publish_next(workspace, RECONCILIATION, scope, [write_controls(workspace, controls, folder)], pins, at)
@@ -287,10 +360,11 @@ def _reconcile(
 def _result(
     workspace: Workspace,
     period_id: str,
-    changed: Sequence[_Account],
+    found: Sequence[_Account],
     prepared: Sequence[PreparedDocument],
     issued: Mapping[str, IssuedDocument],
 ) -> AdjustResult:
+    lines = {one.account_id: len(one.adjustments) for one in found}
     accounts = tuple(
         AdjustedAccount(
             document.account_id,
@@ -298,9 +372,10 @@ def _result(
             document.currency,
             document.subtotal,
             document.total,
-            len(one.adjustments),
+            lines[document.account_id],
             issued[document.account_id].number if document.account_id in issued else None,
         )
-        for one, document in zip(changed, prepared, strict=True)
+        for document in prepared
     )
-    return AdjustResult(period_id, accounts, workspace.control_plane.held_accounts(period_id))
+    waiting = sorted(lines.keys() & workspace.control_plane.accounts_to_invoice(period_id))
+    return AdjustResult(period_id, accounts, workspace.control_plane.held_accounts(period_id), tuple(waiting))

@@ -11,7 +11,8 @@ Where ``close.sign_off`` is "required", somebody has approved exactly these figu
 Usage of earlier, final periods that is known since is settled first, by adjustments and credit notes (P5).
 
 An account that is held gets no invoice. Once it is released, or when an invoice was voided, closing the final period
-again rates these accounts afresh, reconciles them and issues theirs; everybody else's documents stay to the byte.
+again rates these accounts afresh, reconciles them and issues theirs; everybody else's documents stay to the byte. It
+also settles what else is known of the final period since.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from pipeline.adapters.invoice_files import RenderedFiles
 from pipeline.core.invoice import IssuedDocument
 from pipeline.core.money import Money
-from pipeline.steps.adjust import AdjustResult, adjust, unsettled_periods
+from pipeline.steps.adjust import AdjustResult, adjust, is_unsettled, unsettled_periods
 from pipeline.steps.documents import store_documents
 from pipeline.steps.prepare import prepared_period
 from pipeline.steps.render import invoice_folder, render_documents
@@ -42,7 +43,7 @@ class CloseResult:
     held: dict[str, str]
     folder: Path
     rendered: RenderedFiles = field(compare=False)
-    adjusted: tuple[AdjustResult, ...] = ()  # earlier periods that were settled with it
+    adjusted: tuple[AdjustResult, ...] = ()  # periods that were settled with it: earlier ones, or a final one itself
 
 
 def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
@@ -62,12 +63,14 @@ def close(workspace: Workspace, period_id: str, at: datetime) -> CloseResult:
             adjusted = tuple(adjust(workspace, earlier, at) for earlier in unsettled_periods(workspace, period_id))
             control_plane.finalise_period(
                 period_id,
-                workspace.project.settings.seller.number_series,
+                prepared.seller.number_series,
                 prepared.drafts.documents(),
                 store_documents(workspace),
                 at,
                 prepared.revisions,
             )
+    if is_final and is_unsettled(workspace, period_id):
+        adjusted = (adjust(workspace, period_id, at),)
     documents = control_plane.documents(period_id)
     rendered = render_documents(workspace, documents, workspace.project.settings.documents.formats)
     owed_now = [document for document in documents if document.voided_at is None]

@@ -63,6 +63,7 @@ class CollectResult:
     new_objects: int
     raw_events: int
     quarantined: int
+    byte_count: int  # of the objects as they are in the bucket
     by_reason: Mapping[str, int]
     unclaimed_keys: tuple[str, ...]
     pending: Mapping[str, str]
@@ -125,6 +126,7 @@ def _collect_once(ws: Workspace, listed_at: datetime, say: Callable[[str], None]
         new_objects=len(objects),
         raw_events=sum(ledger_object.raw_event_count for ledger_object in objects),
         quarantined=sum(ledger_object.quarantine_count for ledger_object in objects),
+        byte_count=byte_count,
         by_reason=dict(sorted(taken.by_reason.items())),
         unclaimed_keys=tuple(unclaimed.key for unclaimed in found.unclaimed),
         pending=dict(sorted(taken.pending.items())),

@@ -23,10 +23,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.adapters.block_parser import BlockParser, Column, Ints, ParsedLines
-from pipeline.adapters.content_hash import EventColumns, EventContent
+from pipeline.adapters.content_hash import EVENT_HASHES, EventColumns, EventContent
 from pipeline.adapters.decompress import ObjectFault, read_chunks
 from pipeline.adapters.event_files import EventFiles, PartitionFile, arrow_schema
-from pipeline.adapters.key_hash import key_hashes
+from pipeline.adapters.event_hash import key_hashes, payload_hashes
 from pipeline.adapters.object_store import ListedObject, ObjectStore
 from pipeline.adapters.parquet_records import count_records, read_records
 from pipeline.adapters.record_blocks import ObjectCount, RecordBlock, RecordCutter, RecordFault, long_line
@@ -52,7 +52,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = np.iinfo(np.int64).max
 _OF_LINE = ("object_and_line", "key_and_line", "offset")
-_EVENTS_SCHEMA = pa.schema([field for field in arrow_schema(RAW_EVENTS) if field.name != "key_hash"])
+_EVENTS_SCHEMA = pa.schema([field for field in arrow_schema(RAW_EVENTS) if field.name not in EVENT_HASHES])
 _QUARANTINE_SCHEMA = arrow_schema(QUARANTINE)
 
 
@@ -509,7 +509,9 @@ class _Batch:
         if not len(days):
             return
         content = EventColumns(table)
-        table = table.append_column("key_hash", pa.array(key_hashes(table.column("source"), table.column("id"))))
+        keys, payloads = (table.column("source"), table.column("id")), (table.column("quantity"), table.column("data"))
+        table = table.append_column("key_hash", pa.array(key_hashes(*keys)))
+        table = table.append_column("payload_hash", pa.array(payload_hashes(*payloads)))
         for first, end in _runs(np.diff(days) | np.diff(object_index)):
             tally = self._tallies[int(object_index[first])]
             day = _date(int(days[first]))

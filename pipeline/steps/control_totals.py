@@ -18,6 +18,7 @@ from typing import Any
 from pipeline import __version__
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.agreement import Agreement
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.dataset import (
     EXCLUDED_EVENTS,
     LINE_ITEMS,
@@ -59,7 +60,6 @@ from pipeline.core.report import (
 from pipeline.core.revision import LedgerObject, WindowRevision
 from pipeline.core.terms import PeriodTerms
 from pipeline.core.window import BillingWindow
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS, published_producer_totals
 from pipeline.steps.deduplicate import revision_pins
 from pipeline.steps.external import EXTERNAL_QUERY, external_controls_of, pin_external

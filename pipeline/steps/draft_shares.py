@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,6 @@ from pipeline.core.invoice import (
     InvoiceEvidence,
     PreparedDocument,
     draft_invoices,
-    issue_date,
     prepare_document,
 )
 from pipeline.core.line_item import LineItem, LineKind
@@ -37,7 +36,7 @@ class DraftFacts:
     accounts: Mapping[str, Account]
     seller: SellerSettings
     books: Mapping[str, PricedBook]
-    cutoffs: tuple[datetime, ...]
+    issued_on: date
     evidence: InvoiceEvidence
     taxes: TaxTable | None
     held: frozenset[str]
@@ -105,7 +104,7 @@ def _prepare(lines: Sequence[LineItem], facts: DraftFacts, usage: BinaryIO) -> P
         facts.seller,
         period,
         facts.books,
-        issue_date(facts.cutoffs or [period.end], period.time_zone),
+        facts.issued_on,
         facts.evidence,
         facts.taxes,
         b"[]" if place is None else usage.read(place[1]),

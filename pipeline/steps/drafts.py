@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline import settings
 from pipeline.adapters.scratch import scratch_folder
+from pipeline.core.account import Account
 from pipeline.core.credit import CreditBalance, draw_credits
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import NotReadyError, PricingError
@@ -29,13 +30,15 @@ from pipeline.core.invoice import (
     InvoiceEvidence,
     PreparedDocument,
     finish_document,
+    issue_date,
 )
 from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.steps.daily_usage import usage_by_day
 from pipeline.steps.draft_shares import DraftFacts, Share
 from pipeline.steps.draft_workers import made_shares
-from pipeline.steps.pinned import pinned_price_books
-from pipeline.steps.publish import manifest_files, pin_file, read_manifest
+from pipeline.steps.inputs import pinned_directory
+from pipeline.steps.pinned import pinned_price_books, pinned_seller, pinned_taxes
+from pipeline.steps.publish import manifest_files, read_manifest
 from pipeline.steps.workspace import Workspace
 
 LINES_PER_SHARE = 50_000
@@ -64,16 +67,16 @@ class Drafts:
     _places: tuple[tuple[str, Path, int], ...]
 
     def documents(self) -> Iterator[PreparedDocument]:
-        """Yield the documents in order of account; charges that no tax rate is known for raise ``PricingError``."""
+        """Yield the documents in order of account; what cannot be taxed raises ``PricingError``."""
         if self.problems:
             more = len(self.problems) - PROBLEMS_SHOWN_MAX
             raise PricingError(
-                "tax.no_rate",
-                f"taxes.toml has no rate for what is to be invoiced ({len(self.problems)} in all)",
+                "tax.not_known",
+                f"what is to be invoiced cannot be taxed ({len(self.problems)} in all)",
                 [
                     *self.problems[:PROBLEMS_SHOWN_MAX],
                     *([f"and {more:,} more"] if more > 0 else []),
-                    "nothing was issued; add the rates, or tax_region to accounts.csv, or hold the accounts",
+                    "nothing was issued; mend taxes.toml or accounts.csv, or hold the accounts",
                 ],
             )
         spools = {path: path.open("rb") for _, path, _ in self._places}
@@ -86,18 +89,22 @@ class Drafts:
                 spool.close()
 
 
-def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, folder: Path) -> Drafts:
-    """Make a document of each account that published line items have and that is not held, in ``folder``."""
+def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, folder: Path, at: datetime) -> Drafts:
+    """Make a document of each account that published line items have and that is not held, in ``folder``.
+
+    They are of the seller and by the taxes that the line items pin, and dated as if issued at that instant.
+    """
     pins = read_manifest(workspace, line_items.manifest_hash).pins
     usage = folder / "usage_by_day"
+    seller = pinned_seller(workspace, pins["seller"])
     facts = DraftFacts(
         period_id,
-        workspace.project.directory.accounts(),
-        workspace.project.settings.seller,
+        document_accounts(workspace, pins),
+        seller,
         {priced.version: priced for priced in pinned_price_books(workspace, pins["price_books"])},
-        _cutoffs(workspace, pins["usage"]),
-        document_evidence(workspace, line_items.manifest_hash, pins),
-        workspace.project.taxes,
+        issue_date(at, seller),
+        document_evidence(line_items.manifest_hash, pins),
+        pinned_taxes(workspace, pins["taxes.toml"]),
         frozenset(workspace.control_plane.held_accounts(period_id)),
         usage,
         _spool_usage(workspace, period_id, pins, usage),
@@ -106,14 +113,22 @@ def draft_documents(workspace: Workspace, period_id: str, line_items: Receipt, f
     return drafts_of(facts, manifest_files(workspace, line_items.manifest_hash), folder, processes)
 
 
-def document_evidence(workspace: Workspace, line_items: str, pins: Mapping[str, Any]) -> InvoiceEvidence:
+def document_evidence(line_items: str, pins: Mapping[str, Any]) -> InvoiceEvidence:
     """Return what documents of published line items (their manifest hash and pins) can be checked against."""
-    tax_table = workspace.project.files.get("taxes.toml")
-    return InvoiceEvidence(
-        line_items,
-        sha256_hex(canonical_json(dict(pins["usage"]))),
-        None if tax_table is None else pin_file(workspace, tax_table),
-    )
+    return InvoiceEvidence(line_items, sha256_hex(canonical_json(dict(pins["usage"]))), pins["taxes.toml"])
+
+
+def document_accounts(workspace: Workspace, pins: Mapping[str, Any]) -> dict[str, Account]:
+    """Return the accounts by id: called as they are by now, and otherwise as a final period was closed with."""
+    accounts = workspace.project.directory.accounts()
+    if "accounts_at_close" not in pins:
+        return accounts
+    closed = pinned_directory(workspace, pins["accounts_at_close"]).accounts()
+    return accounts | {
+        account_id: replace(one, name=now.name, tax_id=now.tax_id, billing_address=now.billing_address)
+        for account_id, one in closed.items()
+        for now in [accounts.get(account_id, one)]
+    }
 
 
 def drafts_of(facts: DraftFacts, line_items: Sequence[Path], folder: Path, processes: int) -> Drafts:
@@ -131,7 +146,7 @@ def drafts_of(facts: DraftFacts, line_items: Sequence[Path], folder: Path, proce
     return Drafts(totals, tuple(sorted(problem for one in made for problem in one.problems)), tuple(places))
 
 
-def write_drafts(workspace: Workspace, period_id: str, to: Path | None) -> list[ShownDraft]:
+def write_drafts(workspace: Workspace, period_id: str, to: Path | None, at: datetime) -> list[ShownDraft]:
     """Return what each account would be invoiced by the newest line items of a period; write the documents there.
 
     They have no number, and what they would draw of credits is what is left now. Nothing is stored or issued.
@@ -149,12 +164,12 @@ def write_drafts(workspace: Workspace, period_id: str, to: Path | None) -> list[
     held = workspace.control_plane.held_accounts(period_id)
     shown: dict[str, ShownDraft] = {}
     with scratch_folder(workspace.scratch, "drafts") as folder:
-        drafts = draft_documents(workspace, period_id, line_items, folder)
+        drafts = draft_documents(workspace, period_id, line_items, folder, at)
         with ExitStack() as stack:
             out = None if to is None else stack.enter_context(to.open("wb"))
             for document in drafts.documents():
                 mine = balances.get(document.account_id, [])
-                draws = draw_credits(document.total, document.currency, document.issue_date, mine)
+                draws = draw_credits(document.total, document.currency, document.last_date, mine)
                 content, due = finish_document(document, None, draws)
                 shown[document.account_id] = ShownDraft(
                     document.account_id, document.currency, document.subtotal, document.total, due, ""
@@ -181,12 +196,6 @@ def _spool_usage(
             places[account_id] = start, file.write(entries)
             start += len(entries)
     return places
-
-
-def _cutoffs(workspace: Workspace, usage: Mapping[str, str]) -> tuple[datetime, ...]:
-    """Return the cutoff of each window that usage was taken from."""
-    accepted = workspace.control_plane.accepted_revisions()
-    return tuple(accepted[window_id].cutoff_at for window_id in sorted(usage) if window_id in accepted)
 
 
 def _whole_accounts(files: Sequence[Path]) -> Iterator[tuple[int, int]]:

@@ -225,11 +225,13 @@ def view_raw_events(warehouse: Warehouse, workspace: Workspace, pins: Pins) -> N
     view_raw_event_files(warehouse, workspace, pins["raw_event_files"])
 
 
-def view_raw_event_files(warehouse: Warehouse, workspace: Workspace, paths: Sequence[str]) -> None:
-    """Name the raw events of these lake paths ``raw_events``."""
+def view_raw_event_files(
+    warehouse: Warehouse, workspace: Workspace, paths: Sequence[str], name: str = RAW_EVENTS.name
+) -> None:
+    """Name the raw events of these lake paths ``raw_events``, or otherwise."""
     with ThreadPoolExecutor(VERIFYING_THREADS) as verifying:
         files = list(verifying.map(workspace.lake.local_file, paths))
-    warehouse.view_files(RAW_EVENTS.name, RAW_EVENTS, files)
+    warehouse.view_files(name, RAW_EVENTS, files)
 
 
 def view_event_quantities(warehouse: Warehouse, meters: Sequence[Meter], window: BillingWindow) -> None:

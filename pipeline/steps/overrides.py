@@ -58,5 +58,5 @@ def approve_override(workspace: Workspace, window_id: str, revision: int, at: da
     override = workspace.control_plane.approve_override(window_id, revision, failures_hash, at, by)
     accept(workspace, window_id, revision, at)
     estimate(workspace, window_id, revision, at)
-    report(workspace, window_id, revision)
+    report(workspace, window_id, revision, at, refresh=True)
     return override

@@ -139,9 +139,11 @@ def period_inputs(
         "earlier_levels": {one.window_id: receipt.manifest_hash for one, _, receipt in earlier},
         # Beyond the last window that takes part nothing is known, also not that a level stayed as it was.
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
-        "price_books": closed["price_books"]
-        if closed is not None and tried is None
-        else {priced.version: pin_file(workspace, _price_book_file(workspace, priced)) for priced in terms.price_books},
+        **(
+            {name: closed[name] for name in ("price_books", "seller", "taxes.toml")}
+            if closed is not None and tried is None
+            else _pins_of_documents(workspace, terms)
+        ),
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},
         "usage_levels": {window_id: receipt.manifest_hash for window_id, receipt in levels.items()},
         "usage_values": {window_id: receipt.manifest_hash for window_id, receipt in values.items()},
@@ -151,6 +153,17 @@ def period_inputs(
     if closed is not None:
         pins["accounts_at_close"] = closed["accounts.csv"]
     return PeriodInputs(period_id, terms, tuple(revisions), usage, pins)
+
+
+def _pins_of_documents(workspace: Workspace, terms: PeriodTerms) -> dict[str, Any]:
+    """Pin what the documents of a period are made with, as of now: a final period keeps it."""
+    books, taxes = terms.price_books, workspace.project.files.get("taxes.toml")
+    seller = workspace.project.settings.seller.model_dump(mode="json")
+    return {
+        "price_books": {priced.version: pin_file(workspace, _price_book_file(workspace, priced)) for priced in books},
+        "seller": pin_file(workspace, canonical_json(seller)),
+        "taxes.toml": None if taxes is None else pin_file(workspace, taxes),
+    }
 
 
 def closed_pins(workspace: Workspace, period_id: str) -> Mapping[str, Any] | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
 from pipeline.adapters.warehouse import sql_text
 from pipeline.core.price_book import PriceBook
-from pipeline.core.project import PricedBook
+from pipeline.core.project import PricedBook, SellerSettings
+from pipeline.core.tax import TaxTable
 from pipeline.steps.publish import pin_file
 from pipeline.steps.workspace import Workspace
 
@@ -30,3 +32,16 @@ def pinned_price_books(workspace: Workspace, pins: Mapping[str, str]) -> tuple[P
         text = workspace.lake.get_bytes(f"pins/{sha256}").decode("utf-8-sig")
         books.append(PricedBook(PriceBook.model_validate(tomllib.loads(text, parse_float=Decimal)), version))
     return tuple(books)
+
+
+def pinned_seller(workspace: Workspace, pin: str) -> SellerSettings:
+    """Return the seller as he was pinned."""
+    return SellerSettings.model_validate(json.loads(workspace.lake.get_bytes(f"pins/{pin}")))
+
+
+def pinned_taxes(workspace: Workspace, pin: str | None) -> TaxTable | None:
+    """Return a pinned ``taxes.toml``; None for a project that had none."""
+    if pin is None:
+        return None
+    text = workspace.lake.get_bytes(f"pins/{pin}").decode("utf-8-sig")
+    return TaxTable.model_validate(tomllib.loads(text, parse_float=Decimal))

@@ -17,13 +17,16 @@ from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.manifest import Receipt, canonical_json, sha256_hex
 from pipeline.core.money import exact
+from pipeline.core.project import SellerSettings
 from pipeline.core.reconciliation import controls_sentence
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY, BillingWindow, is_collected, windows_between
-from pipeline.steps.check import check_period
-from pipeline.steps.drafts import Drafts, draft_documents
+from pipeline.steps.check import check_invoices, check_period
+from pipeline.steps.drafts import Drafts, document_accounts, draft_documents
 from pipeline.steps.late import late_windows
 from pipeline.steps.period_usage import account_periods
+from pipeline.steps.pinned import pinned_seller
+from pipeline.steps.publish import read_manifest
 from pipeline.steps.rate import publish_draft, rated_period
 from pipeline.steps.reconcile import published_controls, reconcile_period
 from pipeline.steps.workspace import Workspace
@@ -36,6 +39,7 @@ class PreparedPeriod:
     drafts: Drafts
     figures: PeriodFigures
     revisions: Mapping[str, int]
+    seller: SellerSettings
 
 
 @contextmanager
@@ -54,27 +58,33 @@ def prepared_period(
         line_items = publish_draft(workspace, rated, at, scope)
         check_period(workspace, line_items, at)
         with scratch_folder(workspace.scratch, "documents") as folder:
-            drafts = draft_documents(workspace, period_id, line_items, folder)
+            drafts = draft_documents(workspace, period_id, line_items, folder, at)
+            check_invoices(workspace, line_items, drafts.documents(), at)
             controls = reconcile_period(workspace, line_items.scope, drafts.totals, at)
             figures = _figures(workspace, period_id, line_items, drafts, controls)
             yield PreparedPeriod(
-                drafts, figures, {revision.window_id: revision.revision for revision in rated.revisions}
+                drafts,
+                figures,
+                {revision.window_id: revision.revision for revision in rated.revisions},
+                pinned_seller(workspace, rated.pins["seller"]),
             )
 
 
 def _figures(
     workspace: Workspace, period_id: str, line_items: Receipt, drafts: Drafts, controls: Receipt
 ) -> PeriodFigures:
-    directory = workspace.project.directory.accounts()
-    tax_table = workspace.project.files.get("taxes.toml")
+    pins = read_manifest(workspace, line_items.manifest_hash).pins
+    directory = document_accounts(workspace, pins)
     signed = {
         "accounts": {
-            draft.account_id: [directory[draft.account_id].name, directory[draft.account_id].tax_region]
+            draft.account_id: [one.name, one.tax_region, one.tax_id, one.billing_address]
             for draft in drafts.totals
+            for one in [directory[draft.account_id]]
         },
         "line_items": line_items.content_hash,
         "period_id": period_id,
-        "taxes": None if tax_table is None else sha256_hex(tax_table),
+        "seller": pins["seller"],
+        "taxes": pins["taxes.toml"],
     }
     net: dict[str, Decimal] = {}
     with exact():

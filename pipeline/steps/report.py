@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pipeline.adapters.documents import render
+from pipeline.adapters.report_files import report_json, report_parquet
+from pipeline.adapters.report_xlsx import workbook
 from pipeline.adapters.text_formats import format_instant
 from pipeline.core.check import CheckReport
 from pipeline.core.dataset import EXCLUDED_EVENTS, RECONCILIATION, USAGE
 from pipeline.core.manifest import Receipt
 from pipeline.core.outcome import EventOutcomes
-from pipeline.core.report import TOP_ACCOUNTS_MAX, EstimateFacts, Evidence, ReportFacts, report_model
+from pipeline.core.report import TOP_ACCOUNTS_MAX, EstimateFacts, Evidence, ReportFacts
+from pipeline.core.report_model import ReportModel
+from pipeline.core.report_sections import report_model
 from pipeline.core.revision import RevisionState, WindowRevision
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.completeness import published_completeness
@@ -31,14 +36,65 @@ from pipeline.steps.outcomes import stored_outcomes
 from pipeline.steps.price_trials import canary_of
 from pipeline.steps.publish import read_document, read_manifest
 from pipeline.steps.reconcile import published_controls
+from pipeline.steps.report_facts import publish_facts, published_facts
+from pipeline.steps.service_levels import published_service_levels
 from pipeline.steps.workspace import Workspace
 
 
-def report(ws: Workspace, window_id: str, revision: int) -> Path:
-    """Write the reconciliation report of a window revision, also of a rejected one, and return its path.
+class Format(StrEnum):
+    """How a report is written; every format has the same figures."""
 
-    It shows what was published and decided, and no clock: the same revision makes the same bytes.
+    HTML = "html"
+    XLSX = "xlsx"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def report(
+    ws: Workspace,
+    window_id: str,
+    revision: int,
+    at: datetime,
+    formats: Collection[Format] = (Format.HTML,),
+    *,
+    refresh: bool = False,
+) -> Path:
+    """Write the reconciliation report of a window revision, also of a rejected one; return the first file's path.
+
+    What is known at ``at`` is published with the first report of a revision, so the same revision makes the same bytes
+    ever after; ``refresh`` publishes what is known now instead, and so does an exception that was recorded since.
     """
+    model = report_model(report_facts(ws, window_id, revision, at, refresh=refresh))
+    paths = []
+    for one in formats:
+        content = _CONTENT[one](model)
+        ws.lake.put_bytes(content, "documents", f".{one.value}")
+        path = report_path(ws, window_id, revision, one)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        paths.append(path)
+    return paths[0]
+
+
+def report_path(ws: Workspace, window_id: str, revision: int, format_: Format = Format.HTML) -> Path:
+    """Return where people look for the report of a revision, whether it is there or not."""
+    return ws.out / "reports" / f"{window_id.replace(':', '')}-r{revision}.{format_.value}"
+
+
+def _page(model: ReportModel) -> bytes:
+    return render("report.html", {"report": model}).encode()
+
+
+_CONTENT: dict[Format, Callable[[ReportModel], bytes]] = {
+    Format.HTML: _page,
+    Format.XLSX: workbook,
+    Format.JSON: report_json,
+    Format.PARQUET: report_parquet,
+}
+
+
+def report_facts(ws: Workspace, window_id: str, revision: int, at: datetime, *, refresh: bool = False) -> ReportFacts:
+    """Return everything that the report of a revision is made of; what is known at ``at`` as ``report`` says."""
     found = find_revision(ws, window_id, revision)
     pins = pins_of_reconciliation(ws, found)
     night, objects = pinned_night(pins), pinned_objects(ws, pins)
@@ -51,7 +107,12 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         pins=_flat({**found.pins, "raw_event_files": len(found.pins["raw_event_files"]), "controls": pins["sql"]}),
         objects=tuple(known for known in objects if night.holds(known.received_at)),
     )
-    facts = ReportFacts(
+    measured = published_service_levels(ws, window_id, revision)
+    known = published_facts(ws, found)
+    exceptions = tuple(ws.control_plane.exceptions(window_id, revision))
+    if known is None or refresh or known.exceptions != exceptions:
+        known = publish_facts(ws, found, pins, totals, at)
+    return ReportFacts(
         project_name=pins["project"],
         legal_entity=pins["legal_entity"],
         revision=found,
@@ -64,23 +125,13 @@ def report(ws: Workspace, window_id: str, revision: int) -> Path:
         accounts=totals.accounts,
         checks=_checks(ws, pins),
         evidence=evidence,
+        night=known,
         completeness=published_completeness(ws, pins.get("completeness")),
         outcomes=outcomes,
-        exceptions=tuple(ws.control_plane.exceptions(window_id, revision)),
         estimates=_estimates(ws, pins),
         canary=canary_of(ws, found),
+        service_levels=() if measured is None else measured.levels,
     )
-    page = render("report.html", report_model(facts)).encode()
-    ws.lake.put_bytes(page, "documents", ".html")
-    path = report_path(ws, window_id, revision)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(page)
-    return path
-
-
-def report_path(ws: Workspace, window_id: str, revision: int) -> Path:
-    """Return where people look for the report of a revision, whether it is there or not."""
-    return ws.out / "reports" / f"{window_id.replace(':', '')}-r{revision}.html"
 
 
 def _checks(ws: Workspace, pins: Pins) -> CheckReport | None:
@@ -107,7 +158,7 @@ def _rejection(ws: Workspace, revision: WindowRevision) -> str:
     if revision.state is not RevisionState.REJECTED:
         return ""
     subject = revision.document_scope
-    entries = [e for e in ws.control_plane.audit_log() if (e.action, e.subject) == ("revision_rejected", subject)]
+    entries = [entry for entry in ws.control_plane.audit_log(subject) if entry.action == "revision_rejected"]
     return str(json.loads(entries[-1].details)["why"]) if entries else ""
 
 

@@ -22,6 +22,7 @@ from pipeline.steps.aggregate import aggregate, find_revision
 from pipeline.steps.check import check
 from pipeline.steps.deduplicate import deduplicate, exclusion_counts
 from pipeline.steps.estimate import estimate
+from pipeline.steps.finish import finish_night
 from pipeline.steps.late import late_windows
 from pipeline.steps.outcomes import published_outcomes
 from pipeline.steps.price_trials import run_canary
@@ -112,10 +113,10 @@ def settle_window(
     """
     if revision.state is RevisionState.ACCEPTED:
         say(f"{revision.window_id}: revision {revision.revision} is current")
-        return _result(workspace, revision, is_new=False)
+        return _result(workspace, revision, at, say, is_new=False)
     with _rejected_when_refused(workspace, revision, at, say):
         _rate_and_accept(workspace, revision, at, say, beside)
-    return _result(workspace, revision, is_new=True)
+    return _result(workspace, revision, at, say, is_new=True)
 
 
 @contextmanager
@@ -126,7 +127,7 @@ def _rejected_when_refused(workspace: Workspace, revision: WindowRevision, at: d
         if find_revision(workspace, revision.window_id, revision.revision).state is RevisionState.ACCEPTED:
             raise  # by another run of the window at the same time; what this one was refused with is still its answer
         reject(workspace, revision.window_id, revision.revision, at, str(error))
-        path = report(workspace, revision.window_id, revision.revision)
+        path = finish_night(workspace, revision.window_id, revision.revision, at, say)
         say(f"{revision.window_id}: revision {revision.revision} rejected, see {path}")
         raise
 
@@ -190,7 +191,8 @@ def _rate_and_accept(
     warnings = checked.failed(Severity.WARNING)
     say(f"{window_id}: {len(checked.results)} expectations checked, {len(warnings)} warnings")
     for warning in warnings:
-        say(f"{window_id}: warning: {warning.dataset}: expected {warning.expected}, got {warning.observed}")
+        example = f", for example {warning.sample_keys[0]}" if warning.sample_keys else ""
+        say(f"{window_id}: warning: {warning.dataset}: expected {warning.expected}, got {warning.observed}{example}")
     controls = reconcile(workspace, window_id, number, at)
     say(f"{window_id}: {controls.row_count:,} controls reconciled")
     accept(workspace, window_id, number, at)
@@ -199,12 +201,14 @@ def _rate_and_accept(
         say(f"{window_id}: estimates of {estimates.scope} are of {estimates.row_count:,} accounts")
 
 
-def _result(workspace: Workspace, revision: WindowRevision, *, is_new: bool) -> WindowResult:
+def _result(workspace: Workspace, revision: WindowRevision, at: datetime, say: Say, *, is_new: bool) -> WindowResult:
     path = report_path(workspace, revision.window_id, revision.revision)
     # A revision that is closed without evidence may have been given one more exception, which is no input of it.
     has_exceptions = bool(workspace.control_plane.exceptions(revision.window_id, revision.revision))
-    if is_new or has_exceptions or not path.is_file():
-        report(workspace, revision.window_id, revision.revision)
+    if is_new:
+        finish_night(workspace, revision.window_id, revision.revision, at, say)
+    elif has_exceptions or not path.is_file():
+        report(workspace, revision.window_id, revision.revision, at)
     outcomes = published_outcomes(workspace, revision)
     with Warehouse(workspace.scratch) as warehouse:
         excluded = exclusion_counts(workspace, warehouse, revision)

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.adapters.versions import engine_versions
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.dataset import RECONCILIATION
 from pipeline.core.manifest import Receipt
 from pipeline.core.revision import WindowRevision
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.completeness import COMPLETENESS
 from pipeline.steps.derivation import LINK_INPUTS
 from pipeline.steps.outcomes import EVENT_OUTCOMES

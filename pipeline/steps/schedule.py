@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WindowSchedule:
-    """When windows begin: the first one, and their length."""
+    """When windows begin: the first one, and their length; how long after its end a window has to be accepted."""
 
     first_window_start: datetime
     length: timedelta
+    deadline: timedelta = timedelta(hours=12)
 
     @property
     def first_period_end(self) -> datetime:
@@ -48,8 +49,9 @@ class WindowSchedule:
 
 def window_schedule(folder: Path) -> WindowSchedule:
     """Return when windows begin, from ``billing.toml`` alone; a broken file raises ``InputError``."""
-    window = load_settings(folder).window
-    return WindowSchedule(window.first_window_start, window.length)
+    settings = load_settings(folder)
+    deadline = settings.window.grace_period + settings.sli.pipeline_availability.deadline
+    return WindowSchedule(settings.window.first_window_start, settings.window.length, deadline)
 
 
 def window_of_run(window: str | None, data_interval_end: datetime | None, length: timedelta) -> BillingWindow:

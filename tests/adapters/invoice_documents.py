@@ -45,14 +45,15 @@ def line(**changes: Any) -> dict[str, Any]:
 
 def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """Return an invoice of January for acct-7; what its figures add up to is for the test to say."""
+    customer = {"account_id": "acct-7", "name": "Seven GmbH", "address": "", "tax_id": "", "plan": "standard"}
     return {
         "document": "invoice",
         "document_version": 2,
         "number": "LLM-000001",
         "corrects": None,
         "issue_date": "2026-02-01",
-        "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin"},
-        "customer": {"account_id": "acct-7", "name": "Seven GmbH", "plan": "standard"},
+        "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin", "tax_id": ""},
+        "customer": {**customer, **changes.pop("customer", {})},
         "period": {
             "period_id": "2026-01",
             "time_zone": "Europe/Berlin",
@@ -69,6 +70,7 @@ def document(*lines: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "credits": [],
         "amount_due": "6",
         "usage_by_day": [],
+        "causes": [],
         "evidence": {
             "price_book_versions": ["prices@0123456789ab"],
             "rounding": "half_up",

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.adapters.checks import SAMPLE_COUNT, read_suite, run_suite
+from pipeline.adapters.checks import SAMPLE_COUNT, project_suite_problems, read_suite, run_suite
+from pipeline.adapters.project_files import load_project
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.check import CheckResult, Severity
 from pipeline.core.dataset import USAGE
 from pipeline.core.errors import InputError
+from tests.fixtures_project import write_project
 from tests.test_expectations import usage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +115,7 @@ def test_a_suite_that_is_not_json_is_refused_with_line_and_column(tmp_path: Path
     path = tmp_path / "usage.json"
     path.write_text('{\n  "name": "usage",\n}', encoding="utf-8")
 
-    with pytest.raises(InputError, match=r"expectations/usage.json is not JSON: .* line 3 column 1"):
+    with pytest.raises(InputError, match=r"(?s)expectations/usage.json is wrong.*not JSON: .* line 3 column 1"):
         read_suite(path)
 
 
@@ -224,7 +226,8 @@ import great_expectations
 from pipeline.adapters.checks import load_suite, run_suite
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import USAGE
-from tests.test_expectations import REFERENCE_TABLES
+from pipeline.core.check import RELATIONS_BESIDE
+from tests.test_expectations import REFERENCE_ROWS
 
 def refuse(*arguments):
     raise OSError("no network in a check")
@@ -241,8 +244,8 @@ with Warehouse(Path(sys.argv[1]), memory_limit="200MB", threads=2) as warehouse:
             FROM range(1000000) AS numbers(n)
         ) TO $path (FORMAT parquet)''', {"path": sys.argv[1] + "/usage.parquet"})
     warehouse.view_files(USAGE.name, USAGE, [Path(sys.argv[1]) / "usage.parquet"])
-    for name, (columns, rows) in REFERENCE_TABLES.items():
-        warehouse.table_rows(name, columns, [] if name == "usage_levels" else rows)
+    for name, columns in RELATIONS_BESIDE[USAGE.name].items():
+        warehouse.table_rows(name, columns, [] if name in ("usage_levels", "account_history") else REFERENCE_ROWS[name])
     results = run_suite(load_suite(USAGE), "window=2026-01-15", warehouse.connection)
 assert all(result.success for result in results), results
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
@@ -266,3 +269,77 @@ def test_a_million_rows_are_checked_in_duckdb_without_noise_network_or_memory(tm
     assert int(run.stdout) < 400
     # Neither progress bars, nor the complaints of a connection that was left open.
     assert run.stderr == ""
+
+
+# ---- suites of a project ----
+
+
+def suite_problems(*expectations: Any, name: str = "usage", dataset: str = "usage") -> list[str]:
+    content = json.dumps({"name": name, "expectations": expectations}).encode()
+    return project_suite_problems(f"expectations/{dataset}.json", content)
+
+
+def test_a_good_suite_of_a_project_has_no_problem() -> None:
+    beside = "SELECT h.account_id FROM account_history AS h ANTI JOIN {batch} AS u ON u.account_id = h.account_id"
+
+    assert suite_problems(rows_query(beside), expectation(meta={"name": "my_sku", "why": "This is only a test."})) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT no_such_column FROM {batch}", "no_such_column"),
+        ("SELECT * FROM {batch} ANTI JOIN no_such_relation USING (sku)", "no_such_relation"),
+        ("SELECT * FROM {batch} WHERE sku IN (SELECT sku FROM held_accounts)", "held_accounts"),  # beside invoices only
+        ("SELECT * FROM {batch} WHERE", "syntax error"),
+        ("SELECT 1 FROM {batch}); DROP TABLE usage; SELECT (1", "syntax error"),
+        ("SELECT 1 FROM {batch}; DROP TABLE usage", "one SELECT and nothing else"),
+        ("UPDATE {batch} SET quantity = 0", "one SELECT and nothing else"),
+        ("SELECT * FROM {batch}, read_csv('/etc/passwd')", "disabled by configuration"),
+    ],
+)
+def test_a_query_that_cannot_run_is_found_before_the_night(query: str, said: str) -> None:
+    (problem,) = suite_problems(rows_query(query))
+
+    assert problem.startswith("expectations/usage.json: expectations[0] (query): the query cannot run: ")
+    assert said in problem
+
+
+def test_a_suite_of_a_project_cannot_replace_an_expectation_of_the_pipeline() -> None:
+    assert suite_problems(expectation()) == [
+        "expectations/usage.json: expectations[0] (sku_is_there): the pipeline has an expectation of this name; "
+        "choose another one"
+    ]
+
+
+def test_a_suite_of_a_dataset_that_is_never_checked_is_refused() -> None:
+    (problem,) = suite_problems(expectation(), name="estimates", dataset="estimates")
+
+    assert "one dataset of invoices, line_items, raw_events, usage, usage_events" in problem
+
+
+def test_a_broken_suite_stops_the_project_with_file_and_place(tmp_path: Path) -> None:
+    own = json.dumps({"name": "usage", "expectations": [expectation(severity="info")]})
+    write_project(tmp_path, files={"expectations/usage.json": own, "expectations/invoices.json": "{"})
+
+    with pytest.raises(InputError) as refused:
+        load_project(tmp_path)
+
+    assert refused.value.code == "project.invalid"
+    not_json, wrong_severity = refused.value.details
+    assert not_json.startswith("expectations/invoices.json: found text that is not JSON: ")
+    assert wrong_severity.startswith("expectations/usage.json: expectations[0].severity (sku_is_there): ")
+
+
+def test_what_needs_history_is_skipped_in_words_and_the_rest_is_checked(tmp_path: Path) -> None:
+    needs = rows_query("SELECT * FROM {batch}")
+    needs["meta"]["needs"] = "history"
+    path = write_suite(tmp_path, needs, expectation())
+    with Warehouse(tmp_path / "scratch") as warehouse:
+        warehouse.table_rows(USAGE.name, USAGE.columns, [tuple(usage(sku=None).values())])
+        skipped, checked = run_suite(read_suite(path), "window=2026-01-15", warehouse.connection, "no history")
+        with_history, _ = run_suite(read_suite(path), "window=2026-01-15", warehouse.connection, "")
+
+    assert (skipped.is_checked, skipped.success, skipped.observed) == (False, True, "not checked: no history")
+    assert (checked.is_checked, checked.success) == (True, False)
+    assert (with_history.is_checked, with_history.success) == (True, False)

@@ -182,6 +182,18 @@ def test_taxes_and_credits_are_named_with_their_reason() -> None:
         assert part in text
 
 
+def test_page_and_pdf_name_the_tax_ids_of_both_and_the_address_of_the_customer() -> None:
+    made = document()
+    made["seller"]["tax_id"] = "IE3668997OH"
+    made["customer"] |= {"address": "Ring 7\n10115 Berlin", "tax_id": "DE136695976"}
+
+    html, pdf = words(render_texts("invoice.html", page_of(made))), pdf_words(made)
+
+    for text in (html, pdf):
+        assert "Dublin Tax id IE3668997OH" in text
+        assert "Seven GmbH Ring 7 10115 Berlin Tax id DE136695976 Account acct-7, plan standard" in text
+
+
 def test_an_invoice_without_taxes_has_no_subtotal() -> None:
     assert "Subtotal" not in page_words()
 
@@ -337,3 +349,51 @@ def test_very_long_words_and_hundreds_of_lines_stay_on_the_paper() -> None:
     assert max(places) < float(pages[0].mediabox.width)
     text = "".join(page.extract_text() for page in pages).replace("\u200b", "").replace("\n", "")
     assert long_name in text
+
+
+def cause(event_count: int, *changes: str) -> dict[str, Any]:
+    """Return a cause of an adjustment, with one named event for each change."""
+    events = [
+        {
+            "object_id": "usage/a.ndjson",
+            "line_number": number,
+            "source": "api",
+            "id": f"event-{number:02}",
+            "event_at": "2026-01-15T12:00:00+00:00",
+            "what": what,
+        }
+        for number, what in enumerate(changes, start=1)
+    ]
+    return {
+        "window_id": "2026-01-15",
+        "revision_from": 1,
+        "revision_to": 2,
+        "event_count": event_count,
+        "events": events,
+    }
+
+
+def test_an_adjustment_says_which_usage_is_behind_it() -> None:
+    made = document(document="adjustment", corrects="LLM-000000", causes=[cause(2, "added", "taken")])
+
+    text = words(render_texts("invoice.html", page_of(made)))
+
+    assert "Why this document was made Usage of 15 January 2026 (UTC): 2 events counted otherwise" in text
+    assert "api event-01 2026-01-15 12:00:00 UTC added" in text
+    assert "api event-02 2026-01-15 12:00:00 UTC taken back" in text
+    assert "more" not in text.partition("Why this document")[2].partition("The period runs")[0]
+    on_paper = pdf_words(made)
+    assert "2 events counted otherwise than when it was billed" in on_paper
+    assert "api event-02 2026-01-15 12:00:00 UTC taken back" in on_paper
+
+
+def test_an_adjustment_prints_the_first_ten_events_and_how_many_more() -> None:
+    text = page_words(document="adjustment", causes=[cause(120, *["added"] * 11)])
+
+    assert "api event-10" in text
+    assert "api event-11" not in text
+    assert "and 110 more" in text
+
+
+def test_an_invoice_has_no_causes() -> None:
+    assert "Why this document" not in page_words()

@@ -1,4 +1,4 @@
-"""Who may do what: each role its own actions, an auditor none, and everybody everything until roles are given."""
+"""Who may do what: each role its own actions, and everybody everything until roles are given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAY = {
         *(Action.SIGN_OFF, Action.ISSUE, Action.CREDIT, Action.VOID, Action.APPROVE_BOOK),
     },
     "kim": {Action.AUTHOR_BOOK, Action.SET_CANARY},
-    "ida": set(),
+    "ida": {Action.RERUN},
     "nobody": set(),
 }
 

@@ -99,13 +99,13 @@ def test_earlier_adjustments_count_as_billed() -> None:
 
 
 lines = st.builds(
-    lambda tier, quantity, exact, fee: line(
-        tier, str(quantity), str(exact), str(exact.quantize(Decimal("0.01"))), str(fee)
+    lambda tier, quantity, exact: line(
+        *(tier, str(quantity), str(exact), str(exact.quantize(Decimal("0.01")))),
+        flat_fee=str(exact - 2 * quantity),  # the unit price is 2
     ),
     st.integers(1, 3),
     st.decimals(-100, 100, places=3),
     st.decimals(-100, 100, places=4),
-    st.integers(0, 3),
 )
 
 

@@ -25,6 +25,8 @@ def prepared(account_id: str, total: str = "10.00", **changes: Any) -> PreparedD
         "subtotal": Decimal(total),
         "total": Decimal(total),
         "issue_date": ISSUED,
+        "last_date": ISSUED,
+        "line_items_manifest": "0" * 64,
         "corrects": None,
         **changes,
     }
@@ -71,7 +73,7 @@ def test_a_document_draws_no_more_than_it_comes_to_and_than_there_is() -> None:
     assert drawn("70", credit("a", "5"), credit("b", "5")) == {"a": "5", "b": "5"}
 
 
-def test_the_issue_date_decides_whether_a_credit_has_expired() -> None:
+def test_the_last_day_of_the_period_decides_whether_a_credit_has_expired() -> None:
     until = credit("a", expires_on=ISSUED)
 
     assert drawn("1", until) == {"a": "1"}
@@ -106,7 +108,7 @@ def test_a_draw_names_its_grant_on_the_document() -> None:
     ("amount", "currency", "said"),
     [
         ("0", "USD", "more than zero"),
-        ("-1", "USD", "more than zero"),
+        ("-1", "USD", "more than zero, got -1$"),
         ("NaN", "USD", "more than zero"),
         ("0.001", "USD", "at most 2 decimals"),
         ("1.5", "JPY", "at most 0 decimals"),
@@ -146,6 +148,6 @@ def test_no_balance_falls_below_zero_and_the_order_given_does_not_matter(
     assert all(0 < draw.amount <= left[draw.grant_id] for draw in draws)
     assert sum(draw.amount for draw in draws) <= max(total, Decimal(0))
     assert draw_credits(total, "USD", ISSUED, shuffled) == draws
-    usable = [one.balance for one in balances if one.grant.currency == "USD" and one.is_usable_on(ISSUED)]
+    usable = [one.balance for one in balances if one.grant.currency == "USD" and one.is_usable_for(ISSUED)]
     assert sum(draw.amount for draw in draws) == max(min(total, sum(usable, Decimal(0))), Decimal(0))
     assert len({one.grant.draw_order for one in balances}) == len(balances)

@@ -32,7 +32,7 @@ from pipeline.core.tax import TaxTable
 from pipeline.core.window import billing_period
 
 BERLIN = billing_period("2026-01", "Europe/Berlin")
-SELLER = SellerSettings(legal_entity="Northwind Inference Ltd", address="Dublin", number_series="LLM")
+SELLER = SellerSettings(legal_entity="Northwind Inference Ltd", address="Dublin", tax_id="IE9", number_series="LLM")
 EVIDENCE = InvoiceEvidence("f" * 64, "a" * 64, None)
 VERSION = "prices@0123456789ab"
 TAXES = TaxTable.model_validate({"rates": [{"region": "DE", "category": "standard", "name": "VAT", "percent": "19"}]})
@@ -175,11 +175,11 @@ def test_the_period_and_the_service_are_printed_as_dates_of_the_account_and_as_i
     assert (served["service_first_date"], served["service_last_date"]) == ("2026-01-01", "2026-01-14")
 
 
-def test_the_issue_date_is_the_day_of_the_last_cutoff_where_the_customer_is() -> None:
-    cutoffs = [datetime(2026, 2, 1, 6, tzinfo=UTC), datetime(2026, 1, 2, 6, tzinfo=UTC)]
+def test_the_issue_date_is_the_day_of_the_issue_where_the_seller_is() -> None:
+    at, in_california = datetime(2026, 2, 1, 6, tzinfo=UTC), {"time_zone": "America/Los_Angeles"}
 
-    assert issue_date(cutoffs, "Europe/Berlin").isoformat() == "2026-02-01"
-    assert issue_date(cutoffs, "America/Los_Angeles").isoformat() == "2026-01-31"
+    assert issue_date(at, SELLER).isoformat() == "2026-02-01"
+    assert issue_date(at, SELLER.model_copy(update=in_california)).isoformat() == "2026-01-31"
 
 
 def test_a_document_is_the_same_canonical_bytes_whatever_the_order_of_the_lines() -> None:
@@ -220,6 +220,20 @@ def test_without_a_tax_table_there_is_no_tax() -> None:
 def test_a_charge_without_a_tax_rate_is_refused_by_name(region: str, category: str, said: str) -> None:
     with pytest.raises(PricingError, match=f"account acct-7, .*{said}"):
         prepared([line(tax_category=category)], account(tax_region=region), taxes=TAXES)
+
+
+def test_reverse_charge_names_the_tax_ids_of_both_or_is_refused() -> None:
+    note = "VAT is owed by the customer (reverse charge)."
+    rate = {"region": "EU", "name": "VAT", "percent": Decimal(0), "reason": "reverse_charge", "note": note}
+    taxes = TaxTable.model_validate({"rates": [rate]})
+
+    made = document(LINES, account(tax_region="EU", tax_id="DE1", billing_address="Ring 7\nBerlin"), taxes=taxes)
+
+    assert (made["customer"]["tax_id"], made["customer"]["address"]) == ("DE1", "Ring 7\nBerlin")
+    assert made["seller"]["tax_id"] == "IE9"
+    with pytest.raises(PricingError, match=r"account acct-7, region 'EU': accounts\.csv has no tax_id") as refused:
+        prepared(LINES, account(tax_region="EU"), taxes=taxes)
+    assert refused.value.code == "tax.no_tax_id"
 
 
 def test_credits_are_drawn_after_everything_and_listed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -18,18 +19,20 @@ from pipeline.core.report import (
     TOP_ACCOUNTS_MAX,
     AccountAmount,
     Evidence,
+    NightFacts,
+    NightFigures,
     ReportFacts,
-    StepKind,
-    chart,
-    control_groups,
     exclusion_sentence,
     headline,
-    largest_accounts,
     printable,
     quarantine_sentence,
     shortened,
-    waterfall,
 )
+from pipeline.core.report_amounts import largest_accounts
+from pipeline.core.report_charts import Chart, Step, StepKind
+from pipeline.core.report_charts import chart as drawn_chart
+from pipeline.core.report_events import waterfall
+from pipeline.core.report_sections import control_groups
 from pipeline.core.revision import RevisionState, WindowRevision
 
 START = datetime(2026, 1, 15, tzinfo=UTC)
@@ -64,9 +67,14 @@ def facts(events: EventCounts = EVENTS, **changed: object) -> ReportFacts:
             accounts=(),
             checks=None,
             evidence=Evidence({}, (), {}, ()),
+            night=NightFacts(START, NightFigures("2026-01-15", 1, 15, 2, 8, 5, 2, 0, 1, ())),
         ),
         **changed,  # type: ignore[arg-type]
     )
+
+
+def chart(steps: Sequence[Step], width: int = 960, *, labels_above: bool = False) -> Chart:
+    return drawn_chart("title", "events", steps, width, labels_above=labels_above)
 
 
 def test_every_step_of_the_waterfall_leads_to_the_next() -> None:
@@ -111,17 +119,17 @@ def test_every_reason_has_a_sentence_for_the_report() -> None:
 
 @pytest.mark.parametrize("labels_above", [True, False])
 def test_every_bar_lies_within_the_chart(labels_above: bool) -> None:
-    drawn = chart(waterfall(EVENTS, QUARANTINE), 350, labels_above=labels_above)
+    drawn = chart(waterfall(EVENTS, QUARANTINE), width=350, labels_above=labels_above)
 
     for bar in drawn.bars:
-        assert drawn.axis_x <= bar.x <= bar.x + bar.width <= drawn.width
+        assert drawn.axis_x <= bar.x <= bar.x + bar.width <= drawn.left + drawn.width
         assert 0 <= bar.y <= bar.y + drawn.bar_height <= drawn.height
 
 
 def test_a_step_of_a_few_events_among_a_million_is_still_drawn() -> None:
     events = EventCounts(1_000_000, 0, 1_000_000, 0, 0, 0, 0, 1_000_000, 999_990, {"late": 10}, 1_000_000)
 
-    drawn = chart(waterfall(events, {}), 960, labels_above=False)
+    drawn = chart(waterfall(events, {}))
 
     late = next(bar for bar in drawn.bars if bar.step.name == "excluded: late")
     assert late.width > 100
@@ -129,13 +137,13 @@ def test_a_step_of_a_few_events_among_a_million_is_still_drawn() -> None:
 
 
 def test_the_axis_starts_at_zero_when_the_steps_are_large() -> None:
-    assert chart(waterfall(EVENTS, QUARANTINE), 960, labels_above=False).axis_start == 0
+    assert chart(waterfall(EVENTS, QUARANTINE)).axis_start == 0
 
 
 def test_a_night_without_any_line_has_a_chart() -> None:
     nothing = EventCounts(0, 0, 0, 0, 0, 0, 0, 0, 0, {}, 0)
 
-    drawn = chart(waterfall(nothing, {}), 960, labels_above=False)
+    drawn = chart(waterfall(nothing, {}))
 
     assert [bar.width for bar in drawn.bars] == [0, 0, 0, 0]
 

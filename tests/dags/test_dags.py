@@ -23,6 +23,7 @@ from pipeline.core.errors import (
     ReconciliationError,
 )
 from pipeline.steps.schedule import window_of_run
+from pipeline.steps.sign_off_question import OPTIONS
 
 REPOSITORY = Path(__file__).parents[2]
 DAG_FILES = sorted((REPOSITORY / "dags").glob("*.py"))
@@ -39,7 +40,7 @@ EXPECTED_TASKS = {
         "settle",
         "report",
     },
-    "close_period": {"period_to_close", "close"},
+    "close_period": {"period_to_close", "figures_to_approve", "ask_finance", "record_decision", "close"},
     "collect_usage": {"collect", "late_windows", "bill_late_windows"},
     "rerun_window": {"rerun"},
 }
@@ -191,6 +192,19 @@ def test_the_first_period_is_closed_by_a_run_of_the_month_after_it(dags: dict[st
     assert close_period.start_date == datetime(2026, 2, 1, tzinfo=UTC)
 
 
+def test_a_period_closes_only_after_the_answer_or_where_nothing_is_asked(dags: dict[str, Any]) -> None:
+    close_period = dags["close_period"]
+    ask = close_period.task_dict["ask_finance"]
+
+    assert ancestors(close_period, "close") == set(close_period.task_dict) - {"close"}
+    assert close_period.task_dict["close"].trigger_rule == "none_failed"  # it does not run past a rejected answer
+    assert close_period.task_dict["record_decision"].trigger_rule == "all_success"
+    assert close_period.task_dict["period_to_close"].ignore_downstream_trigger_rules
+    assert not close_period.task_dict["figures_to_approve"].ignore_downstream_trigger_rules
+    assert list(ask.options) == list(OPTIONS)
+    assert not ask.multiple
+
+
 def test_a_rerun_is_started_by_hand_only_and_calls_nothing_that_publishes(dags: dict[str, Any]) -> None:
     (task,) = task_functions(REPOSITORY / "dags" / "rerun_window.py")
     called = {ast.unparse(node.func) for node in ast.walk(task) if isinstance(node, ast.Call)}
@@ -229,7 +243,7 @@ def test_a_param_is_refused_before_a_run_starts(
 def test_a_task_calls_steps_and_holds_no_logic() -> None:
     functions = [(file, function) for file in DAG_FILES for function in task_functions(file)]
     task_count = sum(map(len, EXPECTED_TASKS.values()))
-    assert len(functions) == task_count - 1  # bill_late_windows is an operator, not a function
+    assert len(functions) == task_count - 2  # bill_late_windows and ask_finance are operators, not functions
 
     for file, function in functions:
         place = f"{file.name}: {function.name}"
@@ -242,7 +256,8 @@ def test_a_task_calls_steps_and_holds_no_logic() -> None:
 
 
 def test_a_dag_file_imports_nothing_that_makes_parsing_slow() -> None:
-    allowed = ("airflow.", "pipeline.settings", "pipeline.airflow_plugin.retry", "pipeline.steps.schedule")
+    plugin = ("pipeline.airflow_plugin.retry", "pipeline.airflow_plugin.notify")
+    allowed = ("airflow.", "pipeline.settings", *plugin, "pipeline.steps.schedule")
     standard = {"__future__", "datetime", "logging", "typing"}
     assert DAG_FILES
 

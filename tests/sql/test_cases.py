@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,10 @@ from pipeline.steps.links import (
 )
 from pipeline.steps.outcomes import PLACE_COLUMNS
 from pipeline.steps.period_usage import ACCOUNT_PERIODS, BILLED_METERS, METER_CHANGES, PRICED_DIMENSIONS
+from pipeline.steps.report_facts import RECOUNTED_USAGE
 from pipeline.steps.sql_rater import EVENT_VALUES, PERIOD_USAGE
 from tests.sql.header import parse_header
-from tests.steps.raw_events import key_hash
+from tests.steps.raw_events import key_hash, payload_hash
 
 CASES = sorted(Path(__file__).parent.glob("cases/*/*.yaml"))
 
@@ -90,8 +92,20 @@ RATED_LINES = (
     ("amount", AMOUNT),
 )
 
+NIGHT_LINES = (
+    ("account_id", "VARCHAR"),
+    ("period_id", "VARCHAR"),
+    ("sku", "VARCHAR"),
+    ("currency", "VARCHAR"),
+    ("cause", "VARCHAR"),
+    ("unit", "VARCHAR"),
+    ("quantity", QUANTITY),
+    ("amount", AMOUNT),
+)
+
 # Tables that are no dataset of the lake: made by a step, or by another SQL file, for one session.
 HELPER_TABLES = {
+    "usage_history": USAGE.columns,
     "meters": METER_COLUMNS,
     "account_references": ACCOUNT_REFERENCE_COLUMNS,
     "repeated_hashes": (("short_hash", "UINTEGER"),),
@@ -170,6 +184,12 @@ HELPER_TABLES = {
     "compared_events": COMPARED_EVENTS.columns,
     "changed_accounts": CHANGED_ACCOUNTS,
     "reason_steps": REASON_STEPS,
+    "lines_now": LINE_ITEMS.columns,
+    "lines_before": LINE_ITEMS.columns,
+    "recounted_usage": RECOUNTED_USAGE,
+    "usage_now": USAGE.columns,
+    "usage_before": USAGE.columns,
+    **dict.fromkeys(("night_lines", "earlier_night_lines"), NIGHT_LINES),
     "external_days": EXTERNAL_DAYS,
     "external_figures": EXTERNAL_FIGURES,
     "ledger_objects": LEDGER_OBJECTS,
@@ -270,7 +290,7 @@ def cells(line: str) -> list[str]:
 def make_table(warehouse: Warehouse, name: str, columns: tuple[tuple[str, str], ...], table: str) -> None:
     """Make a typed table of a text table: DuckDB casts each cell to the type of its column.
 
-    The hash of a key is as collect stores it, unless the case has its own.
+    The hashes of an event are as collect stores them, unless the case has its own.
     """
     lines = [line for line in table.splitlines() if line.strip()]
     given = cells(lines[0]) if lines else []
@@ -286,6 +306,11 @@ def make_table(warehouse: Warehouse, name: str, columns: tuple[tuple[str, str], 
         places = [1 + given.index(name) for name in ("source", "id")]
         rows = [[*row, str(key_hash(*(row[place] or "" for place in places)))] for row in rows]
         given, texts = [*given, "key_hash"], [*texts, ("key_hash", "VARCHAR")]
+    if ("payload_hash", "UBIGINT") in columns and given and "payload_hash" not in given:
+        payloads = [{**dict.fromkeys(("quantity", "data")), **dict(zip(given, row[1:], strict=True))} for row in rows]
+        hashes = [payload_hash(row["quantity"] and Decimal(row["quantity"]), row["data"]) for row in payloads]
+        rows = [[*row, str(found)] for row, found in zip(rows, hashes, strict=True)]
+        given, texts = [*given, "payload_hash"], [*texts, ("payload_hash", "VARCHAR")]
     warehouse.table_rows("cell_texts", texts, rows)
     selection = ", ".join(
         f"CAST({column if column in given else 'NULL'} AS {sql_type}) AS {column}" for column, sql_type in columns

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.adapters.key_hash import key_hashes
+from pipeline.adapters.event_hash import key_hashes, payload_hashes
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.dataset import RAW_EVENTS, Dataset
 from pipeline.core.manifest import sha256_hex
@@ -54,6 +55,21 @@ def key_hash(source: str, event_id: str) -> int:
     return int(key_hashes(pa.chunked_array([[source]]), pa.chunked_array([[event_id]]))[0])
 
 
+def payload_hash(quantity: Decimal | None, data: str | None) -> int:
+    """Return the hash of a quantity and data as collect stores it."""
+    quantities, texts = pa.array([quantity], pa.decimal128(38, 9)), pa.array([data], pa.string())
+    return int(payload_hashes(pa.chunked_array([quantities]), pa.chunked_array([texts]))[0])
+
+
+def hashed(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event with its hashes, unless it has its own."""
+    return {
+        "key_hash": key_hash(event["source"], event["id"]),
+        "payload_hash": payload_hash(event["quantity"], event["data"]),
+        **event,
+    }
+
+
 def numbered(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give each event its own line and, unless it has one, its own id."""
     return [
@@ -72,7 +88,7 @@ def commit_raw_events(
 
     The objects were received then too, unless another instant is given.
     """
-    events = [{"key_hash": key_hash(event["source"], event["id"]), **event} for event in events]
+    events = [hashed(event) for event in events]
     folder = workspace.scratch / "committed"
     files = []
     for event_date in sorted({event["event_at"].date().isoformat() for event in events}):

@@ -15,13 +15,13 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.core.adjustment import adjustments
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.dataset import LINE_ITEMS
 from pipeline.core.errors import InputError, NotReadyError, PublicationError, ReconciliationError
 from pipeline.core.invoice import DocumentKind, IssuedDocument
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
-from pipeline.steps.adjust import adjust, unsettled_periods
-from pipeline.steps.check import CHECK_RESULTS
+from pipeline.steps.adjust import adjust, is_unsettled, unsettled_periods
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.documents import (
@@ -154,13 +154,25 @@ def test_a_document_names_a_hundred_events_of_a_window_and_counts_all(closed: Wo
     assert (cause["event_count"], len(cause["events"])) == (101, 100)
 
 
-def test_a_document_is_dated_in_the_time_zone_of_its_account(closed: Workspace) -> None:
+def test_documents_are_dated_by_the_day_of_their_issue_where_the_seller_is(closed: Workspace) -> None:
     late(closed, tokens(1_000, "2026-01-30T12:00:00Z"), tokens(1_000, "2026-01-30T12:00:00Z", "customer-2"))
 
     adjust(closed, "2026-01", datetime.fromisoformat("2026-02-04T03:00:00Z"))
 
     dates = [content(closed, documents(closed, account_id)[1])["issue_date"] for account_id in ("acct-1", "acct-2")]
-    assert dates == ["2026-02-04", "2026-02-03"], "acct-2 is in New York"
+    assert dates == ["2026-02-04", "2026-02-04"], "acct-2 is in New York"
+
+
+def test_no_document_is_dated_before_one_of_a_smaller_number(closed: Workspace) -> None:
+    late(closed, tokens(1_000, "2026-01-30T12:00:00Z"))
+    adjust(closed, "2026-01", LATER)
+    late(closed, tokens(1_000, "2026-01-30T13:00:00Z"))
+
+    with pytest.raises(NotReadyError) as refused:
+        adjust(closed, "2026-01", LATER - timedelta(seconds=1))
+
+    assert refused.value.code == "document.issued_earlier"
+    assert [one.number for one in adjust(closed, "2026-01", LATER).accounts] == ["TEST-000004"]
 
 
 def test_less_usage_is_a_credit_note(closed: Workspace) -> None:
@@ -268,6 +280,52 @@ def test_an_account_that_had_nothing_to_bill_gets_its_first_invoice(closed: Work
     ]
 
 
+def test_usage_that_is_taken_back_after_an_invoice_that_came_late_is_credited(closed: Workspace) -> None:
+    directory = closed.project.folder / "accounts.csv"
+    directory.write_text(ACCOUNTS.replace("customer-3\n", "customer-3;customer-9\n"), encoding="utf-8")
+    changed = open_workspace(closed.project.folder)
+    late(changed, tokens(1_000_000, "2026-01-30T12:00:00Z", "customer-9"))
+    adjust(changed, "2026-01", LATER)
+    directory.write_text(ACCOUNTS, encoding="utf-8")
+    back = open_workspace(closed.project.folder)
+    bill(back, "2026-01-30")
+
+    [account] = adjust(back, "2026-01", LATER + ONE_DAY).accounts
+
+    assert (account.account_id, account.kind, account.subtotal) == (
+        "acct-3",
+        DocumentKind.CREDIT_NOTE,
+        -Decimal("2.80"),
+    )
+
+
+def test_less_usage_after_an_invoice_was_issued_again_is_credited(closed: Workspace) -> None:
+    void_document(closed, documents(closed)[0].number, "wrong address", LATER, "ana")
+    late(closed, tokens(100_000, "2026-01-30T12:00:00Z"))
+    close(closed, "2026-01", LATER)
+    late(closed, tokens(-100_000, "2026-01-30T13:00:00Z"))
+
+    [account] = adjust(closed, "2026-01", LATER + ONE_DAY).accounts
+
+    assert (account.account_id, account.kind, account.subtotal) == (
+        "acct-1",
+        DocumentKind.CREDIT_NOTE,
+        -Decimal("0.30"),
+    )
+    [cause] = content(closed, documents(closed)[0])["causes"]
+    assert (cause["revision_from"], cause["revision_to"], cause["event_count"]) == (2, 3, 1)
+
+
+def test_an_account_that_is_not_found_to_have_changed_fails_the_control(
+    closed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+    monkeypatch.setattr("pipeline.steps.adjust.adjustments", lambda *inputs: [])
+
+    with pytest.raises(ReconciliationError, match="adjusted_amount"):
+        adjust(closed, "2026-01", LATER)
+
+
 def test_a_month_without_usage_is_settled_like_any_other(tmp_path: Path, raw_bucket: ObjectStore) -> None:
     workspace = open_workspace(write_project(tmp_path / "project", raw_bucket, {"billing.toml": LAST_NIGHTS}))
     receive(workspace, tokens(1_000_000, "2026-02-01T12:00:00Z"))  # nothing in January
@@ -306,14 +364,40 @@ def test_a_held_account_waits_and_the_others_are_settled(closed: Workspace) -> N
     assert [one.account_id for one in result.accounts] == ["acct-2"]
     assert list(result.held) == ["acct-1"]
     closed.control_plane.release_account("2026-01", "acct-1", "settled", LATER, "ben")
-    assert [one.account_id for one in adjust(closed, "2026-01", LATER).accounts] == ["acct-1"]
+    assert [one.account_id for one in close(closed, "2026-01", LATER).adjusted[0].accounts] == ["acct-1"]
+    [cause] = content(closed, documents(closed)[1])["causes"]
+    assert (cause["window_id"], cause["event_count"]) == ("2026-01-30", 1)
+
+
+def test_a_period_is_unsettled_until_nobody_is_left_out_any_more(closed: Workspace) -> None:
+    closed.control_plane.hold_account("2026-01", "acct-1", "disputed", LATER, "ana")
+    late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
+    assert is_unsettled(closed, "2026-01")
+
+    assert adjust(closed, "2026-01", LATER).accounts == ()
+
+    assert not is_unsettled(closed, "2026-01"), "the account is held, so nothing can be settled"
+    closed.control_plane.release_account("2026-01", "acct-1", "settled", LATER, "ben")
+    assert unsettled_periods(closed, "2026-02") == ["2026-01"]
+    adjust(closed, "2026-01", LATER)
+    assert not is_unsettled(closed, "2026-01")
+
+
+def test_a_window_that_changes_no_line_is_rated_again_once(closed: Workspace) -> None:
+    late(closed, tokens(1, "2026-01-30T12:00:00Z", "nobody"))
+    assert is_unsettled(closed, "2026-01")
+
+    assert adjust(closed, "2026-01", LATER).accounts == ()
+
+    assert not is_unsettled(closed, "2026-01")
 
 
 def test_an_account_that_waits_for_its_next_invoice_is_billed_by_that_alone(closed: Workspace) -> None:
     void_document(closed, documents(closed)[0].number, "wrong address", LATER, "ana")
     late(closed, tokens(600_000, "2026-01-30T12:00:00Z"))
 
-    assert adjust(closed, "2026-01", LATER).accounts == ()
+    waits = adjust(closed, "2026-01", LATER)
+    assert (waits.accounts, waits.waiting) == ((), ("acct-1",))
 
     close(closed, "2026-01", LATER)
     _, invoice = documents(closed)
@@ -369,6 +453,7 @@ def test_a_voided_adjustment_is_settled_again_by_another(closed: Workspace) -> N
     [first] = adjust(closed, "2026-01", LATER).accounts
     assert first.number is not None
     void_document(closed, first.number, "wrong address", LATER, "ana")
+    assert is_unsettled(closed, "2026-01")
 
     [second] = adjust(closed, "2026-01", LATER).accounts
 

@@ -32,8 +32,8 @@ from tests.steps.raw_events import (
     CUTOFF_AT,
     WINDOW,
     commit_raw_events,
+    hashed,
     instant,
-    key_hash,
     numbered,
     published_bytes,
     published_rows,
@@ -188,8 +188,7 @@ def usage_of(folder: Path, events: list[dict[str, Any]], threads: int) -> tuple[
     """Return the usage of raw events, and how many of them were billed and how many excluded."""
     bounds = {"window_start": WINDOW.start, "window_end": WINDOW.end}
     with Warehouse(folder, threads=threads) as warehouse:
-        keyed = [{**event, "key_hash": key_hash(event["source"], event["id"])} for event in events]
-        rows = [tuple(event[column] for column in RAW_EVENTS.column_names) for event in keyed]
+        rows = [tuple(hashed(event)[column] for column in RAW_EVENTS.column_names) for event in events]
         warehouse.table_rows("raw_events", RAW_EVENTS.columns, rows)
         warehouse.table_rows("account_references", ACCOUNT_REFERENCE_COLUMNS, OWNERS)
         for name, columns in NO_LINKS.items():

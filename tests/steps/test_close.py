@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pipeline.adapters.lake import DataFileRef, Lake
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.adapters.s3_server import S3Endpoint
 from pipeline.adapters.warehouse import Warehouse
+from pipeline.core.check import CHECK_RESULTS
 from pipeline.core.credit import CreditKind
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import InputError, NotReadyError, PricingError, PublicationError
@@ -28,7 +29,6 @@ from pipeline.core.reconciliation import Control, Equation
 from pipeline.core.revision import RevisionState
 from pipeline.core.window import ONE_DAY
 from pipeline.steps import drafts as drafts_module
-from pipeline.steps.check import CHECK_RESULTS
 from pipeline.steps.close import close
 from pipeline.steps.collect import collect
 from pipeline.steps.credits import grant_credit
@@ -36,7 +36,6 @@ from pipeline.steps.documents import (
     VerifiedDocuments,
     billed_lines,
     document_bytes,
-    store_documents,
     verify_documents,
     void_document,
 )
@@ -47,7 +46,6 @@ from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.rate import line_items_in, rate_period, rated_period
 from pipeline.steps.reconcile import published_controls
 from pipeline.steps.workspace import Workspace, open_workspace
-from tests.core.test_credit import prepared
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.test_rate import AT, LAST_NIGHTS, bill, count_window, draft, receive, tokens
 
@@ -141,12 +139,6 @@ def test_each_account_with_usage_gets_one_numbered_invoice_in_order_of_account(r
     assert ready.control_plane.period_state("2026-01") == "final"
     names = [f"{invoice.number}_{invoice.account_id}" for invoice in result.invoices]
     assert sorted(files_of(result.folder)) == [f"{name}.html" for name in names]
-
-
-def test_numbers_go_on_where_the_last_period_ended(ready: Workspace) -> None:
-    ready.control_plane.finalise_period("2025-12", "TEST", [prepared("acct-1")], store_documents(ready), AT)
-
-    assert close(ready, "2026-01", AT).invoices[0].number == "TEST-000002"
 
 
 def test_the_document_in_the_lake_is_the_file_that_people_get(ready: Workspace) -> None:
@@ -247,10 +239,32 @@ def test_usage_of_an_account_that_left_the_directory_is_never_dropped_silently(r
         close(changed, "2026-01", AT)
 
 
-def test_the_issue_date_is_that_of_the_last_cutoff_whenever_the_period_is_closed(ready: Workspace) -> None:
+def test_an_invoice_that_is_issued_again_is_dated_by_its_own_issue(ready: Workspace) -> None:
+    close(ready, "2026-01", AT)
+    void_document(ready, "TEST-000001", "wrong name", AT, "ana")
     close(ready, "2026-01", AT + timedelta(days=40))
 
-    assert {document["issue_date"] for document in documents(ready)} == {"2026-02-02"}
+    dates = {document["number"]: document["issue_date"] for document in documents(ready)}
+    assert sorted(dates.items()) == [
+        *((f"TEST-00000{number}", "2026-02-03") for number in (1, 2, 3, 4, 5)),
+        ("TEST-000006", "2026-03-15"),
+    ]
+
+
+def test_a_credit_that_a_void_gave_back_pays_the_invoice_that_is_issued_again_after_its_expiry(
+    ready: Workspace,
+) -> None:
+    for amount, last_day in (("5", date(2026, 1, 31)), ("0.50", date(2026, 1, 30))):
+        grant_credit(
+            *(ready, "acct-1", "USD", CreditKind.PREPAID, Decimal(amount), "paid", AT, "ana"), expires_on=last_day
+        )
+    first = close(ready, "2026-01", AT).invoices[0]
+    assert first.amount_due == Decimal("1.00"), "a credit that expires before the last day of the period is not drawn"
+    void_document(ready, first.number, "wrong name", AT, "ana")
+
+    issued_again = close(ready, "2026-01", AT + timedelta(days=40)).invoices[-1]
+
+    assert (issued_again.account_id, issued_again.amount_due) == ("acct-1", Decimal("1.00"))
 
 
 def test_closing_again_gives_the_same_invoices_and_the_same_bytes(ready: Workspace) -> None:
@@ -435,7 +449,8 @@ note = "VAT is owed by the customer (reverse charge)."
 
 def with_taxes(ready: Workspace, *regions: str) -> Workspace:
     header, *rows = SIX_ACCOUNTS.splitlines()
-    accounts = "\n".join([f"{header},tax_region", *(f"{row},{r}" for row, r in zip(rows, regions, strict=True))])
+    with_region = [f"{row},{region},GB12345" for row, region in zip(rows, regions, strict=True)]
+    accounts = "\n".join([f"{header},tax_region,tax_id", *with_region])
     files = {"billing.toml": LAST_NIGHTS, "accounts.csv": accounts, "taxes.toml": TAXES}
     changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
     for night in NIGHTS:
@@ -465,13 +480,42 @@ def test_taxes_and_credits_of_an_account_are_on_its_invoice(ready: Workspace) ->
     assert verify_documents(changed).problems == ()
 
 
+def test_a_period_keeps_its_taxes_and_its_seller_when_the_project_has_others_by_now(ready: Workspace) -> None:
+    at_close = with_taxes(ready, "IE", "IE", "IE", "IE", "IE", "IE")
+    close(at_close, "2026-01", AT)
+    void_document(at_close, "TEST-000002", "wrong name", AT, "ana")
+    accounts = at_close.project.files["accounts.csv"].decode()
+    accounts = accounts.replace(",IE,", ",export,").replace("Second", "2nd")
+    accounts = accounts.replace("customer-6", "none").replace("customer-1", "customer-1;customer-6")
+    renamed = LAST_NIGHTS.replace('legal_entity = "', 'legal_entity = "New ')
+    files = {"billing.toml": renamed, "accounts.csv": accounts, "taxes.toml": TAXES.replace("23", "16")}
+    changed = open_workspace(write_project(ready.project.folder, ready.raw, files))
+    assert changed.project.settings.seller != at_close.project.settings.seller
+    for night in NIGHTS:
+        bill(changed, night)
+
+    close(changed, "2026-01", AT + ONE_DAY)
+
+    by_number = {one["number"]: one for one in documents(changed)}
+    invoice, again, credit_note, adjustment = (by_number[f"TEST-00000{number}"] for number in (2, 6, 7, 8))
+    assert again["customer"] == {**invoice["customer"], "name": "2nd Customer"}
+    assert again["taxes"] == invoice["taxes"]
+    assert [(one["document"], one["total"], one["taxes"][0]["tax"]) for one in (credit_note, adjustment)] == [
+        ("credit_note", "-7.38", "-1.38"),
+        ("adjustment", "7.38", "1.38"),
+    ]
+    assert again["seller"] == adjustment["seller"] == invoice["seller"]
+    hashes = {one["evidence"]["tax_table_sha256"] for one in (invoice, again, adjustment)}
+    assert hashes == {sha256_hex(TAXES.encode())}
+
+
 def test_an_account_without_a_tax_rate_stops_the_close_by_name_unless_it_is_held(ready: Workspace) -> None:
     changed = with_taxes(ready, "IE", "", "US-NY", "", "IE", "IE")
 
     with pytest.raises(PricingError) as refused:
         close(changed, "2026-01", AT)
 
-    assert refused.value.code == "tax.no_rate"
+    assert refused.value.code == "tax.not_known"
     assert [line.partition(":")[0] for line in refused.value.details[:2]] == [
         "account acct-2, region '' (accounts.csv has no tax_region for it)",
         "account acct-3, region 'US-NY'",
@@ -487,7 +531,7 @@ def test_drafts_show_what_would_be_invoiced_and_issue_nothing(ready: Workspace, 
     hold_account(ready, "2026-01", "acct-3", "disputed", AT, "ana")
     audit_log = ready.control_plane.audit_log()
 
-    shown = write_drafts(ready, "2026-01", tmp_path / "drafts.jsonl")
+    shown = write_drafts(ready, "2026-01", tmp_path / "drafts.jsonl", AT)
 
     assert [(one.account_id, f"{one.total:f}", f"{one.amount_due:f}", one.held) for one in shown[:3]] == [
         ("acct-1", "6.00", "4.50", ""),
@@ -509,12 +553,12 @@ def test_drafts_show_what_would_be_invoiced_and_issue_nothing(ready: Workspace, 
 def test_documents_made_by_several_processes_are_those_of_one(
     ready: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_drafts(ready, "2026-01", tmp_path / "one.jsonl")
+    write_drafts(ready, "2026-01", tmp_path / "one.jsonl", AT)
     monkeypatch.setattr(drafts_module, "LINES_PER_SHARE", 3)
     monkeypatch.setattr(drafts_module, "LINES_OF_ONE_PROCESS", 0)
     monkeypatch.setenv("BILLING_WORKERS", "2")
 
-    write_drafts(ready, "2026-01", tmp_path / "several.jsonl")
+    write_drafts(ready, "2026-01", tmp_path / "several.jsonl", AT)
 
     assert (tmp_path / "several.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes() != b""
 

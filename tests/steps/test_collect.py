@@ -31,7 +31,7 @@ from pipeline.steps.publish import dataset_files, read_manifest
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import put_events, usage_event, write_project
 from tests.fixtures_s3 import put_object
-from tests.steps.raw_events import key_hash
+from tests.steps.raw_events import key_hash, payload_hash
 
 RECEIVED_AT = datetime(2026, 1, 15, 13, tzinfo=UTC)
 LISTED_AT = datetime(2026, 1, 16, 6, tzinfo=UTC)
@@ -121,7 +121,8 @@ def test_a_line_becomes_a_raw_event_with_its_object_line_and_receipt_time(worksp
 
     result = collect(workspace, LISTED_AT, silent)
 
-    assert result == CollectResult(1, raw_events=2, quarantined=0, by_reason={}, unclaimed_keys=(), pending={})
+    byte_count = len(b"\n" + line(id="a") + line(id="b", time="2026-01-14T23:59:59Z"))
+    assert result == CollectResult(1, 2, 0, byte_count, by_reason={}, unclaimed_keys=(), pending={})
     second, first = rows(workspace, RAW_EVENTS)
     assert first == {
         "object_id": object_id,
@@ -135,6 +136,7 @@ def test_a_line_becomes_a_raw_event_with_its_object_line_and_receipt_time(worksp
         "quantity": None,
         "data": '{"input_tokens":"1000"}',
         "key_hash": key_hash("api", "a"),
+        "payload_hash": payload_hash(None, '{"input_tokens":"1000"}'),
     }
     assert (second["id"], second["line_number"]) == ("b", 3)
 
@@ -353,7 +355,7 @@ def test_collecting_again_collects_nothing_and_moves_the_watermark(workspace: Wo
 
     result = collect(workspace, LISTED_AT + timedelta(hours=1), silent)
 
-    assert result == CollectResult(0, raw_events=0, quarantined=0, by_reason={}, unclaimed_keys=(), pending={})
+    assert result == CollectResult(0, 0, 0, 0, by_reason={}, unclaimed_keys=(), pending={})
     assert (manifests(workspace, RAW_EVENTS), workspace.control_plane.ledger()) == before
     assert workspace.control_plane.watermark_at() == LISTED_AT + timedelta(hours=1)
 

@@ -19,6 +19,7 @@ from pipeline.cli import app
 from pipeline.core.completeness import UnclaimedKey
 from pipeline.core.errors import InputError, NotReadyError
 from pipeline.core.revision import Collection, RevisionState
+from pipeline.core.sli import Indicator
 from pipeline.core.window import ONE_DAY, BillingWindow
 from pipeline.steps.collect import collect
 from pipeline.steps.completeness import published_completeness, source_facts, source_states
@@ -26,6 +27,7 @@ from pipeline.steps.control_totals import pins_of_reconciliation
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.report import report
 from pipeline.steps.run import LeftOutWindow, WindowResult, run_due_windows, run_window
+from pipeline.steps.service_levels import published_service_levels
 from pipeline.steps.status import status
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, CONTRACT, put_events, usage_event, write_project
@@ -102,6 +104,15 @@ def revision_of(ws: Workspace, **options: Any) -> int:
 def words_of(path: Path) -> str:
     page = path.read_text(encoding="utf-8")
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page[page.index("<body>") :])).split())
+
+
+def missing_events(ws: Workspace, revision: int) -> tuple[int, int]:
+    """Return how many events that the producers counted were collected, and how many they counted."""
+    levels = published_service_levels(ws, WINDOW.window_id, revision)
+    assert levels is not None
+    level = levels.level(Indicator.MISSING_EVENT_RATE)
+    assert level is not None
+    return level.measurement.good_count, level.measurement.total_count
 
 
 def actions(ws: Workspace) -> list[str]:
@@ -258,7 +269,7 @@ def test_the_report_of_an_exception_is_the_same_bytes_whatever_is_known_later(ga
     put_offsets(gap.raw, 2, 8, NOON, time="2026-01-20T00:00:00Z")
     collect_at(gap, AT + ONE_DAY)
 
-    assert report(gap, WINDOW.window_id, 1).read_bytes() == first
+    assert report(gap, WINDOW.window_id, 1, AT).read_bytes() == first
 
 
 def test_what_was_known_is_pinned_by_the_reconciliation(gap: Workspace) -> None:
@@ -439,9 +450,11 @@ def test_an_event_received_at_the_cutoff_is_missing_until_a_revision_takes_it_in
 
     with pytest.raises(NotReadyError, match="1 of 2 events"):
         run(ws)
-    revision_of(ws, accept_incomplete="the rest is late")
+    run(ws, accept_incomplete="the rest is late")
+    assert missing_events(ws, 1) == (1, 2)
 
-    assert revision_of(ws, include_late=True) == 2
+    assert run(ws, include_late=True).revision == 2
+    assert missing_events(ws, 2) == (2, 2)
     assert [one.revision for one in ws.control_plane.exceptions()] == [1]
 
 

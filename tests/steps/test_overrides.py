@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from pipeline.core.access import Roles
+from pipeline.core.check import Severity
 from pipeline.core.errors import (
     AccessError,
     CheckFailed,
@@ -61,6 +62,17 @@ def test_a_revision_that_two_people_override_is_accepted_and_the_audit_log_says_
     assert state_of(night, refused) is RevisionState.ACCEPTED
     [entry] = [entry for entry in night.control_plane.audit_log() if entry.action == "revision_accepted"]
     assert "overridden by ana and ben: known outage" in json.loads(entry.details)["why"]
+
+
+def test_a_run_that_is_cleared_after_an_override_goes_on(night: Workspace, refused: WindowRevision) -> None:
+    request_override(night, refused.window_id, refused.revision, "known outage", AT, "ana")
+    approve_override(night, refused.window_id, refused.revision, LATER, "ben")
+
+    check(night, refused.window_id, refused.revision, LATER)
+    reconcile(night, refused.window_id, refused.revision, LATER)
+    accept(night, refused.window_id, refused.revision, LATER)
+
+    assert state_of(night, refused) is RevisionState.ACCEPTED
 
 
 def test_approving_again_changes_nothing(night: Workspace, refused: WindowRevision) -> None:
@@ -125,6 +137,7 @@ def test_a_critical_expectation_is_overridden_like_a_control(night: Workspace) -
 
     assert all("expected" in sentence for sentence in asked.failures)
     assert state_of(other, revision) is RevisionState.ACCEPTED
+    assert check(other, revision.window_id, revision.revision, LATER).failed(Severity.CRITICAL)
 
 
 def test_only_finance_approves_an_override(night: Workspace, refused: WindowRevision) -> None:

@@ -279,7 +279,7 @@ def test_the_canary_shows_in_the_report_what_accounts_would_pay_and_publishes_no
     ]
     assert [one["pay_more"] for one in period["currencies"]] == [[["acct-3", "5.6", "11.2", 1, 1]], []]
     revision = revision_of(night)
-    page = report(night, revision.window_id, revision.revision).read_text()
+    page = report(night, revision.window_id, revision.revision, AT).read_text()
     assert "Canary price book" in page
     assert "3 of 3 accounts" in page
     assert night.control_plane.publications("period=2026-01") == published
@@ -305,7 +305,7 @@ def test_without_a_canary_the_report_says_nothing_of_one(night: Workspace) -> No
     assert not run_canary(night, revision.window_id, revision.revision)
 
     assert canary_of(night, revision) is None
-    assert "Canary" not in report(night, revision.window_id, revision.revision).read_text()
+    assert "Canary" not in report(night, revision.window_id, revision.revision, AT).read_text()
 
 
 def test_a_canary_that_was_taken_off_rates_no_more(night: Workspace) -> None:

@@ -18,7 +18,8 @@ def issued(workspace: Workspace, *numbers: str, period_id: str = "2026-01") -> l
     due = Decimal("10.00")
     return [
         IssuedDocument(
-            *(number, DocumentKind.INVOICE, "acct-1", period_id, "USD", due, due, sha256_hex(content)), bundle=bundle
+            *(number, DocumentKind.INVOICE, "acct-1", period_id, "USD", due, due, due, "", sha256_hex(content), bundle),
+            issued_at=datetime(2026, 2, 2, tzinfo=UTC),
         )
         for number, content, bundle in zip(numbers, contents, store_documents(workspace)(contents), strict=True)
     ]

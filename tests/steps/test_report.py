@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from datetime import date, timedelta
+from decimal import Decimal
 
 import pytest
 
 from pipeline.core.errors import ReconciliationError
 from pipeline.core.report import EVENT_TEXT_CHARACTERS_MAX
+from pipeline.core.report_model import Cell, ReportModel
+from pipeline.core.report_sections import report_model
 from pipeline.core.revision import WindowRevision
+from pipeline.core.window import BillingWindow
 from pipeline.steps.accept import accept, reject
 from pipeline.steps.check import check
 from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.reconcile import reconcile
-from pipeline.steps.report import report
+from pipeline.steps.report import Format, report, report_facts
+from pipeline.steps.run import run_window
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import put_events, put_object, usage_event
 from tests.steps.night import AT, START, WINDOW, compute, computed_night, forged_revision, put_night, revision_of
 
 
 def page_of(ws: Workspace, revision: WindowRevision) -> str:
-    return report(ws, revision.window_id, revision.revision).read_text(encoding="utf-8")
+    return report(ws, revision.window_id, revision.revision, AT).read_text(encoding="utf-8")
 
 
 def words_of(page: str) -> str:
@@ -47,7 +53,10 @@ def test_the_report_of_an_accepted_night_begins_with_its_verdict(night: Workspac
     page = page_of(night, revision)
 
     words = words_of(page)
-    assert "reconciled: unexplained 0 events; 3 events billed, 5 excluded, 2 lines quarantined" in words
+    assert (
+        "reconciled: unexplained 0 events, 0.00 EUR, 0.00 USD; 3 events billed, 5 excluded, 2 lines quarantined"
+        in words
+    )
     assert "1, accepted" in words
     assert "0 not met" in words
 
@@ -95,6 +104,89 @@ def test_the_same_revision_makes_the_same_bytes_whatever_has_arrived_since(works
     again = page_of(workspace, revision)
 
     assert again == first
+
+
+def test_a_hold_made_after_the_report_is_in_it_only_when_it_is_made_afresh(night: Workspace) -> None:
+    revision = reconciled_night(night)
+    before = page_of(night, revision)
+    night.control_plane.hold_account("2026-01", "acct-1", "disputed", AT, "ana")
+
+    again = page_of(night, revision)
+    fresh = report(night, revision.window_id, revision.revision, AT, refresh=True).read_text(encoding="utf-8")
+
+    assert again == before
+    assert "No account is held." in words_of(before)
+    assert "1 account held" in words_of(fresh)
+    assert "disputed" in words_of(fresh)
+    assert page_of(night, revision) == fresh, "and what was known then is pinned from then on"
+
+
+def test_every_format_is_written_from_the_same_facts(night: Workspace) -> None:
+    revision = reconciled_night(night)
+
+    first = report(night, revision.window_id, revision.revision, AT, list(Format))
+
+    assert first.suffix == ".html"
+    written = {path.suffix for path in first.parent.glob("2026-01-15-r1.*")}
+    assert written == {".html", ".xlsx", ".json", ".parquet"}
+    content = json.loads(first.with_suffix(".json").read_text(encoding="utf-8"))
+    assert content["sentence"] in words_of(first.read_text(encoding="utf-8"))
+
+
+def test_two_nights_are_compared_and_new_and_silent_accounts_are_named(workspace: Workspace) -> None:
+    first = [
+        usage_event(id="a1", time="2026-01-14T10:00:00Z", data={"input_tokens": 1_000_000}),
+        usage_event(id="a2", time="2026-01-14T10:00:00Z", subject="customer-2", data={"input_tokens": 1_000_000}),
+    ]
+    second = [
+        usage_event(id="b1", data={"input_tokens": 3_000_000}),
+        usage_event(id="b3", subject="customer-3", data={"input_tokens": 1_000_000}),
+    ]
+    put_events(workspace.raw, "usage/first.ndjson", first, START - timedelta(hours=2))
+    put_events(workspace.raw, "usage/second.ndjson", second, START + timedelta(hours=13))
+    collect(workspace, AT, lambda _: None)
+    before = BillingWindow(START - timedelta(days=1), START)
+    run_window(workspace, before, AT, lambda _: None)
+    run_window(workspace, WINDOW, AT, lambda _: None)
+
+    model = report_model_of(workspace, WINDOW.window_id)
+
+    assert {row[0]: row[2] for row in cells_of(model, "activity")} == {"acct-2": "silent", "acct-3": "new"}
+    [euro] = [sums for sums in model.table("causes").sums() if sums.cells[0] == "USD"]
+    movers = {row[0]: row[3:6] for row in cells_of(model, "movers")}
+    now, then, change = movers["acct-1"]
+    assert isinstance(now, Decimal)
+    assert isinstance(then, Decimal)
+    assert now == 3 * then
+    assert change == now - then
+    assert euro.cells[0] == "USD"
+    assert [row[0] for row in cells_of(model, "trends")] == ["2026-01-14", "2026-01-15"]
+
+
+def test_what_changed_since_the_revision_before_is_told_by_cause(workspace: Workspace) -> None:
+    computed_night(workspace)
+    late = AT + timedelta(hours=1)
+    revision = compute(workspace, late, include_late=True)
+    reconcile(workspace, revision.window_id, revision.revision, late)
+
+    model = report_model_of(workspace, revision.window_id, revision.revision)
+
+    table = model.table("revision_skus")
+    rows = {row.cells[0]: row.cells for row in table.rows}
+    assert rows["tokens-input"][4] == 40
+    assert [column.name for column in table.columns][4] == "late_events"
+    _, _, quantity_from, quantity_to, _ = rows["tokens-input"]
+    assert isinstance(quantity_from, Decimal)
+    assert isinstance(quantity_to, Decimal)
+    assert quantity_to - quantity_from == 40
+
+
+def report_model_of(ws: Workspace, window_id: str, revision: int = 1) -> ReportModel:
+    return report_model(report_facts(ws, window_id, revision, AT))
+
+
+def cells_of(model: ReportModel, table: str) -> list[tuple[Cell, ...]]:
+    return [row.cells for row in model.table(table).rows]
 
 
 def test_the_report_asks_no_host_for_anything_and_runs_nothing(night: Workspace) -> None:
@@ -220,7 +312,7 @@ def test_a_failed_control_is_shown_with_both_sides(night: Workspace) -> None:
 
     words = words_of(page_of(night, revision))
 
-    assert words.startswith("Skip to the waterfall Test Ltd · test project")
+    assert words.startswith("Skip to the report Test Ltd · test project")
     assert re.search(r"not reconciled: 4 of \d+ controls failed", words)
     assert "tokens-input tokens 2,001,001.5 2,000,001.5 -1,000 0 fail" in words
 

@@ -16,6 +16,7 @@ from pipeline.core.revision import RevisionState
 from pipeline.steps.collect import collect
 from pipeline.steps.rerun import rerun
 from pipeline.steps.run import run_window, settle_window
+from pipeline.steps.service_levels import published_service_levels
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import PRICE_BOOK, put_events, usage_event, write_project
 from tests.steps.night import AT, START, WINDOW, put_night, revision_of
@@ -64,6 +65,7 @@ def test_quantities_whose_sum_does_not_fit_reject_the_night_with_a_sentence(
     rejected = workspace.control_plane.latest_revision(WINDOW.window_id)
     assert rejected is not None
     assert rejected.state is RevisionState.REJECTED
+    assert published_service_levels(workspace, WINDOW.window_id, rejected.revision) is not None
 
 
 @pytest.mark.slow

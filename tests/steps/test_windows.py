@@ -278,6 +278,23 @@ def test_a_collision_of_hashes_costs_a_comparison_and_never_an_event(
     assert actual == expected
 
 
+def test_a_collision_of_payload_hashes_changes_the_word_for_a_copy_and_never_what_is_billed(
+    project: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [event("a"), event("b", id="a"), event("c", id="a", data='{"input_tokens":"2"}'), event("d")]
+    monkeypatch.setattr("tests.steps.raw_events.payload_hash", lambda quantity, data: 1)
+    commit_raw_events(project, events, COLLECTED_AT)
+
+    revision = deduplicate(project, WINDOW, NOW)
+
+    assert rows_of(project, revision) == {
+        "a": "billed",
+        "b": "exact_duplicate a",
+        "c": "exact_duplicate a",
+        "d": "billed",
+    }
+
+
 def files_of(ws: Workspace, window: BillingWindow) -> list[str]:
     from pipeline.steps.links import CollectedEvents
 
@@ -388,7 +405,7 @@ def test_a_replacement_that_is_not_billed_still_takes_its_event_back_and_is_list
 
     found = outcome(project)
     outcomes = outcomes_of(project)
-    page = report(project, WINDOW.window_id, 1).read_text(encoding="utf-8")
+    page = report(project, WINDOW.window_id, 1, CUTOFF_AT).read_text(encoding="utf-8")
 
     assert (found["a"], found["orphan"], found["fine"]) == ("voided orphan", "orphaned_account", "billed")
     assert outcomes.unbilled_replacement_counts == {"late": 1, "orphaned_account": 1}
@@ -828,7 +845,7 @@ def test_the_report_shows_the_look_back_late_arrivals_fallbacks_and_idle_withdra
     commit_raw_events(ws, events, COLLECTED_AT)
     revision = deduplicate(ws, WINDOW, NOW)
 
-    page = report(ws, revision.window_id, revision.revision).read_text(encoding="utf-8")
+    page = report(ws, revision.window_id, revision.revision, CUTOFF_AT).read_text(encoding="utf-8")
 
     assert "found up to 7 days before and after it" in page
     assert "of billing.toml says: 1." in page

@@ -71,6 +71,7 @@ def upgrade() -> None:
         sa.CheckConstraint("decision IN ('approve', 'hold', 'reject')", name="ck_sign_offs_decision"),
     )
     op.create_index("ix_sign_offs_period_id", "sign_offs", ["period_id"])
+    op.create_index("ix_documents_account_id", "documents", ["account_id"])
     _refuse_changes()
 
 

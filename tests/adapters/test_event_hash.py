@@ -1,13 +1,15 @@
-"""The hash of a key is a public one: XXH64 of the id, seeded with the XXH64 of the source."""
+"""The hashes of events are public ones: XXH64 of the last text, seeded with the XXH64 of what is before it."""
 
 from __future__ import annotations
+
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from pipeline.adapters.block_kernels import text_hashes
-from pipeline.adapters.key_hash import key_hashes
+from pipeline.adapters.event_hash import key_hashes, payload_hashes
 
 
 def xxh64(text: bytes, seed: int = 0) -> int:
@@ -41,3 +43,20 @@ def test_a_key_is_hashed_by_its_bytes_wherever_they_stand_in_a_column() -> None:
         xxh64(one.encode(), xxh64(source.encode())) for source, one in zip(sources, ids, strict=True)
     ]
     assert len({*whole.tolist()}) == 4
+
+
+def test_a_payload_is_hashed_by_its_bytes_wherever_it_stands_in_a_column() -> None:
+    values = [Decimal("1.5"), None, Decimal(0), Decimal(-1), None]
+    texts = ["{}", "{}", "{}", '{"a":"1"}', ""]
+    quantities = pa.array([Decimal(9), *values], pa.decimal128(38, 9))
+    whole = payload_hashes(pa.chunked_array([quantities[1:]]), pa.chunked_array([texts]))
+    sliced = payload_hashes(
+        pa.chunked_array([quantities[1:3], quantities[3:]]), pa.chunked_array([texts[:1], texts[1:]], pa.string())
+    )
+
+    assert whole.tolist() == sliced.tolist()
+    assert whole.tolist() == [
+        xxh64(text.encode(), xxh64(b"" if value is None else int(value.scaleb(9)).to_bytes(16, "little", signed=True)))
+        for value, text in zip(values, texts, strict=True)
+    ]
+    assert len({*whole.tolist()}) == 5

@@ -1,0 +1,1 @@
+"""What the checks of a large night cost: the suites of raw events and usage events."""
