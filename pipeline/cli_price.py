@@ -225,7 +225,10 @@ def quote(
         print_json(quoted)
         return
     live = ", ".join(quoted.live_versions) or "live"
-    typer.echo(f"{quoted.account_id}, {quoted.period_id}, in {quoted.currency}: {live} beside {quoted.new_version}")
+    until = quoted.usage_until
+    known = "no usage known" if until is None else f"usage until {until:%Y-%m-%d %H:%M} UTC"
+    of_account = f"{quoted.account_id}, {quoted.period_id}, in {quoted.currency}, {known}"
+    typer.echo(f"{of_account}: {live} beside {quoted.new_version}")
     header = ["line", "description", "quantity", "unit", "live", "new", "change"]
     rows = [
         [

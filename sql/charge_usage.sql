@@ -1,14 +1,17 @@
 -- charge_usage: one row per account, SKU, segment and cell: the usage that is priced, and where it begins.
 --
 -- Grain:   account_id, sku, segment, cell
--- Reads:   period_usage, priced_segments, price_lists, price_list_charges, charges, charge_cells,
---          charge_dimensions
+-- Reads:   period_usage, priced_segments, price_lists, price_list_charges, charges, charge_bands,
+--          charge_cells, charge_dimensions
 -- Params:  none
 --
 -- Where a period is split and counts on, usage begins where that of the segments before ended, whatever
 -- prices those. What is not additive cannot be counted on: it is prorated by days instead, half up at nine
 -- decimals. A charge is rated without usage where zero costs something, and in each segment of a period
--- that counts on once a segment has usage. Most accounts have one segment, so their rows take the short way.
+-- that counts on once a segment is rated. There, fees_paid is the number of graduated tiers whose flat fee
+-- earlier segments with a graduated charge have paid: the most tiers that were entered as one of them ended,
+-- counted anew from a segment in which usage left a tier. Most accounts have one segment, so their rows take
+-- the short way.
 
 WITH
 
@@ -128,8 +131,8 @@ account_skus AS (
     GROUP BY account_id, sku
 ),
 
--- Whatever may have to be rated without usage.
-costly_zeros AS (
+-- Whatever may have to be rated without usage: what costs something, and what counts on.
+costly_charges AS (
     SELECT
         priced_segments.priced_segment,
         priced_segments.account_id,
@@ -143,6 +146,26 @@ costly_zeros AS (
         charges.zero_usage_costs
         AND priced_segments.timing = 'arrears'
         AND priced_segments.active_days > 0
+),
+
+counting_skus AS (
+    SELECT
+        account_id,
+        sku
+    FROM account_skus
+    WHERE is_additive
+    UNION
+    SELECT
+        costly_charges.account_id,
+        costly_charges.sku
+    FROM costly_charges
+    INNER JOIN priced_segments ON costly_charges.priced_segment = priced_segments.priced_segment
+    WHERE priced_segments.counts_on
+),
+
+costly_zeros AS (
+    SELECT *
+    FROM costly_charges
     UNION
     SELECT
         priced_segments.priced_segment,
@@ -150,16 +173,15 @@ costly_zeros AS (
         price_list_charges.sku,
         priced_segments.segment,
         price_list_charges.charge
-    FROM account_skus
-    INNER JOIN priced_segments ON account_skus.account_id = priced_segments.account_id
+    FROM counting_skus
+    INNER JOIN priced_segments ON counting_skus.account_id = priced_segments.account_id
     INNER JOIN price_list_charges
         ON
             priced_segments.price_list = price_list_charges.price_list
-            AND account_skus.sku = price_list_charges.sku
+            AND counting_skus.sku = price_list_charges.sku
     WHERE
         priced_segments.counts_on
         AND priced_segments.active_days > 0
-        AND account_skus.is_additive
 ),
 
 unused_charges AS (
@@ -211,8 +233,7 @@ shared_days AS (
     SELECT
         rated_sums.*,
         priced_segments.counts_on AND rated_sums.is_additive AS counts_on,
-        priced_segments.is_first,
-        priced_segments.is_last,
+        priced_segments.active_days > 0 AS has_day,
         NOT rated_sums.is_additive AND priced_segments.segment_count > 1 AS is_prorated,
         CAST(priced_segments.days AS HUGEINT) AS days,
         CASE
@@ -261,6 +282,77 @@ shared_positions AS (
             AS DECIMAL(38, 9)
         ) AS used_in_all
     FROM shared_quantities
+),
+
+-- The bounds above which tiers after the first are entered.
+charge_bounds_above AS (
+    SELECT
+        charge,
+        LIST(above) FILTER (above IS NOT NULL) AS bounds
+    FROM charge_bands
+    WHERE NOT is_included
+    GROUP BY charge
+),
+
+tier_positions AS (
+    SELECT
+        shared_positions.*,
+        charges.tier_fees,
+        charges.charges_zero_usage,
+        charge_bounds_above.bounds,
+        shared_positions.used_until - shared_positions.quantity AS used_before,
+        (shared_positions.used_until - shared_positions.quantity) - LEAST(
+            GREATEST(shared_positions.used_until - shared_positions.quantity, 0), charges.included_units
+        ) AS count_from,
+        shared_positions.used_until
+        - LEAST(GREATEST(shared_positions.used_until, 0), charges.included_units) AS count_to
+    FROM shared_positions
+    INNER JOIN charges ON shared_positions.charge = charges.charge
+    LEFT JOIN charge_bounds_above ON shared_positions.charge = charge_bounds_above.charge
+),
+
+tiers_entered AS (
+    SELECT
+        *,
+        CASE
+            WHEN count_from < 0 OR (count_from = 0 AND NOT charges_zero_usage) THEN 0
+            ELSE 1 + COALESCE(LEN(LIST_FILTER(bounds, lambda bound: count_from > bound)), 0)
+        END AS entered_before,
+        CASE
+            WHEN count_to < 0 OR (count_to = 0 AND NOT charges_zero_usage) THEN 0
+            ELSE 1 + COALESCE(LEN(LIST_FILTER(bounds, lambda bound: count_to > bound)), 0)
+        END AS entered_until
+    FROM tier_positions
+),
+
+tier_runs AS (
+    SELECT
+        *,
+        SUM(CAST(entered_until < entered_before AS INTEGER)) OVER (
+            PARTITION BY account_id, sku, tier_fees
+            ORDER BY segment
+        ) AS run
+    FROM tiers_entered
+),
+
+paid_tiers AS (
+    SELECT
+        *,
+        MAX(entered_until) OVER (PARTITION BY account_id, sku, tier_fees, run ORDER BY segment) AS paid_until,
+        COALESCE(
+            MAX(CASE WHEN has_day THEN segment END) OVER (PARTITION BY account_id, sku, tier_fees),
+            MAX(segment) OVER (PARTITION BY account_id, sku, tier_fees)
+        ) AS last_segment
+    FROM tier_runs
+),
+
+paid_fees AS (
+    SELECT
+        *,
+        COALESCE(
+            LAG(paid_until) OVER (PARTITION BY account_id, sku, tier_fees ORDER BY segment, cell), 0
+        ) AS paid_before
+    FROM paid_tiers
 )
 
 SELECT
@@ -274,8 +366,8 @@ SELECT
     CAST(0 AS DECIMAL(38, 9)) AS used_before,
     quantity AS used_until,
     quantity AS used_in_all,
-    TRUE AS is_first,
-    TRUE AS is_last,
+    CAST(0 AS BIGINT) AS fees_paid,
+    TRUE AS owes_volume_fee,
     event_count
 FROM priced_usage
 WHERE is_alone
@@ -288,11 +380,11 @@ SELECT
     charge,
     cell,
     unit,
-    CASE WHEN has_cells THEN 0 ELSE used_until - quantity END AS used_before,
+    CASE WHEN has_cells THEN 0 ELSE used_before END AS used_before,
     CASE WHEN has_cells THEN quantity ELSE used_until END AS used_until,
     CASE WHEN has_cells THEN quantity ELSE used_in_all END AS used_in_all,
-    NOT counts_on OR is_first AS is_first,
-    NOT counts_on OR is_last AS is_last,
+    CASE WHEN counts_on AND tier_fees = 'graduated' THEN paid_before ELSE 0 END AS fees_paid,
+    NOT counts_on OR segment = last_segment AS owes_volume_fee,
     event_count
-FROM shared_positions
+FROM paid_fees
 ORDER BY account_id, sku, segment, cell

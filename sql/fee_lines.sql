@@ -6,11 +6,11 @@
 --
 -- A fee in arrears is of the segment, one in advance of the service period that it is paid for. What is
 -- prorated is multiplied by the days on which the account was there, divided by all days, half up at twelve
--- decimals; what is not is due whole, once, in the first segment in which the account was there.
+-- decimals; what is not is due whole, once: in the first segment with the fee in which the account was there.
 
 WITH
 
-due_fees AS (
+fees AS (
     SELECT
         priced_segments.account_id,
         price_list_charges.sku,
@@ -25,6 +25,9 @@ due_fees AS (
         price_lists.no_text,
         charge_fees.amount,
         charge_fees.is_prorated AND priced_segments.active_days <> priced_segments.days AS is_shared,
+        charge_fees.is_prorated,
+        priced_segments.timing,
+        CASE WHEN priced_segments.active_days > 0 THEN priced_segments.segment END AS active_segment,
         CAST(priced_segments.days AS HUGEINT) AS days,
         CAST(
             REPLACE(
@@ -40,7 +43,13 @@ due_fees AS (
             price_list_charges.price_list = priced_segments.price_list
             AND charge_fees.timing = priced_segments.timing
     INNER JOIN price_lists ON priced_segments.price_list = price_lists.price_list
-    WHERE charge_fees.is_prorated OR (priced_segments.is_first AND priced_segments.active_days > 0)
+),
+
+due_fees AS (
+    SELECT
+        *,
+        is_prorated OR segment = MIN(active_segment) OVER (PARTITION BY account_id, sku, timing) AS is_due
+    FROM fees
 ),
 
 exact_amounts AS (
@@ -56,6 +65,7 @@ exact_amounts AS (
             END AS DECIMAL(38, 21)
         ) AS amount_exact
     FROM due_fees
+    WHERE is_due
 ),
 
 remainders AS (

@@ -16,7 +16,7 @@ discounted_segments AS (
     SELECT
         priced_segments.priced_segment,
         priced_segments.price_list,
-        priced_segments.is_last AND priced_segments.active_days > 0 AS is_last,
+        priced_segments.is_last,
         price_lists.minor_unit,
         price_lists.rounds_half_even,
         CAST(price_lists.minor_unit * 10000 AS HUGEINT) AS digits_of_unit

@@ -144,8 +144,8 @@ banded_usage AS (
         count_from,
         count_to,
         count_in_all,
-        is_first,
-        is_last,
+        fees_paid,
+        owes_volume_fee,
         charges_zero_usage,
         minor_unit,
         rounds_half_even,
@@ -176,23 +176,28 @@ quantities AS (
         CAST(
             CASE
                 WHEN band.flat_fee = 0 THEN 0
-                WHEN NOT band.takes_all AND band.above IS NOT NULL
+                WHEN band.takes_all
                     THEN
-                        band.flat_fee * (
-                            CAST(count_to > band.above AS INTEGER)
-                            - CAST(NOT is_first AND count_from > band.above AS INTEGER)
+                        band.flat_fee * CAST(
+                            owes_volume_fee
+                            AND (count_in_all > 0 OR (charges_zero_usage AND count_in_all = 0)) AS INTEGER
                         )
-                WHEN NOT band.takes_all
+                WHEN band.tier > fees_paid
                     THEN
-                        band.flat_fee * (
-                            CAST(count_to > 0 OR (charges_zero_usage AND count_to = 0) AS INTEGER)
-                            - CAST(
-                                NOT is_first AND (count_from > 0 OR (charges_zero_usage AND count_from = 0))
-                                AS INTEGER
-                            )
+                        band.flat_fee * CAST(
+                            count_to > COALESCE(band.above, 0)
+                            OR (band.above IS NULL AND charges_zero_usage AND count_to = 0) AS INTEGER
                         )
-                WHEN is_last AND (count_in_all > 0 OR (charges_zero_usage AND count_in_all = 0))
-                    THEN band.flat_fee
+                WHEN
+                    (
+                        count_from > COALESCE(band.above, 0)
+                        OR (band.above IS NULL AND charges_zero_usage AND count_from = 0)
+                    )
+                    AND NOT (
+                        count_to > COALESCE(band.above, 0)
+                        OR (band.above IS NULL AND charges_zero_usage AND count_to = 0)
+                    )
+                    THEN -band.flat_fee
                 ELSE 0
             END AS DECIMAL(26, 12)
         ) AS fee_due

@@ -132,7 +132,7 @@ def test_a_quote_before_any_usage_is_a_total_of_zero(folder: Path, billing: Any)
 
     for command in (("quote",), ("price", "quote")):
         code, out, _ = billing(*command, *arguments)
-        assert (code, json.loads(out)["period_id"], json.loads(out)["new_total"]) == (0, "2026-01", "0")
+        assert (code, json.loads(out)["period_id"], json.loads(out)["new_total"]) == (0, "2026-01", "0.00")
 
     code, _, err = billing("quote", "--account", "acct-1", "--as-of", "tomorrow", "--price-book", DRAFT)
     assert code == 2

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+SHOWN_MAX = 80
 INSTANT = "an instant with a zone such as 2026-01-01T00:00:00Z"
 
 
@@ -83,9 +84,8 @@ def shown(value: object) -> str:
         return "a table"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
-    if isinstance(value, Decimal):
-        return f"{value:f}"
     if isinstance(value, datetime):
         return value.isoformat()
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    is_short = isinstance(value, Decimal) and abs(value.adjusted()) < SHOWN_MAX  # 1e999999 has a million digits
+    text = f"{value:f}" if is_short else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 3]}..."

@@ -37,6 +37,7 @@ HASHED_ROWS = 1 << 17  # at once
 HASHING_THREADS = 2
 SORTED_AT_ONCE = 1 << 26
 _LAST_ORDER_BY = re.compile(r"\nORDER BY[\w., \n]+\Z")
+_OUT_OF_RANGE = re.compile(r"out of range|to (DECIMAL|INT)")  # what DuckDB says when a cast finds no room
 _PARQUET_OPTIONS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 _ALWAYS_EXACT = {str, int, Decimal, bytes, type(None)}
 _EXACT_TYPES = (str, int, Decimal, date, timedelta, bytes, type(None))
@@ -70,7 +71,9 @@ def _numbers_fit(relation: str) -> Iterator[None]:
     """Turn a number that is too large for its column into a refusal; the engine never rounds or wraps it."""
     try:
         yield
-    except (duckdb.OutOfRangeException, pa.ArrowInvalid) as error:
+    except (duckdb.OutOfRangeException, duckdb.ConversionException, pa.ArrowInvalid) as error:
+        if isinstance(error, duckdb.ConversionException) and not _OUT_OF_RANGE.search(str(error)):
+            raise
         raise PricingError(
             "warehouse.number_too_large",
             f"a number of {relation} does not fit its column",

@@ -22,7 +22,6 @@ def _refuse_inexact(value: Any) -> Any:
 
 ExactDecimal = Annotated[Decimal, BeforeValidator(_refuse_inexact), Field(allow_inf_nan=False)]
 Quantity = Annotated[ExactDecimal, Field(max_digits=38, decimal_places=QUANTITY_SCALE)]
-UnitPrice = Annotated[ExactDecimal, Field(max_digits=18, decimal_places=UNIT_PRICE_SCALE)]
 FlatAmount = Annotated[ExactDecimal, Field(max_digits=26, decimal_places=UNIT_PRICE_SCALE)]
 # A share of one hundred: as a factor it has two decimals more, so that it is an exact unit price.
 Percent = Annotated[ExactDecimal, Field(max_digits=14, decimal_places=UNIT_PRICE_SCALE - 2)]

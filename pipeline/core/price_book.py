@@ -14,13 +14,18 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, TypeAdapter, model_validator
 
 from pipeline.core.contract import StrictModel
-from pipeline.core.decimals import Factor, FlatAmount, Percent, Quantity, UnitPrice, fits
+from pipeline.core.decimals import ExactDecimal, Factor, FlatAmount, Percent, Quantity, fits
 from pipeline.core.money import UNIT_PRICE_SCALE, RoundingMode, exact, minor_unit_digits
 from pipeline.core.window import calendar_date
 
+SHOWN_DIGITS_MAX = 80
+UNIT_PRICE_DIGITS = 6  # before the point
+HIGHER_PRICES = (
+    'a million and more for one unit is model = "package" with package_size = 1 and the price as package_price'
+)
 PLAN_SKU = "plan:"  # what is charged for a plan as a whole has this and the plan's name as its SKU
 
 Problem = tuple[tuple[str | int, ...], str]  # where in a book, and "found ..., accepted ..."
@@ -32,6 +37,17 @@ class BookError(ValueError):
     def __init__(self, *problems: Problem) -> None:
         self.problems = problems
         super().__init__("; ".join(sentence for _, sentence in problems))
+
+
+def _fitting_price(price: Decimal) -> Decimal:
+    if not fits(price, UNIT_PRICE_DIGITS + UNIT_PRICE_SCALE, UNIT_PRICE_SCALE):
+        found = f"{price:f}" if abs(price.adjusted()) < SHOWN_DIGITS_MAX else str(price)
+        accepted = f"up to {UNIT_PRICE_DIGITS} digits before the point and {UNIT_PRICE_SCALE} after it"
+        raise BookError(((), f"found {found[:SHOWN_DIGITS_MAX]}, accepted {accepted}; {HIGHER_PRICES}"))
+    return price
+
+
+UnitPrice = Annotated[ExactDecimal, AfterValidator(_fitting_price)]
 
 
 def _iso_currency(currency: str) -> str:
@@ -139,6 +155,11 @@ class _UnitCharge(_Charge):
                     f"found {unit_price:f} per {self.per_units:f} units, which is no exact price of one unit in "
                     f"{UNIT_PRICE_SCALE} decimals; accepted per_units that is a power of ten, or a price it divides"
                 )
+                if price_of_one is not None and price_of_one.adjusted() >= UNIT_PRICE_DIGITS:
+                    sentence = (
+                        f"found {unit_price:f} per {self.per_units:f} units, accepted up to {UNIT_PRICE_DIGITS} digits "
+                        f"before the point for one unit; {HIGHER_PRICES}"
+                    )
                 problems.append((at, sentence))
         if problems:
             raise BookError(*problems)
@@ -410,7 +431,7 @@ class Override(StrictModel):
     """A charge that one account has instead of its plan's, from a date on and until before another."""
 
     account_id: Annotated[str, Field(min_length=1)]
-    reason: Annotated[str, Field(min_length=1)]
+    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     valid_from: Annotated[date, BeforeValidator(calendar_date)]
     valid_to: Annotated[date, BeforeValidator(calendar_date)] | None = None
     charge: Charge

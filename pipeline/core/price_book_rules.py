@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from pipeline.core.account import VALID_FOR_EVER, AccountRow
+from pipeline.core.decimals import fits
 from pipeline.core.meter import Meter
 from pipeline.core.money import minor_unit_digits
 from pipeline.core.price_book import (
@@ -21,24 +23,31 @@ from pipeline.core.price_book import (
     GraduatedPercentageCharge,
     MatrixCharge,
     Override,
+    PackageCharge,
     PercentageCharge,
+    PerUnitCharge,
     PriceBook,
     Problem,
 )
 from pipeline.core.project import PricedBook
+from pipeline.core.tax import TaxTable
 from pipeline.core.window import billing_period
 
 At = tuple[str | int, ...]
 
 
-def book_problems(book: PriceBook, meters: Iterable[Meter], rows: Iterable[AccountRow]) -> list[Problem]:
-    """Return what is wrong with a book in a project with these meters and accounts, in the order of the book."""
+def book_problems(
+    book: PriceBook, meters: Iterable[Meter], rows: Iterable[AccountRow], taxes: TaxTable | None = None
+) -> list[Problem]:
+    """Return what is wrong with a book in a project with these meters, accounts and taxes, in the order of the book."""
     by_sku = {meter.sku: meter for meter in meters}
     rows_of: dict[str, list[AccountRow]] = {}
     for row in rows:
         rows_of.setdefault(row.account_id, []).append(row)
     problems = [problem for at, charge in book.charges() for problem in _charge_problems(at, charge, by_sku)]
+    problems += [problem for at, charge in book.charges() for problem in _amount_problems(at, charge)]
     problems += _plan_problems(book)
+    problems += [] if taxes is None else _tax_problems(book, taxes)
     problems += _override_problems(book, rows_of)
     return problems
 
@@ -115,10 +124,10 @@ def _charge_problems(at: At, charge: AnyCharge, meters: Mapping[str, Meter]) -> 
                 (*at, "cells", 0, "match"),
                 f"found {', '.join(unknown)}, accepted {accepted} (dimensions of {charge.sku} in meters.toml)",
             )
-    if isinstance(charge, DynamicCharge) and meter.billed_unit != charge.currency:
-        yield (*at, "currency"), _unit_found(charge, meter)
-    if isinstance(charge, PercentageCharge | GraduatedPercentageCharge) and _is_other_currency(charge, meter):
-        yield (*at, "currency"), _unit_found(charge, meter)
+    prices_an_amount = isinstance(charge, DynamicCharge | PercentageCharge | GraduatedPercentageCharge)
+    if prices_an_amount and meter.billed_unit != charge.currency:
+        found = f"found {charge.currency}, accepted {meter.billed_unit}, the unit of {charge.sku} in meters.toml"
+        yield (*at, "currency"), found
     if isinstance(charge, PercentageCharge) and charge.needs_values and not meter.keep_values:
         key = next(key for key in _NEEDS_VALUES if key in charge.model_fields_set and getattr(charge, key) is not None)
         yield (
@@ -130,17 +139,52 @@ def _charge_problems(at: At, charge: AnyCharge, meters: Mapping[str, Meter]) -> 
 _NEEDS_VALUES = ("minimum_per_event", "maximum_per_event", "free_events", "free_amount")
 
 
-def _unit_found(charge: AnyCharge, meter: Meter) -> str:
-    return f"found {charge.currency}, accepted {meter.billed_unit}, the unit of {charge.sku} in meters.toml"
+def _amount_problems(at: At, charge: AnyCharge) -> Iterator[Problem]:
+    """Yield prices below zero, and amounts that no bill can come to: finer than the minor unit."""
+    prices: list[tuple[At, Decimal]] = []
+    match charge:
+        case PerUnitCharge():
+            prices = [(("unit_price",), charge.unit_price)]
+        case PackageCharge():
+            prices = [(("package_price",), charge.package_price)]
+        case FlatFeeCharge():
+            prices = [(("amount",), charge.amount)]
+        case MatrixCharge():
+            prices = [(("cells", place, "unit_price"), cell.unit_price) for place, cell in enumerate(charge.cells)]
+            prices += (
+                [] if charge.default_unit_price is None else [(("default_unit_price",), charge.default_unit_price)]
+            )
+    for key, price in prices:
+        if price < 0:
+            accepted = "accepted 0 or more; what an account gets back is a discount, a credit or usage below zero"
+            yield (*at, *key), f"found {price:f}, {accepted}"
+    amounts: list[tuple[At, Decimal | None]] = [
+        (("minimum_amount",), charge.minimum_amount),
+        (("maximum_amount",), charge.maximum_amount),
+        *((("discounts", place, "amount"), discount.amount) for place, discount in enumerate(charge.discounts)),
+    ]
+    for key, amount in amounts:
+        yield from _finer_than_minor_unit((*at, *key), amount, charge.currency)
 
 
-def _is_other_currency(charge: AnyCharge, meter: Meter) -> bool:
-    """Tell whether the meter sums up amounts of another currency; a unit that is no currency is left to the team."""
-    try:
-        minor_unit_digits(meter.billed_unit)
-    except ValueError:
-        return False
-    return meter.billed_unit != charge.currency
+def _finer_than_minor_unit(at: At, amount: Decimal | None, currency: str) -> Iterator[Problem]:
+    digits = minor_unit_digits(currency)
+    if amount is not None and not fits(amount, 26, digits):
+        yield at, f"found {amount:f}, accepted whole minor units: {currency} has {digits} decimals"
+
+
+def _tax_problems(book: PriceBook, taxes: TaxTable) -> Iterator[Problem]:
+    """Yield each tax category that has no rate in any region."""
+    known = sorted({rate.category for rate in taxes.rates})
+    categories: list[tuple[At, str]] = [((*at, "tax_category"), charge.tax_category) for at, charge in book.charges()]
+    categories += [
+        (("plans", name, "commitments", place, "tax_category"), commitment.tax_category)
+        for name, plan in book.plans.items()
+        for place, commitment in enumerate(plan.commitments)
+    ]
+    for at, category in categories:
+        if category not in known:
+            yield at, f"found {category!r}, accepted {', '.join(known)} (categories of taxes.toml)"
 
 
 def _plan_problems(book: PriceBook) -> Iterator[Problem]:
@@ -151,6 +195,13 @@ def _plan_problems(book: PriceBook) -> Iterator[Problem]:
             *(("discounts", place, discount.currency) for place, discount in enumerate(plan.discounts)),
             *(("commitments", place, commitment.currency) for place, commitment in enumerate(plan.commitments)),
         ]
+        for place, commitment in enumerate(plan.commitments):
+            at = ("plans", name, "commitments", place, "amount")
+            yield from _finer_than_minor_unit(at, commitment.amount, commitment.currency)
+        for place, discount in enumerate(plan.discounts):
+            if discount.currency is not None:
+                at = ("plans", name, "discounts", place, "amount")
+                yield from _finer_than_minor_unit(at, discount.amount, discount.currency)
         for key, place, currency in written:
             if currency is not None and currency not in charged:
                 yield ("plans", name, key, place, "currency"), f"found {currency}, {accepted}"

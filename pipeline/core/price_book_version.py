@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -45,12 +46,19 @@ class Canary:
 
 
 def is_same_person(one: str, other: str) -> bool:
-    """Tell whether two names are of one person, however they are typed.
+    """Tell whether two names are of one person, however they are typed: case, spaces, width, invisible characters.
 
-    >>> is_same_person(" Ana@Example.com", "ana@example.com")
-    True
+    Letters of two scripts that look alike are two letters; see docs/price-books.md.
+
+    >>> is_same_person(" Ana  Maria", "ana\u00a0\u200bＭＡＲＩＡ"), is_same_person("ana", "anna")
+    (True, False)
     """
-    return one.strip().casefold() == other.strip().casefold()
+    return _folded(one) == _folded(other)
+
+
+def _folded(name: str) -> str:
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join("".join(letter for letter in folded if unicodedata.category(letter) != "Cf").split())
 
 
 def in_force(versions: Iterable[PriceBookVersion]) -> list[PriceBookVersion]:

@@ -55,8 +55,7 @@ PRICED_SEGMENTS: Columns = (
     ("days", "INTEGER"),
     ("segment_count", "INTEGER"),
     ("counts_on", "BOOLEAN"),  # from the segments before
-    ("is_first", "BOOLEAN"),  # of those in which the account was there on some day; of all, if it never was
-    ("is_last", "BOOLEAN"),
+    ("is_last", "BOOLEAN"),  # of those in which the account was there on some day
 )
 PRICE_LISTS: Columns = (
     ("price_list", "INTEGER"),
@@ -83,6 +82,7 @@ CHARGES: Columns = (
     ("rounds_half_even", "BOOLEAN"),
     ("per_units", QUANTITY),
     ("included_units", QUANTITY),
+    ("tier_fees", "VARCHAR"),  # graduated: of each tier entered; volume: of the tier that all falls into; else null
     ("charges_zero_usage", "BOOLEAN"),  # the flat fee of tier 1 is due on a usage of zero
     ("zero_usage_costs", "BOOLEAN"),  # rated also without any usage
     ("package_size", QUANTITY),  # this and what follows: null unless the model has it
@@ -172,7 +172,7 @@ ENCODED: tuple[tuple[str, str], ...] = tuple(
     (table, column)
     for table, columns in COLUMNS.items()
     for column, sql_type in columns
-    if sql_type == "VARCHAR" and column not in {"json_path", "required_unit"}
+    if sql_type == "VARCHAR" and column not in {"json_path", "required_unit", "tier_fees"}
 )
 
 
@@ -219,7 +219,7 @@ def pricing_tables(terms: Iterable[AccountTerms]) -> dict[str, list[Row]]:
         account_id, currency = account.account.account_id, account.account.currency
         period_id, count = account.period.period_id, len(account.segments)
         counts_on = count > 1 and account.on_change is Change.SPLIT_COUNTING_ON
-        active = [segment.number for segment in account.segments if segment.active_days] or [1, count]
+        last = max((segment.number for segment in account.segments if segment.active_days), default=0)
         for segment in account.segments:
             number = segment.number
             segments.append(
@@ -237,8 +237,7 @@ def pricing_tables(terms: Iterable[AccountTerms]) -> dict[str, list[Row]]:
                     account.days,
                     count,
                     counts_on,
-                    number == active[0],
-                    number == active[-1],
+                    number == last,
                 )
             )
         for fees in account.advance_fees:
@@ -257,7 +256,6 @@ def pricing_tables(terms: Iterable[AccountTerms]) -> dict[str, list[Row]]:
                     fees.days,
                     1,
                     False,
-                    True,
                     True,
                 )
             )
@@ -313,6 +311,7 @@ def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge, pr
             priced.book.rounding is RoundingMode.HALF_EVEN,
             package.package_size if package else getattr(charge, "per_units", Decimal(1)),
             included,
+            _tier_fees(charge),
             charges_zero,
             charge.minimum_amount is not None or (bool(tiers) and charges_zero and tiers[0].flat_fee > 0),
             package and package.package_size,
@@ -357,6 +356,12 @@ def _write_charge(rows: dict[str, list[Row]], number: int, charge: AnyCharge, pr
     for bound, amount in ((LineKind.MAXIMUM, charge.maximum_amount), (LineKind.MINIMUM, charge.minimum_amount)):
         if amount is not None:
             rows["charge_bounds"].append((number, bound.value, bound.value, amount))
+
+
+def _tier_fees(charge: AnyCharge) -> str | None:
+    if isinstance(charge, GraduatedCharge | GraduatedPercentageCharge):
+        return "graduated"
+    return "volume" if isinstance(charge, VolumeCharge | StairstepCharge) else None
 
 
 def _bands(charge: AnyCharge) -> list[Row]:

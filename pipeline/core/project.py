@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -76,10 +77,16 @@ class AccountsSettings(StrictModel):
         return rules + sorted(self.fallback_by_source.items())
 
 
+def _bucket_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]", name):
+        raise ValueError("accepted a name of 3 to 255 letters, digits and . _ -, with a letter or digit at each end")
+    return name
+
+
 class RawSettings(StrictModel):
     """The bucket that producers drop files into; never written by the pipeline."""
 
-    bucket: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$")]
+    bucket: Annotated[str, AfterValidator(_bucket_name)]
     endpoint_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+")] | None = None
     region: str = "us-east-1"
 

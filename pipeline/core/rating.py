@@ -70,14 +70,16 @@ class RatedAccount(NamedTuple):
 class Position(NamedTuple):
     """Which units the usage of a segment is: those above ``before``, up to and including ``after``, of ``total``.
 
-    A period of one segment, and each segment that starts again, counts from zero to all that it used.
+    A period of one segment, and each segment that starts again, counts from zero to all that it used. ``fees_paid`` is
+    of how many graduated tiers earlier segments paid the flat fee; ``owes_volume_fee`` tells whether that of a volume
+    is due in this one.
     """
 
     before: Decimal
     after: Decimal
     total: Decimal
-    is_first: bool
-    is_last: bool
+    fees_paid: int = 0
+    owes_volume_fee: bool = True
 
 
 class Part(NamedTuple):
@@ -217,35 +219,70 @@ def _in_share_of_days(terms: AccountTerms, number: int, quantity: Decimal) -> De
     return prorated(quantity, terms.share(terms.segments[number - 1].active_days), QUANTITY_SCALE)
 
 
-def position_of(terms: AccountTerms, segment: Segment, sku_usage: SkuUsage | None) -> Position:
+def position_of(terms: AccountTerms, segment: Segment, sku: str, used: SkuUsage | None) -> Position:
     """Return which units the usage of a segment is.
 
     A SKU that nobody used counts on like a sum: what it costs without usage is due once in the period.
     """
-    quantities = {} if sku_usage is None else sku_usage.quantities
-    counts_on = terms.on_change is Change.SPLIT_COUNTING_ON and (sku_usage is None or sku_usage.is_additive)
-    if len(terms.segments) == 1 or not counts_on:
-        quantity = quantities.get(segment.number, ZERO)
-        return Position(ZERO, quantity, quantity, True, True)
-    before = sum((quantities.get(number, ZERO) for number in range(1, segment.number)), ZERO)
-    first, last = first_and_last(terms)
-    return Position(
-        before,
-        before + quantities.get(segment.number, ZERO),
-        sum(quantities.values(), ZERO),
-        segment.number == first,
-        segment.number == last,
+    if len(terms.segments) == 1 or not _counts_on(terms, used):
+        quantity = ZERO if used is None else used.quantities.get(segment.number, ZERO)
+        return Position(ZERO, quantity, quantity)
+    return _counted(segment.number, used)._replace(
+        fees_paid=_fees_paid_before(terms, segment, sku, used),
+        owes_volume_fee=segment.number == _last_with_volume(terms, sku, used),
     )
 
 
-def first_and_last(terms: AccountTerms) -> tuple[int, int]:
-    """Return the numbers of the segments in which the account is there first and last, which owe what is due once.
+def _counts_on(terms: AccountTerms, used: SkuUsage | None) -> bool:
+    return terms.on_change is Change.SPLIT_COUNTING_ON and (used is None or used.is_additive)
+
+
+def _counted(number: int, used: SkuUsage | None) -> Position:
+    """Return where the usage of a segment is among that of the whole period."""
+    quantities = {} if used is None else used.quantities
+    before = sum((quantities.get(earlier, ZERO) for earlier in range(1, number)), ZERO)
+    return Position(before, before + quantities.get(number, ZERO), sum(quantities.values(), ZERO))
+
+
+def _fees_paid_before(terms: AccountTerms, segment: Segment, sku: str, used: SkuUsage | None) -> int:
+    """Return of how many graduated tiers the segments before this one paid the flat fee.
+
+    A segment pays for the tiers that were entered when it ends, as far as none before it did; one in which usage
+    leaves a tier gives its fee back.
+    """
+    paid = 0
+    for earlier in terms.segments[: segment.number - 1]:
+        charge = earlier.charges.get(sku)
+        if isinstance(charge, GraduatedCharge | GraduatedPercentageCharge) and _is_rated(earlier, used):
+            _, priced = without_included(_counted(earlier.number, used), charge.included_units)
+            at_start, at_end = _tiers_entered(charge, priced.before), _tiers_entered(charge, priced.after)
+            paid = at_end if at_end < at_start else max(paid, at_end)
+    return paid
+
+
+def _last_with_volume(terms: AccountTerms, sku: str, used: SkuUsage | None) -> int:
+    """Return the number of the segment that owes the flat fee of a volume: the last with such a charge and a day.
+
+    Where no such segment has a day, it is the last one that has usage.
+    """
+    priced_so = [
+        segment for segment in terms.segments if isinstance(segment.charges.get(sku), VolumeCharge | StairstepCharge)
+    ]
+    with_days = [segment.number for segment in priced_so if segment.active_days]
+    return max(with_days or [segment.number for segment in priced_so if _is_rated(segment, used)], default=0)
+
+
+def _is_rated(segment: Segment, used: SkuUsage | None) -> bool:
+    return segment.active_days > 0 or (used is not None and segment.number in used.rows)
+
+
+def last_active(terms: AccountTerms) -> int:
+    """Return the number of the last segment in which the account is there, which owes what is due once; 0 if in none.
 
     A segment is without an active day where an account is away, or where prices change twice within a day or on the
-    last day of the period. Of an account that is not there at all, it is the first and the last segment.
+    last day of the period.
     """
-    numbers = [segment.number for segment in terms.segments if segment.active_days]
-    return (numbers[0], numbers[-1]) if numbers else (1, len(terms.segments))
+    return max((segment.number for segment in terms.segments if segment.active_days), default=0)
 
 
 def prorated(number: Decimal, share: Fraction, decimals: int = UNIT_PRICE_SCALE) -> Decimal:
@@ -271,7 +308,7 @@ def without_included(position: Position, included_units: Decimal) -> tuple[Decim
     The first ``included_units`` of a period are free. Usage below zero is not included in anything.
 
     >>> ten = Decimal(10)
-    >>> without_included(Position(Decimal(8), Decimal(15), Decimal(15), True, True), ten)[0]
+    >>> without_included(Position(Decimal(8), Decimal(15), Decimal(15)), ten)[0]
     Decimal('2')
     """
     if not included_units:
@@ -281,12 +318,8 @@ def without_included(position: Position, included_units: Decimal) -> tuple[Decim
         return min(max(units, ZERO), included_units)
 
     before, after, total = position.before, position.after, position.total
-    priced = Position(
-        before - included(before),
-        after - included(after),
-        total - included(total),
-        position.is_first,
-        position.is_last,
+    priced = position._replace(
+        before=before - included(before), after=after - included(after), total=total - included(total)
     )
     return included(after) - included(before), priced
 
@@ -305,10 +338,11 @@ def graduated(charge: GraduatedCharge | GraduatedPercentageCharge, position: Pos
 
     The bound of a tier belongs to it: a tier is entered above the bound before it. The first one is entered by any
     usage, and by none where the charge says so; it takes all usage below zero. When usage goes on in another segment,
-    the fee of a tier that was entered before is not due again, and is given back when usage leaves the tier.
+    a fee that was paid before is not due again, and is given back when usage leaves the tier.
     """
     steps = _steps(charge)
     before, after = position.before, position.after
+    at_start, at_end = _tiers_entered(charge, before), _tiers_entered(charge, after)
     highest = max(before, after)
     _require_tier_for(highest, steps)
     parts = []
@@ -317,11 +351,10 @@ def graduated(charge: GraduatedCharge | GraduatedPercentageCharge, position: Pos
             break
         quantity = _within(step, after) - _within(step, before)
         due = ZERO
-        if step.flat_fee:
-            times = _enters(step, after, charge.zero_usage_flat_fee)
-            if not position.is_first:
-                times -= _enters(step, before, charge.zero_usage_flat_fee)
-            due = step.flat_fee * times
+        if position.fees_paid < step.number <= at_end:
+            due = step.flat_fee
+        elif at_end < step.number <= min(at_start, position.fees_paid):
+            due = -step.flat_fee
         if quantity or due:
             amount = quantity * step.price_of_one + due
             parts.append(Part(step.number, quantity, step.unit_price, step.per_units, due, amount))
@@ -335,15 +368,15 @@ def _within(step: Step, units: Decimal) -> Decimal:
     return units if step.up_to is None or units < step.up_to else step.up_to
 
 
-def _enters(step: Step, units: Decimal, zero_usage_flat_fee: str) -> int:
-    """Return 1 when so many units enter a tier, else 0."""
-    if step.above is not None:
-        return int(units > step.above)
-    return int(units >= 0 if zero_usage_flat_fee == "charge" else units > 0)
+def _tiers_entered(charge: GraduatedCharge | GraduatedPercentageCharge, units: Decimal) -> int:
+    """Return how many tiers so many units enter."""
+    if units < 0 or (units == 0 and charge.zero_usage_flat_fee == "skip"):
+        return 0
+    return sum(step.above is None or units > step.above for step in _steps(charge))
 
 
 def volume(charge: VolumeCharge | StairstepCharge, position: Position) -> list[Part]:
-    """The tier that the whole quantity falls into prices every unit; its flat fee is due once, in the last segment.
+    """The tier that the whole quantity falls into prices every unit; its flat fee is due once.
 
     Usage below zero falls into the first tier and owes no flat fee; usage of zero owes it where the charge says so.
     """
@@ -351,7 +384,7 @@ def volume(charge: VolumeCharge | StairstepCharge, position: Position) -> list[P
     _require_tier_for(total, steps)
     step = next(step for step in steps if step.up_to is None or total <= step.up_to)
     owes = total > 0 or (total == 0 and charge.zero_usage_flat_fee == "charge")
-    due = step.flat_fee if position.is_last and owes else ZERO
+    due = step.flat_fee if position.owes_volume_fee and owes else ZERO
     quantity = position.after - position.before
     if not quantity and not due:
         return []
@@ -492,7 +525,7 @@ def parts_of(
     charge: AnyCharge, terms: AccountTerms, segment: Segment, used: SkuUsage | None, values: Sequence[EventValue]
 ) -> tuple[Decimal, list[Part]]:
     """Return the included units and the priced parts of a charge of usage in a segment."""
-    position = position_of(terms, segment, used)
+    position = position_of(terms, segment, charge.sku, used)
     quantity = position.after - position.before
     rows = () if used is None else used.rows.get(segment.number, ())
     included, priced = without_included(position, getattr(charge, "included_units", ZERO))
@@ -507,7 +540,7 @@ def parts_of(
     if isinstance(charge, PercentageCharge):
         of_sku = [event for event in values if event.sku == charge.sku]
         now = [event for event in of_sku if event.segment == segment.number]
-        earlier = [] if position.is_first else [event for event in of_sku if event.segment < segment.number]
+        earlier = [event for event in of_sku if event.segment < segment.number] if _counts_on(terms, used) else []
         return ZERO, percentage(charge, quantity, sum(row.event_count for row in rows), now, earlier)
     if isinstance(charge, MatrixCharge):
         is_sum = used is None or used.is_additive
@@ -679,9 +712,7 @@ def _is_due_unused(charge: AnyCharge, terms: AccountTerms, used: SkuUsage | None
 
     Of a volume that counts on, the last segment owes the flat fee of what the others used.
     """
-    return _costs_without_usage(charge) or (
-        used is not None and used.is_additive and terms.on_change is Change.SPLIT_COUNTING_ON
-    )
+    return _costs_without_usage(charge) or (used is not None and _counts_on(terms, used))
 
 
 def _why_without_price(row: PeriodUsage, segment: Segment, currency: str) -> str | None:
@@ -757,11 +788,16 @@ def _add_bounds(sheet: Sheet, subject: Subject, charge: AnyCharge, share: Fracti
 
 
 def _fee_in_arrears(terms: AccountTerms, segment: Segment, charge: FlatFeeCharge) -> Decimal:
-    """Return the fee of a segment: by its days, or whole in the first segment that has one."""
+    """Return the fee of a segment with an active day: by its days, or whole in the first one that has the fee."""
     if charge.prorated:
         return prorated(charge.amount, terms.share(segment.active_days))
-    first, _ = first_and_last(terms)
-    return charge.amount if segment.number == first else ZERO
+    first = next(one for one in terms.segments if one.active_days and _has_fee_in_arrears(one, charge.sku))
+    return charge.amount if segment.number == first.number else ZERO
+
+
+def _has_fee_in_arrears(segment: Segment, sku: str) -> bool:
+    charge = segment.charges.get(sku)
+    return isinstance(charge, FlatFeeCharge) and charge.timing == "arrears"
 
 
 def _add_fee(sheet: Sheet, charge: FlatFeeCharge, fee: Decimal) -> Decimal:
@@ -851,7 +887,7 @@ def _add_commitment(terms: AccountTerms, segment: Segment, sheet: Sheet, sheets:
 
 
 def _is_last_active(terms: AccountTerms, segment: Segment) -> bool:
-    return segment.active_days > 0 and segment.number == first_and_last(terms)[1]
+    return segment.number == last_active(terms)
 
 
 def _where(row: PeriodUsage) -> str:

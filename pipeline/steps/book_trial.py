@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 from pipeline.adapters.price_book_files import PriceBookFile
@@ -41,12 +41,14 @@ ACCOUNTS_SHOWN_MAX = 20
 class TriedLines:
     """The files of the lines that the SQL rater made, in order, and what stands in the way, by account, as sentences.
 
-    ``unpriced`` is usage without a price, ``disagreements`` are what the two raters do not say alike.
+    ``unpriced`` is usage without a price, ``disagreements`` are what the two raters do not say alike. ``known_until``
+    is the end of the last window whose usage took part, if any did.
     """
 
     files: tuple[Path, ...]
     unpriced: Mapping[str, list[str]]
     disagreements: Mapping[str, list[str]]
+    known_until: datetime | None = None
 
     @property
     def problems(self) -> dict[str, list[str]]:

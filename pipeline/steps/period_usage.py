@@ -104,12 +104,14 @@ def period_inputs(
     period_id: str,
     candidate: WindowRevision | None,
     beside: Sequence[WindowRevision] = (),
+    tried: PricedBook | None = None,
 ) -> PeriodInputs:
     """Return what a period is rated from: the newest accepted revision of each window, or the candidate of its own.
 
     An accepted revision gives way to one of ``beside``. A revision whose usage is not published yet
     raises ``NotReadyError``: a draft never leaves out a night silently. A final period keeps the prices and the
     accounts that it was closed with (P5), whatever the project has by now; only accounts that it had not are new.
+    A book that is ``tried`` takes the place of all others, also in a final period.
     """
     closed = closed_pins(workspace, period_id)
     revisions = _revisions(workspace, period_id, candidate, beside)
@@ -123,6 +125,8 @@ def period_inputs(
     else:
         directory = _directory_of(workspace, workspace.project.directory, closed["accounts.csv"])
         price_books = tuple(pinned_price_books(workspace, closed["price_books"]))
+    if tried is not None:
+        price_books = (tried,)
     terms = period_terms(directory, price_books, period_id, periods)
     meters_of = {revision.window_id: pinned_meters(workspace, revision) for revision in revisions}
     meters = billed_meters(meters_of.values())
@@ -137,7 +141,7 @@ def period_inputs(
         "levels_until": max((revision.window_end for revision in revisions), default=EPOCH).isoformat(),
         **(
             {name: closed[name] for name in ("price_books", "seller", "taxes.toml")}
-            if closed is not None
+            if closed is not None and tried is None
             else _pins_of_documents(workspace, terms)
         ),
         "usage": {window_id: receipt.manifest_hash for window_id, receipt in usage.items()},

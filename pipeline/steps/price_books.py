@@ -241,7 +241,7 @@ def _problems(project: Project, file: PriceBookFile, begins: Iterable[date]) -> 
         return list(file.problems)
     book, rows = file.book, project.directory.rows
     after = min((begin for begin in begins if begin > book.effective_from), default=None)
-    problems = file.told(book_problems(book, project.meters, rows))
+    problems = file.told(book_problems(book, project.meters, rows, project.taxes))
     lacking = account_problems(book, rows, project.settings.window.first_window_start, after)
     lines = account_lines(project.files["accounts.csv"]) if lacking else []
     return [

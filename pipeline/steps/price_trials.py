@@ -21,11 +21,10 @@ from pipeline.core.canary import takes_part
 from pipeline.core.errors import BillingError, CheckFailed, InputError, PricingError
 from pipeline.core.line_item import LineItem
 from pipeline.core.manifest import canonical_json, sha256_hex
-from pipeline.core.money import exact
+from pipeline.core.money import exact, minor_unit_digits
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_cases import PriceCase, inputs_of, of_book, outcome_of, parse_cases
 from pipeline.core.price_comparison import CurrencyComparison
-from pipeline.core.project import PricedBook
 from pipeline.core.rating import unpriced
 from pipeline.core.revision import WindowRevision
 from pipeline.steps.aggregate import find_revision
@@ -61,7 +60,10 @@ class QuotedLine:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What an account's period would cost under a book, with its usage so far, beside the live book."""
+    """What an account's period would cost under a book, with its usage so far, beside the live book.
+
+    ``usage_until`` is the end of the last window that was counted; None where no usage of the period is known.
+    """
 
     account_id: str
     period_id: str
@@ -151,34 +153,42 @@ def _lines_by_account(scratch: Path, rated: TriedLines) -> defaultdict[str, list
 def rated_under(
     workspace: Workspace,
     period_id: str,
-    books: Sequence[PricedBook],
-    files: Mapping[str, bytes],
+    tried: PriceBookFile | None,
     account_ids: Collection[str],
     candidate: WindowRevision | None = None,
     beside: Sequence[WindowRevision] = (),
     until: datetime | None = None,
 ) -> Iterator[TriedLines]:
-    """Rate a period for some accounts under some books; ``until`` leaves out windows that begin then or later.
+    """Rate a period for some accounts under a book, or under the live ones; the lines last as long as the context.
 
-    ``files`` hold the bytes of the books. Nothing is put into the lake; the lines last as long as the context.
+    Live are the books in force, or those that a final period was closed with. ``until`` leaves out windows that begin
+    then or later. Nothing is put into the lake.
     """
-    project = replace(workspace.project, price_books=tuple(books), files={**workspace.project.files, **files})
+    files = {} if tried is None else {tried.name: tried.content}
+    project = replace(workspace.project, files={**workspace.project.files, **files})
     with scratch_folder(workspace.scratch, "trial") as folder:
-        tried = replace(workspace, project=project, lake=WriteBesideLake(workspace.lake, folder / "lake"))
-        inputs = period_inputs(tried, period_id, candidate, beside)
+        trial = replace(workspace, project=project, lake=WriteBesideLake(workspace.lake, folder / "lake"))
+        book = None if tried is None else as_if_in_force(tried)
+        inputs = period_inputs(trial, period_id, candidate, beside, book)
         chosen = [one for name, one in inputs.terms.accounts.items() if name in account_ids]
         without_terms = {name: [why] for name, why in inputs.terms.problems.items() if name in account_ids}
         pins = inputs.pins if until is None else _pins_until(inputs, until)
         with Warehouse(workspace.scratch) as warehouse:
-            view_period(warehouse, tried, pins, inputs.terms, account_ids=account_ids)
+            view_period(warehouse, trial, pins, inputs.terms, account_ids=account_ids)
             slices = tried_slices(warehouse, chosen, folder / "slices")
         rated = rate_tried(slices)
-        yield replace(rated, unpriced={**rated.unpriced, **without_terms})
+        known_until = max((one.window_end for one in _until(inputs, until)), default=None)
+        yield replace(rated, unpriced={**rated.unpriced, **without_terms}, known_until=known_until)
+
+
+def _until(inputs: PeriodInputs, until: datetime | None) -> list[WindowRevision]:
+    """Return the revisions of the windows that begin before an instant, or of all."""
+    return [revision for revision in inputs.revisions if until is None or revision.window_start < until]
 
 
 def _pins_until(inputs: PeriodInputs, until: datetime) -> dict[str, Any]:
     """Return the pins of a period without the windows that begin at an instant or later."""
-    kept = [revision for revision in inputs.revisions if revision.window_start < until]
+    kept = _until(inputs, until)
     windows = {revision.window_id for revision in kept}
     pins = dict(inputs.pins)
     for name in ("usage", "usage_levels", "usage_values"):
@@ -191,7 +201,8 @@ def _pins_until(inputs: PeriodInputs, until: datetime) -> dict[str, Any]:
 def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id: str, as_of: date | None) -> Quote:
     """Return what the account's period would cost under a book, with the usage up to the end of a day, or all of it.
 
-    The day is one of the account's own zone; the window that the day ends in takes part.
+    The day is one of the account's own zone; the window that the day ends in takes part. The live side of a final
+    period is rated under the books that it was closed with.
     """
     account = workspace.project.directory.accounts().get(account_id)
     if account is None:
@@ -201,45 +212,49 @@ def quote(workspace: Workspace, account_id: str, file: PriceBookFile, period_id:
     until = None
     if as_of is not None:
         until = datetime.combine(as_of + timedelta(days=1), time.min, ZoneInfo(account.time_zone))
-    new_book, new_files = [as_if_in_force(file)], {file.name: file.content}
-    new_lines, problems = _quoted(workspace, period_id, new_book, new_files, account_id, until)
+    new_lines, problems, known_until = _quoted(workspace, period_id, file, account_id, until)
     if problems:
         raise unpriced(problems, period_id)
     live_lines: list[LineItem] = []
     live_problems = ["no price book is in force"]
-    if live_books := workspace.project.price_books:
-        live_lines, live_problems = _quoted(workspace, period_id, live_books, {}, account_id, until)
+    if workspace.project.price_books or workspace.control_plane.period_state(period_id) == "final":
+        live_lines, live_problems, _ = _quoted(workspace, period_id, None, account_id, until)
     return Quote(
         account_id,
         period_id,
-        until,
+        known_until,
         account.currency,
         file.priced.version,
         sorted({line.price_book_version for line in live_lines}),
         live_problems,
         _side_by_side(live_lines, new_lines),
-        *(_total(lines) for lines in (live_lines, new_lines)),
+        *(_total(lines, account.currency) for lines in (live_lines, new_lines)),
     )
 
 
 def _quoted(
     workspace: Workspace,
     period_id: str,
-    books: Sequence[PricedBook],
-    files: Mapping[str, bytes],
+    file: PriceBookFile | None,
     account_id: str,
     until: datetime | None,
-) -> tuple[list[LineItem], list[str]]:
-    """Return the lines of an account, or none and why."""
-    with rated_under(workspace, period_id, books, files, {account_id}, until=until) as rated:
+) -> tuple[list[LineItem], list[str], datetime | None]:
+    """Return the lines of an account, or none and why, and up to when its usage is known."""
+    with rated_under(workspace, period_id, file, {account_id}, until=until) as rated:
         if problems := rated.problems.get(account_id):
-            return [], problems
-        return _lines_by_account(workspace.scratch, rated)[account_id], []
+            return [], problems, rated.known_until
+        return _lines_by_account(workspace.scratch, rated)[account_id], [], rated.known_until
 
 
-def _total(lines: Iterable[LineItem]) -> Decimal:
+def _total(lines: Iterable[LineItem], currency: str) -> Decimal:
     with exact():
-        return sum((line.amount for line in lines), Decimal(0))
+        return _in_minor_units(sum((line.amount for line in lines), Decimal(0)), currency)
+
+
+def _in_minor_units(amount: Decimal, currency: str) -> Decimal:
+    """Return a rounded amount with the decimals of its currency: a table of lines keeps four for all of them."""
+    with exact():
+        return amount.quantize(Decimal(1).scaleb(-minor_unit_digits(currency)))
 
 
 def _side_by_side(live: Iterable[LineItem], new: Iterable[LineItem]) -> list[QuotedLine]:
@@ -254,8 +269,8 @@ def _side_by_side(live: Iterable[LineItem], new: Iterable[LineItem]) -> list[Quo
                     *(line_item_id, line.sku, line.description, line.kind.value, line.unit),
                     live_quantity=before.quantity if before else None,
                     new_quantity=after.quantity if after else None,
-                    live_amount=before.amount if before else None,
-                    new_amount=after.amount if after else None,
+                    live_amount=_in_minor_units(before.amount, before.currency) if before else None,
+                    new_amount=_in_minor_units(after.amount, after.currency) if after else None,
                 )
             )
     return lines
@@ -317,12 +332,10 @@ def _canary_period(
 ) -> tuple[list[CurrencyComparison], list[str]]:
     """Return what changes, and why accounts that are not in it are not."""
     require_price_book(workspace.project)
-    live_books = workspace.project.price_books
-    new_book, new_files = [as_if_in_force(file)], {file.name: file.content}
     with (
         scratch_folder(workspace.scratch, "canary") as folder,
-        rated_under(workspace, period_id, live_books, {}, sample, revision, beside) as live,
-        rated_under(workspace, period_id, new_book, new_files, sample, revision, beside) as other,
+        rated_under(workspace, period_id, None, sample, revision, beside) as live,
+        rated_under(workspace, period_id, file, sample, revision, beside) as other,
         Warehouse(workspace.scratch) as warehouse,
     ):
         left_out = live.problems.keys() | other.problems.keys()

@@ -67,8 +67,26 @@ def test_a_book_is_named_by_its_content() -> None:
             "unit_price = 1.5",
             "unit_price = 123456789012345",
             "b.toml line 13: plans.standard.charges.#1.unit_price: found 123456789012345, "
-            "accepted decimal input should have no more than 6 digits before the decimal point",
+            "accepted up to 6 digits before the point and 12 after it; a million and more for one unit is model = "
+            '"package" with package_size = 1 and the price as package_price',
         ),
+        (
+            "unit_price = 1.5",
+            "unit_price = 1_500_000\nper_units = 1",
+            "b.toml line 13: plans.standard.charges.#1.unit_price: found 1500000, accepted up to 6 digits",
+        ),
+        (
+            "unit_price = 1.5",
+            "unit_price = 1_500\nper_units = 0.001",
+            "b.toml line 13: plans.standard.charges.#1.unit_price: found 1500 per 0.001 units, accepted up to 6 digits "
+            "before the point for one unit; a million and more",
+        ),
+        (
+            "up_to = 20",
+            "up_to = 1e999999",
+            "b.toml line 22: plans.standard.charges.#2.tiers.#2.up_to: found 1E+999999, accepted ",
+        ),
+        ("unit_price = 1.5", "unit_price = 1e-999999", ".unit_price: found 1E-999999, accepted "),
         (
             "up_to = 20",
             "up_to = 10",
@@ -124,6 +142,14 @@ def test_a_problem_is_told_with_its_line_and_key(old: str, new: str, expected: s
 
     assert expected in problems[0]
     assert problems[0].startswith("b.toml line ")
+
+
+def test_an_override_without_a_reason_is_refused() -> None:
+    blank = BOOK + OVERRIDE.replace('"deal"', '"  "').replace("2026-01-31", "2026-03-01")
+
+    [problem] = read_price_book("b.toml", blank.encode()).problems
+
+    assert problem.startswith("b.toml line 28: overrides.#1.reason: found '  ', accepted ")
 
 
 def test_the_validity_of_an_override_is_told_with_its_line() -> None:

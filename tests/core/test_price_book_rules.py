@@ -11,6 +11,7 @@ from pipeline.core.meter import Meter
 from pipeline.core.price_book import PriceBook
 from pipeline.core.price_book_rules import account_problems, book_problems, final_period_problems
 from pipeline.core.project import PricedBook
+from pipeline.core.tax import TaxTable
 
 CALLS = {"sku": "calls", "description": "Calls", "currency": "USD", "model": "per_unit", "unit_price": "1"}
 
@@ -84,6 +85,16 @@ MATRIX = {"model": "matrix", "unit_price": None}
             "found USD, accepted EUR, the unit of sales in meters.toml",
         ),
         (
+            {"model": "percentage", "percent": "3", "unit_price": None},
+            "currency",
+            "found USD, accepted calls, the unit of calls in meters.toml",
+        ),
+        (
+            {"model": "graduated_percentage", "tiers": [{"percent": "3"}], "unit_price": None},
+            "currency",
+            "found USD, accepted calls, the unit of calls in meters.toml",
+        ),
+        (
             {"model": "percentage", "sku": "fees", "percent": "3", "free_events": 5, "unit_price": None},
             "free_events",
             "found 5, accepted none: fees needs keep_values = true in meters.toml for it",
@@ -104,12 +115,68 @@ def test_a_charge_that_does_not_fit_its_meter_is_refused(changes: dict[str, Any]
         {**MATRIX, "cells": [{"match": {"region": "eu"}, "unit_price": "1"}]},
         {"model": "dynamic", "sku": "fees", "unit_price": None},
         {"model": "percentage", "sku": "fees", "percent": "3", "fixed_fee_per_event": "0.1", "unit_price": None},
-        {"model": "percentage", "sku": "calls", "percent": "3", "unit_price": None},
         {"model": "percentage", "sku": "kept", "percent": "3", "free_events": 5, "unit_price": None},
     ],
 )
 def test_a_charge_that_fits_its_meter_is_taken(changes: dict[str, Any]) -> None:
     assert book_problems(book(charge(**changes)), METERS, [row()]) == []
+
+
+NEGATIVE = [
+    ({"unit_price": "-0.01"}, ("unit_price",)),
+    ({"model": "package", "unit_price": None, "package_size": "1", "package_price": "-1"}, ("package_price",)),
+    ({**MATRIX, "cells": [{"match": {"region": "eu"}, "unit_price": "-1"}]}, ("cells", 0, "unit_price")),
+    (
+        {**MATRIX, "cells": [{"match": {"region": "eu"}, "unit_price": "1"}], "default_unit_price": "-1"},
+        ("default_unit_price",),
+    ),
+    ({"model": "flat_fee", "sku": "support", "unit_price": None, "amount": "-5"}, ("amount",)),
+]
+
+
+@pytest.mark.parametrize(("changes", "at"), NEGATIVE)
+def test_no_price_of_a_book_is_below_zero(changes: dict[str, Any], at: tuple[str | int, ...]) -> None:
+    found, sentence = only(book_problems(book(charge(**changes)), METERS, [row()]))
+
+    assert found == ("plans", "standard", "charges", 0, *at)
+    assert sentence.endswith(
+        "accepted 0 or more; what an account gets back is a discount, a credit or usage below zero"
+    )
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "taken"),
+    [("5.01", "USD", True), ("5.010", "USD", True), ("5.005", "USD", False), ("5", "JPY", True), ("5.5", "JPY", False)],
+)
+def test_what_a_bill_comes_to_is_in_whole_minor_units(amount: str, currency: str, taken: bool) -> None:
+    bounds = [{"minimum_amount": amount}, {"maximum_amount": amount}, {"discounts": [{"amount": amount}]}]
+    plans = [{"commitments": [{"amount": amount, "currency": currency}]}]
+    plans += [{"discounts": [{"amount": amount, "currency": currency}]}]
+    books = [book(charge(currency=currency, **bound)) for bound in bounds]
+    books += [book(charge(currency=currency), plan=plan) for plan in plans]
+
+    found = [book_problems(one, METERS, [row(currency=currency)]) for one in books]
+
+    assert [len(problems) for problems in found] == [0 if taken else 1] * 5
+    if not taken:
+        assert [at[-1] for [(at, _)] in found] == ["minimum_amount", "maximum_amount", "amount", "amount", "amount"]
+        assert all("accepted whole minor units" in sentence for [(_, sentence)] in found)
+
+
+def test_a_tax_category_without_a_rate_is_refused_where_there_are_taxes() -> None:
+    commitment = {"amount": "5", "currency": "USD", "tax_category": "fees"}
+    taxed = book(charge(tax_category="food"), plan={"commitments": [commitment]})
+    rates = [
+        {"region": "de", "name": "VAT", "percent": "19"},
+        {"region": "fr", "category": "fees", "name": "TVA", "percent": "20"},
+    ]
+    taxes = TaxTable.model_validate({"rates": rates})
+
+    at, found = only(book_problems(taxed, METERS, [row()], taxes))
+
+    assert at == ("plans", "standard", "charges", 0, "tax_category")
+    assert found == "found 'food', accepted fees, standard (categories of taxes.toml)"
+    assert book_problems(taxed, METERS, [row()]) == []
 
 
 @pytest.mark.parametrize(

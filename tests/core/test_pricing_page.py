@@ -175,4 +175,4 @@ def test_the_pricing_page_shows_every_model_every_kind_of_line_and_every_change(
     assert {line.kind for line in lines} == set(LineKind)
     assert {case.books[0].book.on_change for case in CASES if len(case.books) > 1} == set(Change)
     assert any(book.book.overrides for case in CASES for book in case.books)
-    assert {line.currency for line in lines} == {"USD", "JPY", "KWD"}
+    assert {line.currency for line in lines} == {"USD", "JPY", "KWD", "VND"}

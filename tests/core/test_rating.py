@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.money import exact, minor_unit_digits, rounding_context
-from pipeline.core.period_usage import EventValue
+from pipeline.core.period_usage import EventValue, PeriodUsage
 from pipeline.core.price_book import Change, FlatFeeCharge, MatrixCharge
 from pipeline.core.rating import (
     ADDITIVE_AGGREGATIONS,
     RatedAccount,
     divided,
-    first_and_last,
+    last_active,
     prorated,
     rate_account,
     unpriced,
@@ -446,16 +446,34 @@ def test_the_fee_of_a_volume_is_due_in_the_last_part_with_a_day() -> None:
     assert due(LAST_MIDNIGHT) == [(2, 20), (1, 0)]
 
 
-def test_what_is_due_once_is_due_in_the_first_or_last_part_with_a_day() -> None:
+def test_a_graduated_part_without_a_day_pays_for_tiers_only_where_it_has_usage() -> None:
+    tiers = {"charges": [charge("graduated", tiers=TWO_TIERS)]}
+    plans = {"standard": {"charges": [charge()]}, "more": tiers, "pro": tiers}
+    times = ["2026-01-01T00:00:00Z", "2026-01-13T06:00:00Z", "2026-01-13T18:00:00Z", "2027-01-01T00:00:00Z"]
+    rows = [
+        account_row(plan=plan, valid_from=start, valid_to=end)
+        for plan, start, end in zip(plans, times, times[1:], strict=False)
+    ]
+    terms = terms_of(priced_book(on_change="split_counting_on", plans=plans), rows=rows)
+
+    def due(*usage: PeriodUsage) -> list[tuple[int, int, Decimal]]:
+        lines = rate_account(terms, [used("12"), *usage]).lines
+        return sorted((line.segment, line.tier, line.flat_fee) for line in lines if line.flat_fee)
+
+    assert due(used("1", segment=3)) == [(3, 1, 7), (3, 2, 5)]
+    assert due(used("1", segment=2), used("1", segment=3)) == [(2, 1, 7), (2, 2, 5)]
+
+
+def test_what_is_due_once_is_due_in_the_last_part_with_a_day() -> None:
     terms = split(Change.SPLIT_COUNTING_ON, charge())
 
     def with_days(*days: int) -> AccountTerms:
         parts = [replace(terms.segments[0], number=number, active_days=n) for number, n in enumerate(days, start=1)]
         return replace(terms, segments=tuple(parts))
 
-    assert first_and_last(with_days(0, 3, 0, 1, 0)) == (2, 4)
-    assert first_and_last(with_days(1, 0)) == (1, 1)
-    assert first_and_last(with_days(0, 0, 0)) == (1, 3)
+    assert last_active(with_days(0, 3, 0, 1, 0)) == 4
+    assert last_active(with_days(1, 0)) == 1
+    assert last_active(with_days(0, 0, 0)) == 0
 
 
 def test_an_account_that_is_not_there_has_no_maximum_commitment_overage_or_amount_off() -> None:
@@ -839,7 +857,7 @@ def test_discounts_of_the_plan_add_up_to_what_they_are_of_all_charges(inputs: Ra
     for segment in inputs.terms.segments:
         charged = [line for line in of_segment(lines, segment) if line.model]
         base = total(line for line in charged if line.kind is not LineKind.PLAN_DISCOUNT)
-        is_last = segment.active_days > 0 and segment.number == first_and_last(inputs.terms)[1]
+        is_last = segment.number == last_active(inputs.terms)
         for number, discount in enumerate(segment.plan.discounts, start=1):
             of_discount = [line for line in charged if (line.kind, line.tier) == (LineKind.PLAN_DISCOUNT, number)]
             with exact():
@@ -866,7 +884,7 @@ def test_what_is_paid_of_a_committed_plan_is_at_least_the_commitment(inputs: Rat
                 assert all(line.model for line in own)
             elif committed.prorated:
                 assert total(own) >= prorated(committed.amount, terms.share(segment.active_days)) - half
-            elif segment.number == first_and_last(terms)[1]:
+            elif segment.number == last_active(terms):
                 assert total(lines) >= committed.amount - half
             else:
                 assert all(line.model for line in own)

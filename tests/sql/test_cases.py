@@ -140,8 +140,8 @@ HELPER_TABLES = {
         ("used_before", QUANTITY),
         ("used_until", QUANTITY),
         ("used_in_all", QUANTITY),
-        ("is_first", "BOOLEAN"),
-        ("is_last", "BOOLEAN"),
+        ("fees_paid", "BIGINT"),
+        ("owes_volume_fee", "BOOLEAN"),
         ("event_count", "BIGINT"),
     ),
     "event_amounts": (

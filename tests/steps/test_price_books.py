@@ -126,7 +126,7 @@ def test_the_same_bytes_again_are_already_published(ws: Workspace) -> None:
     assert [entry.action for entry in ws.control_plane.audit_log()] == ["price_book_published"]
 
 
-@pytest.mark.parametrize("by", ["ana", " ANA ", "finance@example.com", "Finance@Example.com"])
+@pytest.mark.parametrize("by", ["ana", " ANA ", "ａｎａ", "an\u200ba", "finance@example.com", "Finance@Example.com"])
 def test_who_wrote_or_published_a_book_cannot_approve_it(ws: Workspace, by: str) -> None:
     version = publish_book(ws, DRAFT, "ana", "first prices", AT).version.version
 

@@ -24,7 +24,7 @@ from pipeline.steps.collect import collect
 from pipeline.steps.deduplicate import deduplicate
 from pipeline.steps.price_books import check_files, publish_book
 from pipeline.steps.price_trials import canary_of, case_failures, quote, require_cases, run_canary, set_canary
-from pipeline.steps.rate import COMPARE_QUERIES
+from pipeline.steps.rate import COMPARE_QUERIES, rate
 from pipeline.steps.report import report
 from pipeline.steps.sql_rater import SQL_RATER_QUERIES
 from pipeline.steps.workspace import Workspace, open_workspace
@@ -187,7 +187,8 @@ def test_a_quote_says_line_by_line_what_the_period_would_cost_under_a_draft(nigh
 
     quoted = quote(night, "acct-3", draft, "2026-01", None)
 
-    assert (quoted.live_total, quoted.new_total, quoted.currency) == (Decimal("5.60"), Decimal("11.20"), "EUR")
+    assert (str(quoted.live_total), str(quoted.new_total), quoted.currency) == ("5.60", "11.20", "EUR")
+    assert quoted.usage_until == revision_of(night).window_end
     assert [(line.line_item_id, line.live_amount, line.new_amount) for line in quoted.lines] == [
         ("acct-3/requests/2026-01/graduated/1", Decimal("0.00"), Decimal("0.00")),
         ("acct-3/tokens-input/2026-01/per_unit/1", Decimal("5.60"), Decimal("11.20")),
@@ -209,6 +210,31 @@ def test_a_quote_counts_the_usage_up_to_the_end_of_a_day(night: Workspace, as_of
 def test_a_window_that_begins_where_the_day_ends_takes_no_part(night: Workspace, as_of: date, line_count: int) -> None:
     """The days of acct-1 are those of UTC, as the windows are."""
     assert len(quote(night, "acct-1", book(PRICE_BOOK), "2026-01", as_of).lines) == line_count
+
+
+def test_a_quote_of_a_final_period_is_of_the_draft_beside_the_books_it_was_closed_with(night: Workspace) -> None:
+    """The live books have changed since; the draft is tried all the same."""
+    revision = revision_of(night)
+    rate(night, revision.window_id, revision.revision, AT)
+    night.control_plane.finalise_period("2026-01", "TEST", [], lambda _draft, _number: "", AT)
+    file = night.project.folder / "price_books" / "2025-01-01.toml"
+    file.write_text(PRICE_BOOK.replace("unit_price = 2.8", "unit_price = 28"))
+    draft = book(PRICE_BOOK.replace("unit_price = 2.8", "unit_price = 5.6"))
+
+    quoted = quote(open_workspace(night.project.folder), "acct-3", draft, "2026-01", None)
+
+    assert (quoted.live_total, quoted.new_total) == (Decimal("5.60"), Decimal("11.20"))
+    assert quoted.live_versions == [night.project.price_books[0].version]
+    assert quoted.new_version == draft.priced.version
+
+
+@pytest.mark.parametrize(("period_id", "as_of"), [("2026-03", None), ("2026-01", date(2025, 12, 31))])
+def test_a_quote_without_a_counted_window_says_that_no_usage_is_known(
+    night: Workspace, period_id: str, as_of: date | None
+) -> None:
+    quoted = quote(night, "acct-3", book(PRICE_BOOK), period_id, as_of)
+
+    assert (quoted.usage_until, quoted.lines) == (None, [])
 
 
 def test_usage_that_a_draft_has_no_price_for_is_named_and_not_quoted(night: Workspace) -> None:

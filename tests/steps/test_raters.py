@@ -139,7 +139,7 @@ def test_the_sql_rater_gives_the_amounts_of_other_systems(tmp_path: Path) -> Non
     ("query", "rule", "mutation"),
     [
         ("usage_lines", "LEAST(GREATEST(count_to, band.above), band.up_to)", "GREATEST(count_to, band.above)"),
-        ("usage_lines", "CAST(count_to > band.above AS INTEGER)", "CAST(count_to >= band.above AS INTEGER)"),
+        ("usage_lines", "count_to > COALESCE(band.above, 0)", "count_to >= COALESCE(band.above, 0)"),
         ("usage_lines", "ROUND(amount_exact, 2)", "ROUND_EVEN(amount_exact, 1)"),
     ],
 )
@@ -197,8 +197,18 @@ def test_several_processes_come_to_the_same_files(tmp_path: Path, monkeypatch: p
     assert [part.disagreements for part in compare_slices(two)] == [(), (), ()]
 
 
-def test_an_amount_that_does_not_fit_is_refused_and_never_wrapped(tmp_path: Path) -> None:
-    account = graduated_account("1" + "0" * 26)
+TOO_LARGE = [
+    (charge("graduated", "calls", tiers=TIERS), "1" + "0" * 26),
+    (charge("package", "calls", package_size="0.000000001", package_price="0.1"), "1000000000"),
+    (charge("package", "calls", package_size="0.000000001", package_price="0.000000000001"), "9" * 28),
+]
+
+
+@pytest.mark.parametrize(("priced_by", "quantity"), TOO_LARGE)
+def test_an_amount_that_does_not_fit_is_refused_and_never_wrapped(
+    priced_by: dict[str, Any], quantity: str, tmp_path: Path
+) -> None:
+    account = of_account(1, (terms_of(priced_book(priced_by)), [used(quantity, "calls")], []))
 
     with pytest.raises(PricingError, match="number_too_large"):
         rate_slices(slices_of([account], tmp_path))
