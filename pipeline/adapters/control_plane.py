@@ -796,8 +796,7 @@ class ControlPlane:
             hold_id = (connection.scalar(select(func.max(holds.hold_id))) or 0) + 1
             hold = Hold(hold_id, period_id, account_id, reason, at, by)
             connection.execute(insert(t.holds).values(**asdict(hold)))
-            subject = f"period={period_id}/account={account_id}"
-            audit_log.append(connection, at, Change("account_held", subject, {"reason": reason, "by": by}))
+            audit_log.append(connection, at, approvals.hold_made(period_id, account_id, reason, by))
             return hold
 
     def release_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> int:
@@ -1004,9 +1003,13 @@ class ControlPlane:
             return audit_log.newest_entries(connection, count, before)
 
     def verify_audit_log(self) -> None:
-        """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""
+        """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``.
+
+        So does an approval, a sign-off or a hold that the log does not tell of, or tells of and is gone.
+        """
         with self._read() as connection:
             audit_log.verify(connection)
+            approvals.verify(connection)
 
     # ---- transactions ----
 
