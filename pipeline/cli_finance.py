@@ -366,6 +366,8 @@ def _say_figures(figures: PeriodFigures) -> None:
     )
     for currency, amount in sorted(figures.net.items()):
         typer.echo(f"  {amount:>20,f} {currency} before taxes")
+    for currency, amount in sorted(figures.held_net.items()):
+        typer.echo(f"  {amount:>20,f} {currency} of held accounts, not in it")
     for account_id, why in figures.held.items():
         typer.echo(f"  held: {account_id}: {why}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -19,6 +20,7 @@ from pipeline.core.manifest import canonical_json
 from pipeline.core.price_book_version import is_same_person
 
 _OVERRIDE_COLUMNS = [t.overrides.c[column.name] for column in fields(Override)]
+_HELD_COLUMNS = [t.holds.c[name] for name in ("period_id", "account_id", "reason", "held_by")]
 _SIGN_OFF_COLUMNS = [t.sign_offs.c[column.name] for column in fields(SignOff)]
 
 
@@ -76,9 +78,9 @@ def approve_override(
     connection.execute(
         update(t.overrides).where(columns.override_id == override.override_id).values(approved_at=at, approved_by=by)
     )
-    details = {"by": by, "requested_by": override.requested_by, "failures_hash": failures_hash}
-    audit_log.append(connection, at, Change("override_approved", _subject(window_id, revision), details))
-    return overrides(connection, columns.override_id == override.override_id)[0]
+    [approved] = overrides(connection, columns.override_id == override.override_id)
+    audit_log.append(connection, at, _approval(approved))
+    return approved
 
 
 def sign_offs(connection: Connection, *conditions: ColumnElement[bool]) -> list[SignOff]:
@@ -108,13 +110,46 @@ def sign_off(
         return newest
     row = {**asdict(made), "decision": decision.value, "figures": canonical_json(dict(figures)).decode()}
     connection.execute(insert(t.sign_offs).values(**row))
-    details = {"decision": decision.value, "content_hash": content_hash, "reason": reason, "by": by}
-    audit_log.append(connection, at, Change("period_signed_off", f"period={period_id}", details))
+    audit_log.append(connection, at, _decision(made))
     return made
 
 
+def verify(connection: Connection) -> None:
+    """Hold every approval, sign-off and hold against the audit log, both ways; what only one has raises."""
+    changes = [
+        *(_approval(one) for one in overrides(connection, t.overrides.c.approved_at.is_not(None))),
+        *(_decision(one) for one in sign_offs(connection)),
+        *(hold_made(*row) for row in connection.execute(select(*_HELD_COLUMNS))),
+    ]
+    found = Counter((one.action, one.subject, canonical_json(one.details).decode()) for one in changes)
+    logged = audit_log.records(connection, "override_approved", "period_signed_off", "account_held")
+    if found != logged:
+        action, subject, details = min((found - logged) + (logged - found))
+        where = "but the audit log does not" if (found - logged) else "and its table does not"
+        raise PublicationError(
+            "audit.record_changed",
+            f"an approval, a sign-off or a hold is not what was recorded ({action} {subject})",
+            [f"one has {details[:200]}, {where}", "restore the control plane from a backup and compare"],
+        )
+
+
+def hold_made(period_id: str, account_id: str, reason: str, by: str) -> Change:
+    """Return what the audit log says of a hold."""
+    return Change("account_held", f"period={period_id}/account={account_id}", {"reason": reason, "by": by})
+
+
+def _approval(one: Override) -> Change:
+    details = {"by": one.approved_by, "requested_by": one.requested_by, "failures_hash": one.failures_hash}
+    return Change("override_approved", _subject(one.window_id, one.revision), details)
+
+
+def _decision(one: SignOff) -> Change:
+    said = {"decision": one.decision.value, "content_hash": one.content_hash, "reason": one.reason, "by": one.signed_by}
+    return Change("period_signed_off", f"period={one.period_id}", said)
+
+
 def _said(one: SignOff) -> tuple[str, ...]:
-    return one.decision.value, one.content_hash, one.reason, one.signed_by
+    return one.decision.value, one.content_hash, one.reason, one.signed_by, *sorted(one.figures.get("held", {}))
 
 
 def _subject(window_id: str, revision: int) -> str:

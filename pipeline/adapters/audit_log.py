@@ -6,6 +6,7 @@ entries were cut off. Entries are written inside the transaction of the change t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -89,6 +90,12 @@ def entries(connection: Connection, subject: str | None = None) -> list[AuditEnt
     query = select(*columns).order_by(t.audit_log.c.entry_number)
     query = query if subject is None else query.where(t.audit_log.c.subject == subject)
     return [AuditEntry(*row) for row in connection.execute(query)]
+
+
+def records(connection: Connection, *actions: str) -> Counter[tuple[str, str, str]]:
+    """Return how often the log has each (action, subject, details) of these actions."""
+    columns = (t.audit_log.c.action, t.audit_log.c.subject, t.audit_log.c.details)
+    return Counter(tuple(row) for row in connection.execute(select(*columns).where(columns[0].in_(actions))))
 
 
 def verify(connection: Connection) -> None:

@@ -51,7 +51,7 @@ from pipeline.adapters.document_ledger import StoreDocuments
 from pipeline.adapters.optional_imports import without
 from pipeline.core.access import Action, Roles, require_allowed
 from pipeline.core.approval import Decision, Override, SignOff
-from pipeline.core.breaks import Break, Difference
+from pipeline.core.breaks import BY_ITSELF, Break, Difference
 from pipeline.core.completeness import (
     CollectedEvidence,
     CollectedObject,
@@ -780,6 +780,10 @@ class ControlPlane:
         """Hold an account because a control that names it failed; no person asks for this one, a person releases it."""
         return self._hold(period_id, account_id, reason, at, f"control {control}")
 
+    def release_for_control(self, period_id: str, account_id: str, control: str, reason: str, at: datetime) -> int:
+        """End the holds of an account that this control set, because it passes; return how many there were."""
+        return self._release(period_id, account_id, reason, at, BY_ITSELF, t.holds.c.held_by == f"control {control}")
+
     def _hold(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
         _require_words(account_id=account_id, reason=reason, by=by)
         holds = t.holds.c
@@ -792,16 +796,21 @@ class ControlPlane:
             hold_id = (connection.scalar(select(func.max(holds.hold_id))) or 0) + 1
             hold = Hold(hold_id, period_id, account_id, reason, at, by)
             connection.execute(insert(t.holds).values(**asdict(hold)))
-            subject = f"period={period_id}/account={account_id}"
-            audit_log.append(connection, at, Change("account_held", subject, {"reason": reason, "by": by}))
+            audit_log.append(connection, at, approvals.hold_made(period_id, account_id, reason, by))
             return hold
 
     def release_account(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> int:
         """End every hold of an account in a period, and return how many there were."""
         require_allowed(self.roles, by, Action.RELEASE)
+        return self._release(period_id, account_id, reason, at, by)
+
+    def _release(
+        self, period_id: str, account_id: str, reason: str, at: datetime, by: str, *conditions: ColumnElement[bool]
+    ) -> int:
         _require_words(account_id=account_id, reason=reason, by=by)
         holds = t.holds.c
-        is_meant = (holds.period_id == period_id, holds.account_id == account_id, holds.released_at.is_(None))
+        of_account = (holds.period_id == period_id, holds.account_id == account_id, holds.released_at.is_(None))
+        is_meant = (*of_account, *conditions)
         with self._write() as connection:
             released = connection.execute(
                 update(t.holds).where(*is_meant).values(released_at=at, released_by=by, release_reason=reason)
@@ -994,9 +1003,13 @@ class ControlPlane:
             return audit_log.newest_entries(connection, count, before)
 
     def verify_audit_log(self) -> None:
-        """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``."""
+        """Recompute the chain; the first entry that was changed, removed or put in raises ``PublicationError``.
+
+        So does an approval, a sign-off or a hold that the log does not tell of, or tells of and is gone.
+        """
         with self._read() as connection:
             audit_log.verify(connection)
+            approvals.verify(connection)
 
     # ---- transactions ----
 

@@ -58,9 +58,10 @@ class Decision(StrEnum):
 class PeriodFigures:
     """What a period would bill if it closed now, as somebody signs it.
 
-    ``content_hash`` covers every line item, and all else that decides what an account is invoiced: the tax table, and
-    each account's name and tax region. Holds are not in it: holding an account after the approval issues less of it.
-    ``accounts`` is how many would be invoiced, the held ones among them; ``net`` is by currency, before taxes.
+    ``content_hash`` covers every line item, and all else that decides what an account is invoiced and owes: the tax
+    table, the seller, the credits that are left, and the name and tax region of each account. Holds are not in it:
+    holding an account after the approval issues less of it. ``accounts`` is how many have line items, the held ones
+    among them. ``net`` is what would be issued by currency, before taxes; ``held_net`` what the held ones keep back.
     """
 
     period_id: str
@@ -69,11 +70,16 @@ class PeriodFigures:
     accounts: int
     line_items: int
     net: Mapping[str, Decimal]
+    held_net: Mapping[str, Decimal]
     held: Mapping[str, str]  # why, by account
     open_breaks: int
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "net": {currency: f"{amount:f}" for currency, amount in sorted(self.net.items())}}
+        nets = {
+            name: {currency: f"{amount:f}" for currency, amount in sorted(amounts.items())}
+            for name, amounts in (("net", self.net), ("held_net", self.held_net))
+        }
+        return {**asdict(self), **nets}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,3 +101,7 @@ class SignOff:
     @property
     def allows_issuing(self) -> bool:
         return self.decision is not Decision.REJECT
+
+    def released_since(self, held: Iterable[str]) -> list[str]:
+        """Return the accounts that the decision left out because they were held, and that are held no more."""
+        return sorted(set(self.figures.get("held", {})) - set(held))

@@ -20,6 +20,7 @@ from pipeline.core.money import exact
 from pipeline.core.window import billing_period, calendar_date
 
 Name = Annotated[str, Field(min_length=1)]
+FIGURE_LIMIT = Decimal(10) ** 15  # a month of such days and more fits where controls are kept
 
 
 class ExternalColumns(StrictModel):
@@ -58,7 +59,7 @@ class ExternalColumns(StrictModel):
 class ExternalTolerance(StrictModel):
     """How far the two sides of one account and SKU may differ: the larger of both bounds, and why so far."""
 
-    absolute: Annotated[Decimal, Field(ge=0)] = Decimal(0)
+    absolute: Annotated[Decimal, Field(ge=0, lt=FIGURE_LIMIT, decimal_places=9)] = Decimal(0)
     percent: Annotated[Percent, Field(ge=0, le=100)] = Decimal(0)
     reason: Name
 
@@ -71,7 +72,8 @@ class ExternalTolerance(StrictModel):
 class ExternalContract(StrictModel):
     """One report. ``gates``: a difference holds the account, or without accounts stops; else it opens a break only.
 
-    ``accounts`` and ``skus`` give our name for theirs, where it is another one; ``currency`` is that of the amounts.
+    ``accounts`` and ``skus`` give our name for theirs, where it is another one, or "" for what is none of ours and is
+    left out; ``currency`` is that of the amounts.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -127,21 +129,27 @@ def external_figures(contract: ExternalContract, rows: Iterable[Mapping[str, Any
         account = "" if columns.account is None else str(row[columns.account])
         sku = str(row[columns.sku])
         key = contract.accounts.get(account, account), contract.skus.get(sku, sku), on
+        if key[1] == "" or (key[0] == "" and columns.account is not None):
+            continue
         added = sums.setdefault(key, [None, None])
         with exact():
             for index, column in enumerate((columns.quantity, columns.amount)):
-                if column is not None:
-                    added[index] = (added[index] or Decimal(0)) + _decimal(row[column], f"row {number}: {column}")
+                if column is None:
+                    continue
+                total = (added[index] or Decimal(0)) + _decimal(row[column], f"row {number}: {column}")
+                if total.copy_abs() >= FIGURE_LIMIT:
+                    raise ValueError(f"row {number}: {column}: {plain_text(total)} is more than 15 digits")
+                added[index] = total
     return [ExternalFigure(*key, *added) for key, added in sorted(sums.items())]
 
 
-_DIGITS = re.compile(r"[+-]?\d{1,26}(\.\d{1,9})?")
+_DIGITS = re.compile(r"[+-]?\d{1,15}(\.\d{1,9})?")
 
 
 def _decimal(value: object, where: str) -> Decimal:
     text = value if isinstance(value, str) else plain_text(value) if isinstance(value, Decimal) else str(value)
     if isinstance(value, float | bool) or not _DIGITS.fullmatch(text.strip()):
         raise ValueError(
-            f"{where}: found {str(value)[:40]!r}, accepted an exact decimal of at most 26 digits and 9 decimals"
+            f"{where}: found {str(value)[:40]!r}, accepted an exact decimal of at most 15 digits and 9 decimals"
         )
     return Decimal(text.strip())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -35,31 +35,60 @@ class ExternalMatch:
 
 
 def external_controls(contract: ExternalContract, matches: Sequence[ExternalMatch], *, is_whole: bool) -> list[Control]:
-    """Return the controls of one report: against usage every night, against line items when the period is whole."""
+    """Return the controls of one report: against usage every night, against line items when the period is whole.
+
+    A report by month is compared when the period is whole, and not before: until then usage is a part of it. Its usage
+    is that of the line items, which another control ties.
+    """
     controls = []
     for one in matches:
         scope = "/".join(filter(None, (one.period_id, contract.name, one.account_id, one.sku)))
-        of_usage = None
-        if contract.columns.quantity is not None:
-            of_usage = _control(
-                contract, one, Equation.EXTERNAL_USAGE, scope, one.unit, one.external_quantity, one.usage_quantity
-            )
-            controls.append(of_usage)
+        of_quantity = []
+        if contract.columns.quantity is not None and contract.columns.day is not None:
+            sides = (one.unit, one.external_quantity, one.usage_quantity)
+            of_quantity.append(_control(contract, one, Equation.EXTERNAL_USAGE, scope, *sides, is_whole=is_whole))
         if is_whole and contract.columns.quantity is not None:
-            controls.append(
-                _control(
-                    *(contract, one, Equation.EXTERNAL_LINES, scope, one.unit),
-                    *(one.external_quantity, one.line_item_quantity),
-                )
-            )
+            sides = (one.unit, one.external_quantity, one.line_item_quantity)
+            of_quantity.append(_control(contract, one, Equation.EXTERNAL_LINES, scope, *sides, is_whole=is_whole))
+        controls += of_quantity
         if is_whole and contract.currency is not None:
             controls.append(
                 _control(
                     *(contract, one, Equation.EXTERNAL_AMOUNT, scope, contract.currency),
                     *(one.external_amount, one.line_item_amount),
-                    same_quantity=of_usage is not None and of_usage.verdict is Verdict.PASS,
+                    is_whole=is_whole,
+                    same_quantity=bool(of_quantity) and of_quantity[0].verdict is Verdict.PASS,
                 )
             )
+    return controls
+
+
+def report_controls(
+    contract: ExternalContract, period_id: str, faults: Mapping[str, str], *, is_missing: bool, is_whole: bool
+) -> list[Control]:
+    """Return a failed control for each report that cannot be read, and one if a whole period has none at all.
+
+    ``faults`` says by key what is wrong. A report that gates stops the close with them: what nobody can compare
+    proves nothing. No night is stopped.
+    """
+    effect = Effect.STOP if contract.gates and is_whole else Effect.REPORT
+    one, none = Decimal(1), Decimal(0)
+    controls = [
+        Control(
+            *(Equation.EXTERNAL_USAGE, f"{period_id}/{contract.name}/{key}", "reports", one, none),
+            tolerance_reason=f"the report cannot be read: {fault}",
+            effect=effect,
+        )
+        for key, fault in sorted(faults.items())
+    ]
+    if is_whole and is_missing:
+        controls.append(
+            Control(
+                *(Equation.EXTERNAL_LINES, f"{period_id}/{contract.name}", "reports", one, none),
+                tolerance_reason=f"no report below {contract.prefix} says anything of {period_id}",
+                effect=effect,
+            )
+        )
     return controls
 
 
@@ -72,13 +101,15 @@ def _control(
     external: Decimal | None,
     ours: Decimal | None,
     *,
+    is_whole: bool,
     same_quantity: bool = False,
 ) -> Control:
     expected, actual = external or Decimal(0), ours or Decimal(0)
     tolerance = contract.tolerance.of(expected)
     kind = _kind(contract, match, equation, external, ours, same_quantity=same_quantity)
-    is_settled = kind not in (BreakClass.MAPPING, BreakClass.TIMING)
-    hold_or_stop = Effect.HOLD if match.account_id else Effect.STOP
+    # What is nobody's has nobody to hold: it stops the close, and no night.
+    is_settled = is_whole if kind is BreakClass.MAPPING else kind is not BreakClass.TIMING
+    hold_or_stop = Effect.HOLD if match.account_id and match.is_known else Effect.STOP
     bounds = f"{plain_text(contract.tolerance.absolute)} or {plain_text(contract.tolerance.percent)} percent"
     return Control(
         *(equation, scope, unit, expected, actual, tolerance),

@@ -38,6 +38,7 @@ class Equation(StrEnum):
     SKU_QUANTITY = "sku_quantity"
     USAGE_QUANTITY = "usage_quantity"
     USAGE_EVENT_COUNT = "usage_event_count"
+    USAGE_ROWS = "usage_rows"
     LINE_ITEM_QUANTITY = "line_item_quantity"
     LINE_ITEM_ACCOUNTS = "line_item_accounts"
     ROUNDED_AMOUNT = "rounded_amount"
@@ -69,6 +70,7 @@ EQUATION_SENTENCES: dict[Equation, str] = {
     Equation.SKU_QUANTITY: "quantity of the raw events = billed quantity + excluded quantity of every reason",
     Equation.USAGE_QUANTITY: "quantity of the billed events = quantity of the usage",
     Equation.USAGE_EVENT_COUNT: "billed events that the meter counts = events counted in the usage",
+    Equation.USAGE_ROWS: "rows of usage = rows whose quantity their billed events make",
     Equation.LINE_ITEM_QUANTITY: "quantity of the period's usage = quantity of its line items",
     Equation.LINE_ITEM_ACCOUNTS: "every account and SKU with usage has line items of the same quantity",
     Equation.ROUNDED_AMOUNT: "exact amounts - rounded amounts = residuals kept on the line items",
@@ -97,6 +99,7 @@ _FAULTS: dict[Equation, tuple[str, str]] = {
     Equation.SKU_QUANTITY: ("reconciliation.quantity_mismatch", "outcomes do not match raw_events"),
     Equation.USAGE_QUANTITY: ("reconciliation.quantity_mismatch", "usage does not match usage_events"),
     Equation.USAGE_EVENT_COUNT: ("reconciliation.event_mismatch", "usage does not match usage_events"),
+    Equation.USAGE_ROWS: ("reconciliation.quantity_mismatch", "usage does not match usage_events"),
     Equation.LINE_ITEM_QUANTITY: ("reconciliation.quantity_mismatch", "line_items does not match usage"),
     Equation.LINE_ITEM_ACCOUNTS: ("reconciliation.quantity_mismatch", "line_items does not match usage"),
     Equation.ROUNDED_AMOUNT: ("reconciliation.amount_mismatch", "residuals do not match what rounding took or gave"),
@@ -119,6 +122,7 @@ OF_PERIODS = frozenset(
         *(Equation.RATED_TWICE, Equation.EXTERNAL_USAGE, Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT),
     }
 )
+OF_NIGHTLY_PERIODS = OF_PERIODS - {Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT}  # line items are not whole yet
 OF_CLOSES = OF_PERIODS | {Equation.ACCOUNT_INVOICE, Equation.INVOICED_AMOUNT, Equation.INVOICE_NUMBERS}
 _OF_MONEY = frozenset(
     {
@@ -260,6 +264,8 @@ class SkuQuantities:
     usage_quantity: Decimal
     usage_event_count: int
     unreadable_count: int = 0
+    usage_row_count: int = 0
+    tied_row_count: int = 0  # rows of usage that were counted again from their events, and are the same
 
     @property
     def explained_quantity(self) -> Decimal:
@@ -432,6 +438,7 @@ def sku_controls(skus: Iterable[SkuQuantities]) -> list[Control]:
                 Decimal(sku.billed_event_count),
                 Decimal(sku.usage_event_count),
             ),
+            Control(Equation.USAGE_ROWS, sku.sku, "rows", Decimal(sku.usage_row_count), Decimal(sku.tied_row_count)),
         ]
     return controls
 

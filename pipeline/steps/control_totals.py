@@ -96,7 +96,15 @@ CONTROL_QUERIES = (
         "window_events",
         "event_quantities",
     ),
-    *("sku_quantities", "excluded_quantities", "usage_totals", "usage_events", "billed_quantities", *DRAFT_QUERIES),
+    *(
+        "sku_quantities",
+        "excluded_quantities",
+        "usage_totals",
+        "usage_ties",
+        "usage_events",
+        "billed_quantities",
+        *DRAFT_QUERIES,
+    ),
 )
 
 
@@ -348,10 +356,14 @@ def _sku_quantities(
     raw_rows = warehouse.select("sku_quantities", {})
     excluded_rows = warehouse.select("excluded_quantities", {})
     billed_rows = warehouse.select("billed_quantities", {})
-    warehouse.view_files(USAGE.name, USAGE, [] if pins[USAGE.name] is None else manifest_files(ws, pins[USAGE.name]))
+    for dataset in (USAGE_VALUES, USAGE_LEVELS, USAGE):
+        manifest = pins[dataset.name]
+        warehouse.view_files(dataset.name, dataset, [] if manifest is None else manifest_files(ws, manifest))
     sku, source, reason = ("sku", "unit"), ("contract", "sku", "unit"), ("sku", "unit", "reason")
     raw, billed = _added(raw_rows, sku), _added(billed_rows, sku)
     usage = _added(warehouse.select("usage_totals", {}), sku)
+    grain = {"grain": timedelta(seconds=revision.pins["grain_seconds"])}
+    ties = _added(warehouse.select("usage_ties", grain), sku)
     excluded = _added(excluded_rows, reason)
     raw_by, billed_by, excluded_by = (_added(rows, source) for rows in (raw_rows, billed_rows, excluded_rows))
     nothing: dict[str, Any] = defaultdict(int)
@@ -368,6 +380,8 @@ def _sku_quantities(
             usage_quantity=Decimal(usage.get((name, unit), nothing)["quantity"]),
             usage_event_count=usage.get((name, unit), nothing)["event_count"],
             unreadable_count=raw.get((name, unit), nothing)["unreadable_count"],
+            usage_row_count=ties.get((name, unit), nothing)["row_count"],
+            tied_row_count=ties.get((name, unit), nothing)["tied_count"],
         )
         for name, unit in sorted({*raw, *billed, *usage})
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,10 +17,11 @@ from pipeline.adapters.external_reports import report_rows
 from pipeline.adapters.warehouse import Warehouse
 from pipeline.core.completeness import Evidence, EvidenceKind, newest_versions
 from pipeline.core.decimals import plain_text
-from pipeline.core.external import ExternalContract, ExternalFigure, external_figures
-from pipeline.core.external_match import ExternalMatch, external_controls
+from pipeline.core.external import FIGURE_LIMIT, ExternalContract, ExternalFigure, external_figures
+from pipeline.core.external_match import ExternalMatch, external_controls, report_controls
 from pipeline.core.manifest import canonical_json
-from pipeline.core.reconciliation import Control, Effect, Equation
+from pipeline.core.money import exact
+from pipeline.core.reconciliation import Control
 from pipeline.core.window import ONE_DAY, parse_window
 from pipeline.steps.publish import pin_file
 from pipeline.steps.workspace import Workspace
@@ -82,9 +83,12 @@ def external_controls_of(
     controls: list[Control] = []
     for entry in json.loads(_pinned(workspace, pin)):
         contract = ExternalContract.model_validate(entry["contract"])
-        controls += _unreadable(contract, period_id, entry["reports"])
         figures = _figures_of(period_id, entry["reports"])
         days = _days_of(contract, period_pins["usage"], workspace.project.settings.window.length, figures)
+        faults = {key: said["fault"] for key, said in entry["reports"].items() if said["fault"]}
+        if too_large := _too_large(figures):
+            faults, days = {**faults, too_large: "its figures add up to more than 16 digits"}, []
+        controls += report_controls(contract, period_id, faults, is_missing=not days, is_whole=is_whole)
         if not days:
             continue
         warehouse.table_rows("external_figures", EXTERNAL_FIGURES, figures)
@@ -108,16 +112,15 @@ def _pinned(workspace: Workspace, sha256: str) -> bytes:
     return workspace.lake.get_bytes(f"pins/{sha256}")
 
 
-def _unreadable(contract: ExternalContract, period_id: str, reports: Mapping[str, Any]) -> list[Control]:
-    return [
-        Control(
-            *(Equation.EXTERNAL_USAGE, f"{period_id}/{contract.name}/{key}", "reports", Decimal(1), Decimal(0)),
-            tolerance_reason=f"the report cannot be read: {said['fault']}",
-            effect=Effect.REPORT,
-        )
-        for key, said in reports.items()
-        if said["fault"]
-    ]
+def _too_large(figures: Iterable[ExternalFigure]) -> str:
+    """Return the account and SKU whose figures of all reports are more than a control can keep, if there is one."""
+    sums: dict[str, Decimal] = {}
+    with exact():
+        for one in figures:
+            name = "/".join(filter(None, (one.account_id, one.sku)))
+            largest = max(number.copy_abs() for number in (one.quantity, one.amount) if number is not None)
+            sums[name] = sums.get(name, Decimal(0)) + largest
+    return next((name for name, total in sorted(sums.items()) if total >= 10 * FIGURE_LIMIT), "")
 
 
 def _figures_of(period_id: str, reports: Mapping[str, Any]) -> list[ExternalFigure]:

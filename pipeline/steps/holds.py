@@ -6,13 +6,42 @@ from datetime import datetime
 
 from pipeline.core.errors import InputError
 from pipeline.core.hold import Hold
+from pipeline.core.window import ONE_DAY, billing_period
 from pipeline.steps.workspace import Workspace
 
 
 def hold_account(workspace: Workspace, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
-    """Hold an account in a period, and return the hold; an account that the directory does not have is refused."""
+    """Hold an account in a period, and return the hold.
+
+    Refused: an account that the directory does not have, a period in which the project bills nothing, and an account
+    that has its invoice of a final period.
+    """
     require_account(workspace, account_id)
+    _require_period(workspace, period_id, at)
+    issued = [one.number for one in workspace.control_plane.documents(period_id, account_id) if one.voided_at is None]
+    if issued and workspace.control_plane.period_state(period_id) == "final":
+        raise InputError(
+            "hold.already_invoiced",
+            f"account {account_id} has its invoice of period {period_id}, so a hold would keep nothing back",
+            [f"found {', '.join(issued)}; void or credit it instead; nothing was changed"],
+        )
     return workspace.control_plane.hold_account(period_id, account_id, reason, at, by)
+
+
+def _require_period(workspace: Workspace, period_id: str, at: datetime) -> None:
+    first = (workspace.project.settings.window.first_window_start - ONE_DAY).strftime("%Y-%m")
+    last = (at.replace(day=1) + 32 * ONE_DAY).strftime("%Y-%m")
+    try:
+        billing_period(period_id, "UTC")
+        is_known = first <= period_id <= last
+    except ValueError:
+        is_known = False
+    if not is_known:
+        raise InputError(
+            "hold.unknown_period",
+            f"{period_id!r} is no period that this project bills",
+            [f"expected a month from {first} to {last}, such as {last}; nothing was changed"],
+        )
 
 
 def release_account(workspace: Workspace, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> int:

@@ -75,21 +75,25 @@ def _figures(
 ) -> PeriodFigures:
     pins = read_manifest(workspace, line_items.manifest_hash).pins
     directory = document_accounts(workspace, pins)
+    drafted = {draft.account_id for draft in drafts.totals}
     signed = {
         "accounts": {
             draft.account_id: [one.name, one.tax_region, one.tax_id, one.billing_address]
             for draft in drafts.totals
             for one in [directory[draft.account_id]]
         },
+        "credits": {
+            one.grant.grant_id: f"{one.balance:f}"
+            for one in workspace.control_plane.credit_balances()
+            if one.grant.account_id in drafted and one.balance > 0 and not one.is_revoked
+        },
         "line_items": line_items.content_hash,
         "period_id": period_id,
         "seller": pins["seller"],
         "taxes": pins["taxes.toml"],
     }
-    net: dict[str, Decimal] = {}
-    with exact():
-        for draft in drafts.totals:
-            net[draft.currency] = net.get(draft.currency, Decimal(0)) + draft.subtotal
+    held = workspace.control_plane.held_accounts(period_id)
+    net, held_net = nets_of(drafts, held)
     return PeriodFigures(
         period_id,
         sha256_hex(canonical_json(signed)),
@@ -97,9 +101,21 @@ def _figures(
         accounts=len(drafts.totals),
         line_items=line_items.row_count,
         net=net,
-        held=workspace.control_plane.held_accounts(period_id),
+        held_net=held_net,
+        held=held,
         open_breaks=len(workspace.control_plane.breaks()),
     )
+
+
+def nets_of(drafts: Drafts, held: Collection[str]) -> tuple[dict[str, Decimal], dict[str, Decimal]]:
+    """Return what would be issued, before taxes by currency, and what the held accounts keep back."""
+    net: dict[str, Decimal] = {}
+    held_net: dict[str, Decimal] = {}
+    with exact():
+        for draft in drafts.totals:
+            sums = held_net if draft.account_id in held else net
+            sums[draft.currency] = sums.get(draft.currency, Decimal(0)) + draft.subtotal
+    return net, held_net
 
 
 def account_scope(period_id: str, accounts: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.adapters.scratch import scratch_folder
 from pipeline.adapters.warehouse import Warehouse
-from pipeline.core.breaks import BreakClass
+from pipeline.core.breaks import BY_ITSELF, BreakClass
 from pipeline.core.dataset import LINE_ITEMS, RECONCILIATION
 from pipeline.core.errors import NotReadyError
 from pipeline.core.invoice import InvoiceDraft
@@ -18,7 +18,7 @@ from pipeline.core.manifest import Receipt
 from pipeline.core.reconciliation import (
     EQUATION_SENTENCES,
     OF_CLOSES,
-    OF_PERIODS,
+    OF_NIGHTLY_PERIODS,
     Control,
     Effect,
     Equation,
@@ -70,6 +70,7 @@ def reconcile(ws: Workspace, window_id: str, revision: int, at: datetime) -> Rec
         for period_id in sorted(pins["drafts"]):
             of_period = [one for one in controls if one.scope.partition("/")[0] == period_id]
             _hold_named(ws, period_id, of_period, at)
+            _release_named(ws, period_id, of_period, name, at)
     with scratch_folder(ws.scratch, "reconcile") as folder:
         file = write_controls(ws, controls, folder)
         receipt = publish_revision(ws, RECONCILIATION, found.scope, revision, [file], pins, at)
@@ -89,7 +90,7 @@ def _carry_breaks(
     of_windows = set(Equation) - OF_CLOSES
     for domain, equations in (
         (f"window={window_id}", of_windows),
-        *((f"period={period_id}", OF_PERIODS) for period_id in period_ids),
+        *((f"period={period_id}", OF_NIGHTLY_PERIODS) for period_id in period_ids),
     ):
         of_domain = [one for one in found if one.domain == domain]
         ws.control_plane.carry_breaks(domain, equations, of_domain, name, at)
@@ -100,12 +101,30 @@ def _hold_named(ws: Workspace, period_id: str, controls: Sequence[Control], at: 
 
     What a person released is not held again for the same figures.
     """
-    said = {(one.account_id, one.reason) for one in ws.control_plane.holds(period_id)}
+    holds = ws.control_plane.holds(period_id)
+    said = {(one.account_id, one.reason) for one in holds if one.released_by != BY_ITSELF}
     for control in failed_controls(controls):
         reason = f"{EQUATION_SENTENCES[control.control]}: {control.sentence}"
         is_named = control.effect is Effect.HOLD and control.account_id and control.control is not Equation.RATED_TWICE
         if is_named and (control.account_id, reason) not in said:
             ws.control_plane.hold_for_control(period_id, control.account_id, control.control.value, reason, at)
+
+
+def _release_named(ws: Workspace, period_id: str, controls: Sequence[Control], name: str, at: datetime) -> None:
+    """Release each account that a control held which passes now, whatever its figures were; a person's hold stays.
+
+    A control that is not there says nothing. Raters compare a sample, so a person releases what they held.
+    """
+    failed = {(one.control.value, one.account_id) for one in failed_controls(controls)}
+    passed = {(one.control.value, one.account_id) for one in controls if one.control is not Equation.RATED_TWICE}
+    held = {
+        (one.held_by.removeprefix("control "), one.account_id)
+        for one in ws.control_plane.holds(period_id)
+        if one.released_at is None
+    }
+    for control, account_id in sorted(held & passed - failed):
+        reason = f"{control} of the account passes in {name}"
+        ws.control_plane.release_for_control(period_id, account_id, control, reason, at)
 
 
 def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft], at: datetime) -> Receipt:
@@ -151,6 +170,8 @@ def reconcile_period(ws: Workspace, scope: str, invoices: Sequence[InvoiceDraft]
     if is_whole:
         ws.control_plane.carry_breaks(scope, OF_CLOSES, differences(controls, period_id=period_id), name, at)
     _hold_named(ws, period_id, controls, at)
+    if is_whole:
+        _release_named(ws, period_id, controls, name, at)
     with scratch_folder(ws.scratch, "reconcile") as folder:
         receipt = publish_next(ws, RECONCILIATION, scope, [write_controls(ws, controls, folder)], pins, at)
     require_reconciled(controls, name)

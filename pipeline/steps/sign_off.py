@@ -6,14 +6,15 @@ book, an account's tax region) changes the hash, and close asks again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from pipeline.core.access import Action, require_allowed
 from pipeline.core.approval import Decision, PeriodFigures, SignOff
 from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.steps.holds import hold_account, require_account
-from pipeline.steps.prepare import prepared_period
+from pipeline.steps.prepare import nets_of, prepared_period
 from pipeline.steps.workspace import Workspace
 
 
@@ -22,8 +23,11 @@ def is_required(workspace: Workspace) -> bool:
     return workspace.project.settings.close.sign_off == "required"
 
 
-def figures_to_sign(workspace: Workspace, period_id: str, at: datetime) -> PeriodFigures:
-    """Return what a period would bill if it closed now, rated afresh; a period that is not ready to close raises."""
+def figures_to_sign(workspace: Workspace, period_id: str, at: datetime, without: Collection[str] = ()) -> PeriodFigures:
+    """Return what a period would bill if it closed now, rated afresh; a period that is not ready to close raises.
+
+    ``without`` accounts: as if they were held, too.
+    """
     if workspace.control_plane.period_state(period_id) == "final":
         raise InputError(
             "sign_off.period_is_final",
@@ -31,7 +35,8 @@ def figures_to_sign(workspace: Workspace, period_id: str, at: datetime) -> Perio
             ["`billing sign-off list` shows who signed it; nothing was changed"],
         )
     with prepared_period(workspace, period_id, at) as prepared:
-        return prepared.figures
+        net, held_net = nets_of(prepared.drafts, {*prepared.figures.held, *without})
+        return replace(prepared.figures, net=net, held_net=held_net)
 
 
 def sign_off(
@@ -59,7 +64,7 @@ def sign_off(
         )
     for account_id in accounts:
         require_account(workspace, account_id)
-    figures = figures_to_sign(workspace, period_id, at)
+    figures = figures_to_sign(workspace, period_id, at, accounts)
     if content_hash is not None and content_hash != figures.content_hash:
         raise PublicationError(
             "sign_off.figures_changed",
@@ -93,6 +98,13 @@ def require_signed_off(workspace: Workspace, figures: PeriodFigures) -> None:
         )
     if not is_required(workspace):
         return
+    released = [] if newest is None else newest.released_since(figures.held)
+    if newest is not None and released and newest.content_hash == figures.content_hash:
+        raise NotReadyError(
+            "close.not_signed_off",
+            f"nobody has approved all that period {period_id} bills",
+            [f"{newest.signed_by} approved it without {', '.join(released[:10])}, released since", next_step],
+        )
     if newest is None or newest.content_hash != figures.content_hash:
         was = "nobody signed it" if newest is None else f"figures {newest.content_hash[:12]} were signed"
         raise NotReadyError(

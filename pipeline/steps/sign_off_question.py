@@ -61,8 +61,13 @@ def _body(figures: PeriodFigures) -> str:
     amounts = [
         f"| Net {currency} | {format_amount(amount, currency)} |" for currency, amount in sorted(figures.net.items())
     ]
+    kept_back = [
+        f"| Held back {currency} | {format_amount(amount, currency)} |"
+        for currency, amount in sorted(figures.held_net.items())
+    ]
     rows = [
         *amounts,
+        *kept_back,
         f"| Accounts | {format_quantity(figures.accounts)} |",
         f"| Lines | {format_quantity(figures.line_items)} |",
         f"| Held accounts | {format_quantity(len(figures.held))} |",

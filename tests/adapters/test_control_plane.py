@@ -1423,3 +1423,30 @@ def test_a_sign_off_is_never_changed(control_plane: ControlPlane, tmp_path: Path
         pytest.raises(sqlite3.IntegrityError, match="append-only"),
     ):
         database.execute("UPDATE sign_offs SET decision = 'approve'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE overrides SET approved_by = 'mallory'",
+        "UPDATE sign_offs SET decision = 'approve'",
+        "UPDATE sign_offs SET content_hash = 'f'",
+        "DELETE FROM sign_offs",
+        "UPDATE holds SET account_id = 'b'",
+        "DELETE FROM holds",
+    ],
+)
+def test_a_decision_that_is_not_what_the_audit_log_says_is_found(
+    audited: ControlPlane, tmp_path: Path, statement: str
+) -> None:
+    audited.hold_account("2026-01", "a", "disputed", AT, "ana")
+    audited.sign_off("2026-01", Decision.REJECT, "0" * 64, {"net": {"USD": "1.10"}}, "why", AT, "ben")
+    [opened] = audited.window_revisions()
+    name = opened.window_id, opened.revision
+    asked = audited.request_override(*name, ["usage is lost"], "outage", AT, "ana")
+    audited.approve_override(*name, asked.failures_hash, AT, "ben")
+    audited.verify_audit_log()
+    tamper(tmp_path, statement)
+
+    with pytest.raises(PublicationError, match=r"audit\.record_changed"):
+        audited.verify_audit_log()

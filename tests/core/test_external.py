@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.core.breaks import BreakClass
 from pipeline.core.external import ExternalContract, ExternalFigure, external_figures
-from pipeline.core.external_match import ExternalMatch, external_controls
+from pipeline.core.external_match import ExternalMatch, external_controls, report_controls
 from pipeline.core.reconciliation import Control, Effect, Equation, Verdict
 
 CONTRACT: dict[str, Any] = {
@@ -69,6 +69,8 @@ def test_rows_of_one_account_sku_and_day_are_added_up_under_our_names() -> None:
         ({"Used": 1.5}, "row 2: Used: found '1.5', accepted an exact decimal"),
         ({"Used": "1e3"}, "row 2: Used: found '1e3'"),
         ({"Used": "1.0000000001"}, "row 2: Used: found '1.0000000001'"),
+        ({"Used": "1000000000000000"}, "row 2: Used: found '1000000000000000', accepted"),
+        ({"Used": "999999999999999"}, "row 2: Used: 1000000000000009.5 is more than 15 digits"),
         ({"Day": "15.01.2026"}, "row 2: "),
     ],
 )
@@ -86,6 +88,7 @@ def test_a_row_that_is_not_clear_refuses_the_report_and_says_where(changed: dict
         {"currency": None},
         {"tolerance": {"absolute": "2"}},
         {"tolerance": {"absolute": "-1", "reason": "none"}},
+        {"tolerance": {"absolute": "1000000000000000", "reason": "everything"}},
     ],
 )
 def test_a_contract_that_leaves_something_open_is_refused(changed: dict[str, Any]) -> None:
@@ -154,10 +157,52 @@ def test_a_difference_is_of_the_kind_that_its_sides_say(
         (replace(MATCH, usage_quantity=None), {}, Effect.HOLD),
         (replace(MATCH, usage_quantity=None, account_id=""), {}, Effect.STOP),
         (replace(MATCH, usage_quantity=None), {"gates": False}, Effect.REPORT),
-        (replace(MATCH, usage_quantity=None, is_known=False), {}, Effect.REPORT),
     ],
 )
 def test_a_difference_holds_its_account_or_stops_or_is_reported(
     match: ExternalMatch, changed: dict[str, Any], effect: Effect
 ) -> None:
     assert controls(match, **changed)[Equation.EXTERNAL_USAGE].effect is effect
+
+
+@pytest.mark.parametrize(
+    ("is_whole", "gates", "effect"),
+    [(False, True, Effect.REPORT), (True, True, Effect.STOP), (True, False, Effect.REPORT)],
+)
+def test_what_is_nobodys_stops_the_close_and_no_night(is_whole: bool, gates: bool, effect: Effect) -> None:
+    unknown = replace(MATCH, usage_quantity=None, is_known=False)
+
+    found = controls(unknown, is_whole=is_whole, gates=gates)[Equation.EXTERNAL_USAGE]
+
+    assert (found.break_class, found.effect, found.account_id) == (BreakClass.MAPPING, effect, "")
+
+
+def test_a_report_by_month_is_compared_when_the_period_is_whole_and_on_no_night() -> None:
+    columns = {"account": "Account", "sku": "Sku", "period": "Month", "quantity": "Used", "amount": "Cost"}
+    part = replace(MATCH, usage_quantity=Decimal(30))
+
+    assert controls(part, is_whole=False, columns=columns) == {}
+    assert {one.verdict for one in controls(part, columns=columns).values()} == {Verdict.PASS}
+    assert set(controls(part, columns=columns)) == {Equation.EXTERNAL_LINES, Equation.EXTERNAL_AMOUNT}
+
+
+def test_rows_that_the_contract_calls_none_of_ours_are_left_out() -> None:
+    said = contract(accounts={"customer-9": ""}, skus={"GPU": ""})
+
+    assert external_figures(said, [row(Account="customer-9"), row(Sku="GPU")]) == []
+
+
+@pytest.mark.parametrize(
+    ("is_whole", "gates", "effects"),
+    [
+        (False, True, [Effect.REPORT]),
+        (True, True, [Effect.STOP, Effect.STOP]),
+        (True, False, [Effect.REPORT, Effect.REPORT]),
+    ],
+)
+def test_a_close_stops_without_a_report_that_can_be_read(is_whole: bool, gates: bool, effects: list[Effect]) -> None:
+    found = report_controls(contract(gates=gates), "2026-01", {"a.csv": "row 1"}, is_missing=True, is_whole=is_whole)
+
+    assert [one.effect for one in found] == effects
+    assert {one.verdict for one in found} == {Verdict.FAIL}
+    assert report_controls(contract(), "2026-01", {}, is_missing=False, is_whole=is_whole) == []

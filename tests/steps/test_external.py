@@ -93,6 +93,33 @@ def test_an_account_that_used_more_than_the_report_says_is_held_and_the_night_is
     assert (found.control, found.account_id) == ("external_usage", "acct-3")
 
 
+def test_an_account_is_released_by_itself_when_its_control_passes_and_what_a_person_holds_stays(
+    project: Workspace,
+) -> None:
+    rows = ("acct-1,in,2026-01-15,1000", "acct-2,in,2026-01-15,0.6")
+    reported(project, *rows, "c-3,in,2026-01-15,2000000")
+    project.control_plane.hold_account("2026-01", "acct-2", "disputed", AT, "ben")
+    assert list(project.control_plane.held_accounts("2026-01")) == ["acct-2", "acct-3"]
+    content = "\n".join(
+        [
+            "customer,meter,day,units",
+            "acct-1,in,2026-01-15,1040",
+            "acct-2,in,2026-01-15,0.5",
+            "c-3,in,2026-01-15,2000001",
+        ]
+    )
+    put_object(project.raw, KEY, content.encode(), CUTOFF + timedelta(hours=1))
+    collect(project, AT + timedelta(hours=2), lambda _: None)
+
+    second = compute(project, AT + timedelta(hours=2), include_late=True)
+    reconcile(project, second.window_id, second.revision, AT + timedelta(hours=2))
+
+    assert project.control_plane.held_accounts("2026-01") == {"acct-2": "disputed"}
+    released = [one for one in project.control_plane.holds("2026-01") if one.released_at is not None]
+    assert {(one.account_id, one.released_by) for one in released} == {("acct-2", "reconcile"), ("acct-3", "reconcile")}
+    assert "passes in window 2026-01-15" in str(released[0].release_reason)
+
+
 def test_a_customer_that_nobody_knows_opens_a_break_and_holds_nobody(project: Workspace) -> None:
     reported(
         project,

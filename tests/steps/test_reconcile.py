@@ -127,8 +127,13 @@ def test_a_window_without_any_event_reconciles(workspace: Workspace) -> None:
         pytest.param(
             {"usage": "SELECT * REPLACE (value_sum - 0.000000001 AS value_sum) FROM usage WHERE value_sum > 1"
                       " UNION ALL SELECT * FROM usage WHERE value_sum <= 1"},
-            {Equation.USAGE_QUANTITY},
+            {Equation.USAGE_QUANTITY, Equation.USAGE_ROWS},
             id="usage is a billionth too low",
+        ),
+        pytest.param(
+            {"usage": "SELECT * REPLACE (quantity * 2 AS quantity) FROM usage"},
+            {Equation.USAGE_ROWS},
+            id="a quantity is not its value sum",
         ),
         pytest.param(
             {"excluded_events": "SELECT * FROM excluded_events UNION ALL SELECT * FROM excluded_events"},

@@ -10,10 +10,13 @@ import pytest
 
 from pipeline.core.access import Roles
 from pipeline.core.approval import Decision
+from pipeline.core.credit import CreditKind
 from pipeline.core.errors import AccessError, InputError, NotReadyError, PublicationError
 from pipeline.core.project import CloseSettings
 from pipeline.core.window import ONE_DAY
 from pipeline.steps.close import close
+from pipeline.steps.credits import grant_credit
+from pipeline.steps.holds import hold_account
 from pipeline.steps.sign_off import figures_to_sign, sign_off
 from pipeline.steps.workspace import Workspace
 from tests.steps.test_close import january, ready, ready_folder
@@ -99,6 +102,51 @@ def test_a_period_is_approved_without_some_accounts(signed: Workspace) -> None:
 
     assert "acct-2" not in {invoice.account_id for invoice in result.invoices}
     assert result.held == {"acct-2": "disputed"} == made.figures["held"]
+
+
+def test_the_net_of_an_approval_leaves_out_what_is_held(signed: Workspace) -> None:
+    whole = figures_to_sign(signed, PERIOD, AT)
+    made = sign_off(signed, PERIOD, Decision.HOLD, "disputed", AT, "ben", accounts=["acct-2"])
+
+    due = close(signed, PERIOD, AT).totals
+
+    assert made.figures["net"] == {currency: f"{amount:f}" for currency, amount in sorted(due.items())}
+    assert whole.held_net == {}
+    held = {currency: Decimal(amount) for currency, amount in made.figures["held_net"].items()}
+    assert sum(held.values()) > 0
+    assert {name: due.get(name, 0) + held.get(name, 0) for name in whole.net} == whole.net
+
+
+def test_an_account_that_an_approval_left_out_is_not_issued_when_it_is_released(signed: Workspace) -> None:
+    sign_off(signed, PERIOD, Decision.HOLD, "disputed", AT, "ben", accounts=["acct-2"])
+    signed.control_plane.release_account(PERIOD, "acct-2", "settled", AT, "ben")
+
+    with pytest.raises(NotReadyError, match=r"close\.not_signed_off.*\n.*without acct-2, released since"):
+        close(signed, PERIOD, AT)
+
+    sign_off(signed, PERIOD, Decision.APPROVE, "with acct-2", AT, "ben")
+    assert "acct-2" in {invoice.account_id for invoice in close(signed, PERIOD, AT).invoices}
+
+
+def test_a_credit_that_is_granted_after_the_approval_asks_for_another_one(signed: Workspace) -> None:
+    sign_off(signed, PERIOD, Decision.APPROVE, "ties", AT, "ben")
+    grant_credit(signed, "acct-2", "USD", CreditKind.PROMOTIONAL, Decimal(1), "gift", AT, "ben")
+
+    with pytest.raises(NotReadyError, match=r"close\.not_signed_off"):
+        close(signed, PERIOD, AT)
+
+
+@pytest.mark.parametrize("period_id", ["2026-13", "1999-01", "2031-01", "January"])
+def test_a_hold_of_a_month_that_is_no_period_of_the_project_is_refused(ready: Workspace, period_id: str) -> None:
+    with pytest.raises(InputError, match=r"hold\.unknown_period"):
+        hold_account(ready, period_id, "acct-2", "disputed", AT, "ben")
+
+
+def test_an_account_that_has_its_invoice_is_not_held(ready: Workspace) -> None:
+    close(ready, PERIOD, AT)
+
+    with pytest.raises(InputError, match=r"hold\.already_invoiced"):
+        hold_account(ready, PERIOD, "acct-2", "disputed", AT, "ben")
 
 
 @pytest.mark.parametrize(
