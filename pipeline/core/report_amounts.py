@@ -64,15 +64,14 @@ KIND_WORDS = {
 def holds_section(facts: ReportFacts) -> Section:
     """Return the accounts that get no document, whoever or whatever holds them, with what they come to."""
     rows: list[tuple[Cell, ...]] = []
-    reasons = held_accounts(facts)
+    names = {one.account_id: one.name for one in facts.accounts}
+    drafts: dict[tuple[str, str], list[AccountAmount]] = {}
     for one in facts.accounts:
-        if one.account_id in reasons:
-            amount = amount_figure(one.amount, one.currency)
-            rows.append((one.period_id, one.account_id, one.name, reasons[one.account_id], amount, one.currency))
-    shown = {row[1] for row in rows}
-    rows += [
-        ("", account_id, "", reason, None, "") for account_id, reason in reasons.items() if account_id not in shown
-    ]
+        drafts.setdefault((one.period_id, one.account_id), []).append(one)
+    for held, reason in held_accounts(facts).items():
+        said = (*held, names.get(held[1], ""), reason)
+        rows += [(*said, amount_figure(one.amount, one.currency), one.currency) for one in drafts.get(held, [])]
+        rows += [] if held in drafts else [(*said, None, "")]
     table = Table(
         "holds",
         "Held accounts",
@@ -88,7 +87,10 @@ def holds_section(facts: ReportFacts) -> Section:
         empty="No account is held.",
         is_stacked=True,
     )
-    note = "They get no document of the period until somebody releases them; all others are billed."
+    note = (
+        "They get no document of the period until somebody releases them; all others are billed. A final period stands "
+        "here for as long as somebody is held in it; an amount is that of a draft of this window."
+    )
     return Section("holds", "Held accounts", note, tables=(table,))
 
 
@@ -418,7 +420,7 @@ def _road(facts: ReportFacts, period_id: str, currency: str) -> list[Step]:
             (
                 one.amount
                 for one in facts.accounts
-                if (one.period_id, one.currency) == (period_id, currency) and one.account_id in held_ids
+                if one.currency == currency and one.period_id == period_id and (period_id, one.account_id) in held_ids
             ),
             Decimal(0),
         )

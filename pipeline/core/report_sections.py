@@ -14,7 +14,7 @@ from pipeline.core.breaks import BreakClass, age_bucket, breaks_by_age
 from pipeline.core.check import Severity
 from pipeline.core.money import exact
 from pipeline.core.reconciliation import EQUATION_SENTENCES, Control, Equation, Verdict, failed_controls
-from pipeline.core.report import ReportFacts, headline, held_accounts
+from pipeline.core.report import ReportFacts, headline, held_count
 from pipeline.core.report_amounts import (
     adjustments_section,
     amounts_section,
@@ -122,7 +122,7 @@ def _facts(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
         ("Revision", f"{revision.revision}, {revision.state.value}"),
         ("Cut off at (UTC)", f"{revision.cutoff_at:%Y-%m-%d %H:%M:%S}"),
         ("Billed events", number_text(events.usage_event_count)),
-        ("Held accounts", number_text(len(held_accounts(facts)))),
+        ("Held accounts", number_text(held_count(facts))),
         ("Open breaks", number_text(len(facts.night.breaks))),
         *(
             (f"{one.period_id} so far", f"{number_text(amount_figure(one.amount, one.currency))} {one.currency}")

@@ -84,11 +84,7 @@ def _gathered(ws: Workspace, revision: WindowRevision, pins: Pins, totals: Revis
         comparison=_comparison(ws, revision, pins, before, earlier),
         since_revision=_since_revision(ws, revision),
         kinds=_kinds(ws, pins),
-        holds=tuple(
-            hold
-            for hold in ws.control_plane.holds()
-            if hold.released_at is None and (hold.period_id in pins["drafts"] or not pins["drafts"])
-        ),
+        holds=tuple(hold for hold in ws.control_plane.holds() if hold.released_at is None),
         exceptions=tuple(ws.control_plane.exceptions(revision.window_id, revision.revision)),
         adjusting_documents=tuple(_adjusting(ws, document) for document in adjusting),
         decisions=_decisions(ws, revision),

@@ -67,6 +67,21 @@ def test_accounts_are_held_by_people_and_by_controls() -> None:
     assert held == {"acct-7": "-disputed", "acct-8": "1 line differs"}
 
 
+def test_an_account_is_held_in_its_own_period_only_and_in_one_without_a_draft_too() -> None:
+    facts = full_facts()
+    next_month = [replace(one, period_id="2026-02", amount=Decimal("3.00")) for one in facts.accounts]
+    final = replace(facts.night.holds[0], period_id="2025-12", account_id="acct-9", reason="disputed")
+    night = replace(facts.night, holds=(*facts.night.holds, final))
+
+    rows = rows_of(report_model(replace(facts, accounts=(*facts.accounts, *next_month), night=night)), "holds")
+
+    assert [(row["period"], row["account"], row["amount"]) for row in rows] == [
+        ("2025-12", "acct-9", None),
+        ("2026-01", "acct-7", Decimal("10.35")),
+        ("2026-01", "acct-8", Decimal("2.00")),
+    ]
+
+
 def test_the_road_from_prices_to_invoices_ends_at_what_is_not_held() -> None:
     steps = [row for row in rows_of(report_model(full_facts()), "money") if row["currency"] == "EUR"]
 
