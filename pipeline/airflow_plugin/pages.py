@@ -258,6 +258,7 @@ def _add_account_pages(app: FastAPI, pages: Pages) -> None:
         breaks = [one for one in ws.control_plane.breaks() if one.account_id == account_id]
         final = ws.control_plane.final_periods()
         model = {"detail": detail, "breaks": breaks, "final_periods": final, "periods": browse.billed_periods(ws)}
+        model["newest"] = browse.newest_revision(ws)
         return pages.shown(request, viewer, "account.html", "accounts", **model)
 
     @app.get("/accounts/{account_id}/periods/{period_id}")

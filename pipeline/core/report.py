@@ -39,6 +39,7 @@ from pipeline.core.sli import ServiceLevel
 
 SAMPLE_ROWS_MAX = 20
 TOP_ACCOUNTS_MAX = 10
+MOVED_ACCOUNTS_MAX = 10_000  # of each currency, in the files that hold all of them
 RAW_SAMPLE_CHARACTERS_MAX = 240
 EVENT_TEXT_CHARACTERS_MAX = 80
 
@@ -192,16 +193,19 @@ class NightPart:
     amount: Decimal
     amount_before: Decimal
     account_id: str = ""
+    period_id: str = ""  # of all accounts; the parts of one account add up its periods
 
 
 @dataclass(frozen=True, slots=True)
 class AccountNight:
-    """What a night added to the drafts of an account, and the night before it."""
+    """What a night added to the drafts of an account, and the night before it: usage lines, and fees and terms."""
 
     account_id: str
     currency: str
     amount: Decimal
     amount_before: Decimal
+    terms_amount: Decimal = Decimal(0)
+    terms_amount_before: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,11 @@ class AccountActivity:
 
 @dataclass(frozen=True, slots=True)
 class NightComparison:
-    """The window beside the one before it. ``problem`` says why they are not compared; everything is empty then."""
+    """The window beside the one before it. ``problem`` says why they are not compared; everything is empty then.
+
+    ``movers`` are the accounts that changed, the first ``MOVED_ACCOUNTS_MAX`` of each currency; ``moved_count`` counts
+    all of them.
+    """
 
     window_id: str = ""
     revision: int = 0
@@ -223,6 +231,7 @@ class NightComparison:
     parts: tuple[NightPart, ...] = ()
     movers: tuple[AccountNight, ...] = ()
     mover_parts: tuple[NightPart, ...] = ()
+    moved_count: int = 0
     windows_looked_at: int = 0
     new_count: int = 0
     silent_count: int = 0

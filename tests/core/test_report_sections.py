@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.core.line_item import LineKind
 from pipeline.core.money import exact
-from pipeline.core.report import headline
+from pipeline.core.report import TOP_ACCOUNTS_MAX, AccountNight, headline
 from pipeline.core.report_amounts import CAUSES, KIND_WORDS
 from pipeline.core.report_charts import StepKind, trend_chart
 from pipeline.core.report_model import Badge, Cell, ReportModel, Tone, added, number_text
@@ -46,19 +46,66 @@ def test_the_causes_of_a_change_add_up_to_it() -> None:
 def test_a_reader_finds_why_an_account_grew() -> None:
     [mover] = rows_of(report_model(full_facts()), "movers")
 
-    assert (mover["account"], mover["change"]) == ("acct-7", Decimal("2.50"))
+    assert (mover["account"], mover["change"], mover["terms_change"]) == ("acct-7", Decimal("3.00"), Decimal("-0.50"))
     assert mover["mostly"] == "tokens: +3.00 EUR, +60 tokens; usage of this window"
+
+
+def test_a_fee_that_a_period_has_once_moves_no_account_but_is_explained() -> None:
+    model = report_model(full_facts())
+
+    assert [row["account"] for row in rows_of(model, "all_movers")] == ["acct-7", "acct-8"]
+    fee = rows_of(model, "all_movers")[1]
+    assert (fee["change"], fee["terms_change"]) == (Decimal("0.00"), Decimal("-99.00"))
+    assert fee["mostly"] == "platform: -99.00 EUR; fees, minimums, commitments"
+    assert {row["account"] for row in rows_of(model, "mover_parts")} == {"acct-7"}
+    assert {row["account"] for row in rows_of(model, "all_mover_parts")} == {"acct-7", "acct-8"}
+    assert model.table("all_movers").more == "and 1 more that changed less"
+
+
+def test_the_page_shows_ten_movers_of_each_currency_and_the_files_all() -> None:
+    facts = rich_facts()
+    movers = tuple(
+        AccountNight(f"a{number:02}", currency, Decimal(20 - number), Decimal(0))
+        for currency in ("EUR", "JPY")
+        for number in range(TOP_ACCOUNTS_MAX + 1)
+    )
+    comparison = replace(facts.night.comparison, movers=movers, moved_count=len(movers))
+
+    model = report_model(replace(facts, night=replace(facts.night, comparison=comparison)))
+
+    assert [row["currency"] for row in rows_of(model, "movers")] == ["EUR"] * 10 + ["JPY"] * 10
+    assert (len(rows_of(model, "all_movers")), model.table("all_movers").more) == (22, "")
 
 
 def test_an_account_that_fell_is_explained_by_what_fell() -> None:
     facts = rich_facts()
     comparison = facts.night.comparison
     fallen = replace(comparison.movers[0], amount=Decimal("1.50"))
-    facts = replace(facts, night=replace(facts.night, comparison=replace(comparison, movers=(fallen,))))
+    dearer, *others = comparison.mover_parts
+    cheaper = replace(dearer, sku="storage", amount=Decimal("1.00"), quantity=Decimal(30))
+    comparison = replace(comparison, movers=(fallen,), mover_parts=(dearer, cheaper, *others))
 
-    [mover] = rows_of(report_model(facts), "movers")
+    [mover] = rows_of(report_model(replace(facts, night=replace(facts.night, comparison=comparison))), "movers")
 
-    assert mover["mostly"] == "tokens: -0.50 EUR; discounts, fees, minimums, commitments"
+    assert mover["mostly"] == "storage: -1.00 EUR, -10 tokens; usage of this window"
+
+
+def test_a_night_of_two_periods_has_a_chart_of_each() -> None:
+    facts = rich_facts()
+    [euro, _] = facts.totals.period_amounts
+    amounts = (euro, replace(euro, period_id="2026-02", amount=Decimal("1.00")))
+    other = replace(facts.night.comparison.parts[0], period_id="2026-02", amount=Decimal("1.00"))
+    comparison = replace(facts.night.comparison, parts=(*facts.night.comparison.parts, other))
+    night = replace(facts.night, comparison=comparison)
+
+    model = report_model(replace(facts, totals=replace(facts.totals, period_amounts=amounts), night=night))
+
+    section = next(section for section in model.sections if section.name == "changes")
+    roads = {chart.title: [str(bar.step.level) for bar in chart.bars] for chart in section.charts}
+    assert roads == {
+        "What this night added to the draft of 2026-01 in EUR": ["7.85", "12.85", "12.35", "12.35"],
+        "What this night added to the draft of 2026-02 in EUR": ["0.00", "1.00", "1.00"],
+    }
 
 
 def test_accounts_are_held_by_people_and_by_controls() -> None:
@@ -105,7 +152,7 @@ def test_every_kind_of_line_is_a_step_of_the_road() -> None:
 
 
 def test_every_cause_of_the_query_has_words() -> None:
-    assert list(CAUSES) == ["usage", "other_windows", "price", "terms"]
+    assert list(CAUSES) == ["usage", "other_windows", "price", "terms", "fees"]
 
 
 def test_the_three_way_match_has_all_three_figures() -> None:
