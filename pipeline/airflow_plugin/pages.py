@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.adapters.text_formats import format_amount, format_date, format_instant, format_quantity
+from pipeline.adapters.text_formats import format_amount, format_date, format_instant, format_quantity, format_second
 from pipeline.airflow_plugin.access import HEADERS, Access, SignedIn, Viewer
 from pipeline.airflow_plugin.opened import OpenedProject
 from pipeline.core.breaks import AGE_BUCKETS, age_bucket
@@ -146,6 +146,7 @@ def _templates() -> Environment:
         quantity=format_quantity,
         amount=format_amount,
         instant=format_instant,
+        second=format_second,
         long_date=format_date,
         query=lambda fields: urlencode({name: value for name, value in fields.items() if value is not None}),
         words=lambda code: str(code).replace("_", " "),

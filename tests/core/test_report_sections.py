@@ -274,3 +274,18 @@ def test_the_service_levels_of_the_night_say_what_is_missed_and_what_was_not_mea
     assert recounted["note"] == "acct-1/requests 12:00: not in usage"
     assert (disputed["verdict"], disputed["good_percent"]) == (Badge("not measured", Tone.NONE), None)
     assert report_model(replace(full_facts(), service_levels=())).sections[-3].name == "trends"
+
+
+def test_what_somebody_did_is_shown_to_the_second() -> None:
+    facts = full_facts()
+    at = facts.night.made_at.replace(microsecond=123_456)
+    decisions = (replace(facts.night.decisions[0], at=at),)
+    sign_offs = (replace(facts.night.sign_offs[0], signed_at=at),)
+
+    model = report_model(
+        replace(facts, night=replace(facts.night, made_at=at, decisions=decisions, sign_offs=sign_offs))
+    )
+
+    [decision] = rows_of(model, "decisions")
+    [signed] = rows_of(model, "sign_offs")
+    assert {model.made_at, decision["at"], signed["at"]} == {facts.night.made_at}
