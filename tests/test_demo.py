@@ -194,7 +194,7 @@ def test_what_is_settled_owes_the_taxes_of_its_account(demo: dict[str, Any]) -> 
         ("State sales tax", content["subtotal"]),
     ]
     assert content["period"]["period_id"] == "2026-01"
-    assert content["issue_date"] == "2026-02-06"
+    assert content["issue_date"] >= document_of(demo, "acct-0083")["issue_date"]
 
 
 def test_a_document_is_rendered_from_a_shell_and_what_is_there_stays_as_it_is(demo: dict[str, Any]) -> None:

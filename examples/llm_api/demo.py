@@ -267,7 +267,7 @@ def _settle(workspace: Workspace) -> list[str]:
 
     return [
         f"{one.account_id}: {one.kind.value.replace('_', ' ')} {one.number}, {one.total:+f} {one.currency} with taxes"
-        for one in adjust(workspace, PERIOD, SETTLED_AT).accounts
+        for one in adjust(workspace, PERIOD, datetime.now(UTC)).accounts
     ]
 
 

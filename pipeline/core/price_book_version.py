@@ -57,7 +57,7 @@ def is_same_person(one: str, other: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    folded = unicodedata.normalize("NFKC", name).casefold()
     return " ".join("".join(letter for letter in folded if unicodedata.category(letter) != "Cf").split())
 
 

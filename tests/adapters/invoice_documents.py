@@ -167,7 +167,7 @@ def full_document(**changes: Any) -> dict[str, Any]:
              "quantities": ["0"] * 10 + ["40.5"] + ["0"] * 10 + ["2"] + ["0"] * 9},
         ],
     )  # fmt: skip
-    return {**made, **changes}
+    return {**made, **changes, "customer": {**made["customer"], **changes.get("customer", {})}}
 
 
 def amounts_of(made: dict[str, Any]) -> list[str]:

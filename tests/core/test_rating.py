@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.core.line_item import LineItem, LineKind
 from pipeline.core.money import exact, minor_unit_digits, rounding_context
-from pipeline.core.period_usage import EventValue
+from pipeline.core.period_usage import EventValue, PeriodUsage
 from pipeline.core.price_book import Change, FlatFeeCharge, MatrixCharge
 from pipeline.core.rating import (
     ADDITIVE_AGGREGATIONS,
@@ -444,6 +444,24 @@ def test_the_fee_of_a_volume_is_due_in_the_last_part_with_a_day() -> None:
 
     assert due(AFTER_MIDNIGHT) == [(2, 0), (1, 20)]
     assert due(LAST_MIDNIGHT) == [(2, 20), (1, 0)]
+
+
+def test_a_graduated_part_without_a_day_pays_for_tiers_only_where_it_has_usage() -> None:
+    tiers = {"charges": [charge("graduated", tiers=TWO_TIERS)]}
+    plans = {"standard": {"charges": [charge()]}, "more": tiers, "pro": tiers}
+    times = ["2026-01-01T00:00:00Z", "2026-01-13T06:00:00Z", "2026-01-13T18:00:00Z", "2027-01-01T00:00:00Z"]
+    rows = [
+        account_row(plan=plan, valid_from=start, valid_to=end)
+        for plan, start, end in zip(plans, times, times[1:], strict=False)
+    ]
+    terms = terms_of(priced_book(on_change="split_counting_on", plans=plans), rows=rows)
+
+    def due(*usage: PeriodUsage) -> list[tuple[int, int, Decimal]]:
+        lines = rate_account(terms, [used("12"), *usage]).lines
+        return sorted((line.segment, line.tier, line.flat_fee) for line in lines if line.flat_fee)
+
+    assert due(used("1", segment=3)) == [(3, 1, 7), (3, 2, 5)]
+    assert due(used("1", segment=2), used("1", segment=3)) == [(2, 1, 7), (2, 2, 5)]
 
 
 def test_what_is_due_once_is_due_in_the_last_part_with_a_day() -> None:
