@@ -304,10 +304,13 @@ def estimate(
         _print_json({"totals": totals, "accounts": rows})
         return
     for total in totals:
+        expected = "no account has a forecast yet"
+        if total["forecast_amount"] is not None:
+            interval = f"({total['low_amount']:f} to {total['high_amount']:f})"
+            expected = f"{total['forecast_amount']:f} expected of the whole period {interval}"
         typer.echo(
             f"period {total['period_id']} as of {_as_json(total['as_of'])}: {total['currency']} "
-            f"{total['amount_to_date']:f} to date, {total['forecast_amount']:f} expected of the whole period "
-            f"({total['low_amount']:f} to {total['high_amount']:f}), {total['account_count']:,} accounts"
+            f"{total['amount_to_date']:f} to date, {expected}, {total['account_count']:,} accounts"
         )
     header = ("account", "days", "to date", "forecast", "low", "high", "currency")
     shown = [

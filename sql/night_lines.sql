@@ -5,8 +5,9 @@
 -- Params:  none
 --
 -- Each line differs for one cause, the first that is true of it, so that the causes add up to the change
--- to the cent: a line that is no price of usage (terms), another price (price), usage of other windows that
--- is counted otherwise than before (other_windows), else the usage of the window itself (usage).
+-- to the cent: a line that a period has whatever is used (fees), another line that is no price of usage
+-- (terms), another price (price), usage of other windows that is counted otherwise than before
+-- (other_windows), else the usage of the window itself (usage).
 
 WITH
 
@@ -60,6 +61,7 @@ caused_lines AS (
     SELECT
         changed_lines.*,
         CASE
+            WHEN kind IN ('flat_fee', 'minimum', 'commitment') THEN 'fees'
             WHEN kind NOT IN ('usage', 'included') THEN 'terms'
             WHEN has_other_price THEN 'price'
             WHEN recounted_usage.account_id IS NOT NULL THEN 'other_windows'

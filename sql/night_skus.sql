@@ -1,6 +1,6 @@
--- night_skus: one row per SKU, currency and cause: what a night added to the drafts, and the night before it.
+-- night_skus: one row per period, SKU, currency and cause: what a night added to the drafts, and before.
 --
--- Grain:   sku, currency, cause
+-- Grain:   period_id, sku, currency, cause
 -- Reads:   night_lines, earlier_night_lines
 -- Params:  none
 --
@@ -10,6 +10,7 @@ WITH
 
 both_nights AS (
     SELECT
+        period_id,
         sku,
         currency,
         cause,
@@ -21,6 +22,7 @@ both_nights AS (
     FROM night_lines
     UNION ALL
     SELECT
+        period_id,
         sku,
         currency,
         cause,
@@ -33,6 +35,7 @@ both_nights AS (
 )
 
 SELECT
+    period_id,
     sku,
     currency,
     cause,
@@ -42,5 +45,5 @@ SELECT
     SUM(amount) AS amount,
     SUM(amount_before) AS amount_before
 FROM both_nights
-GROUP BY sku, currency, cause
-ORDER BY sku, currency, cause
+GROUP BY period_id, sku, currency, cause
+ORDER BY period_id, sku, currency, cause

@@ -68,6 +68,7 @@ from pipeline.core.errors import InputError, NotReadyError, PublicationError
 from pipeline.core.hold import Hold
 from pipeline.core.invoice import DocumentKind, IssuedDocument, PreparedDocument
 from pipeline.core.manifest import Manifest, Receipt, canonical_json, sha256_hex
+from pipeline.core.plain_text import hidden_characters
 from pipeline.core.price_book_version import Canary, PriceBookVersion, is_same_person
 from pipeline.core.revision import Collection, LedgerObject, RevisionState, WindowRevision
 from pipeline.core.window import require_utc
@@ -774,6 +775,7 @@ class ControlPlane:
         An account may be held for several reasons. One that has its invoice gets no adjustment.
         """
         require_allowed(self.roles, by, Action.HOLD)
+        _require_words(account_id=account_id, reason=reason, by=by)
         return self._hold(period_id, account_id, reason, at, by)
 
     def hold_for_control(self, period_id: str, account_id: str, control: str, reason: str, at: datetime) -> Hold:
@@ -785,7 +787,6 @@ class ControlPlane:
         return self._release(period_id, account_id, reason, at, BY_ITSELF, t.holds.c.held_by == f"control {control}")
 
     def _hold(self, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
-        _require_words(account_id=account_id, reason=reason, by=by)
         holds = t.holds.c
         same = (holds.period_id == period_id, holds.account_id == account_id, holds.reason == reason)
         with self._write() as connection:
@@ -1139,6 +1140,13 @@ def _require_words(**words: str) -> None:
     for name, word in words.items():
         if not word.strip():
             raise InputError("control_plane.no_reason", f"{name} is empty", ["say who does this, to what, and why"])
+        hidden = hidden_characters(word)
+        if hidden:
+            raise InputError(
+                "control_plane.hidden_characters",
+                f"{name} holds characters that nobody can see: {', '.join(hidden[:5])}",
+                ["expected one line of readable text; write it again without them; nothing was changed"],
+            )
 
 
 def _exists(connection: Connection, condition: ColumnElement[bool]) -> bool:

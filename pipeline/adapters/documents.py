@@ -21,6 +21,7 @@ from pipeline.adapters.text_formats import (
     format_date,
     format_instant,
     format_quantity,
+    format_second,
     format_unit_price,
 )
 from pipeline.core.report_model import number_text
@@ -45,6 +46,7 @@ def _environment(autoescape: bool = True) -> Environment:
         unit_price=format_unit_price,
         long_date=format_date,
         instant=format_instant,
+        second=format_second,
         figure=number_text,
     )
     return environment

@@ -41,7 +41,7 @@ def report_json(model: ReportModel) -> bytes:
         "sentence": model.sentence,
         "why": model.why,
         "notices": [{"title": one.title, "sentences": list(one.sentences)} for one in model.notices],
-        "facts": dict(model.facts),
+        "facts": [{"name": name, "value": value} for name, value in model.facts],
         "sections": [
             {
                 "name": section.name,
@@ -95,6 +95,8 @@ def _tidy(model: ReportModel) -> Iterator[tuple[str, str, int, str, str, Decimal
         yield "report", "report", 1, name, str(getattr(model, name)), None
     yield "report", "report", 1, "revision", str(model.revision), Decimal(model.revision)
     yield "report", "report", 1, "made_at", str(plain(model.made_at)), None
+    for place, (name, value) in enumerate(model.facts, start=1):
+        yield "report", "facts", place, name, value, None
     for section in model.sections:
         for table in section.tables:
             for suffix, rows in (("", table.rows), (".sums", table.sums())):

@@ -122,3 +122,13 @@ def format_instant(instant: datetime | str) -> str:
     if instant.utcoffset() is None:
         raise ValueError(f"an instant needs a time zone, got {instant.isoformat()}")
     return f"{instant.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' ')} UTC"
+
+
+def format_second(instant: datetime | str) -> str:
+    """Return an aware instant in UTC to the second: when a person did something.
+
+    >>> format_second("2026-02-01T07:00:00.123456+01:00")
+    '2026-02-01 06:00:00 UTC'
+    """
+    instant = datetime.fromisoformat(instant) if isinstance(instant, str) else instant
+    return format_instant(instant.replace(microsecond=0))

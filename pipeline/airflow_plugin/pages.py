@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.adapters.text_formats import format_amount, format_date, format_instant, format_quantity
+from pipeline.adapters.text_formats import format_amount, format_date, format_instant, format_quantity, format_second
 from pipeline.airflow_plugin.access import HEADERS, Access, SignedIn, Viewer
 from pipeline.airflow_plugin.opened import OpenedProject
 from pipeline.core.breaks import AGE_BUCKETS, age_bucket
@@ -146,6 +146,7 @@ def _templates() -> Environment:
         quantity=format_quantity,
         amount=format_amount,
         instant=format_instant,
+        second=format_second,
         long_date=format_date,
         query=lambda fields: urlencode({name: value for name, value in fields.items() if value is not None}),
         words=lambda code: str(code).replace("_", " "),
@@ -258,6 +259,7 @@ def _add_account_pages(app: FastAPI, pages: Pages) -> None:
         breaks = [one for one in ws.control_plane.breaks() if one.account_id == account_id]
         final = ws.control_plane.final_periods()
         model = {"detail": detail, "breaks": breaks, "final_periods": final, "periods": browse.billed_periods(ws)}
+        model["newest"] = browse.newest_revision(ws)
         return pages.shown(request, viewer, "account.html", "accounts", **model)
 
     @app.get("/accounts/{account_id}/periods/{period_id}")

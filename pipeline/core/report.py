@@ -39,6 +39,7 @@ from pipeline.core.sli import ServiceLevel
 
 SAMPLE_ROWS_MAX = 20
 TOP_ACCOUNTS_MAX = 10
+MOVED_ACCOUNTS_MAX = 10_000  # of each currency, in the files that hold all of them
 RAW_SAMPLE_CHARACTERS_MAX = 240
 EVENT_TEXT_CHARACTERS_MAX = 80
 
@@ -192,16 +193,19 @@ class NightPart:
     amount: Decimal
     amount_before: Decimal
     account_id: str = ""
+    period_id: str = ""  # of all accounts; the parts of one account add up its periods
 
 
 @dataclass(frozen=True, slots=True)
 class AccountNight:
-    """What a night added to the drafts of an account, and the night before it."""
+    """What a night added to the drafts of an account, and the night before it: usage lines, and fees and terms."""
 
     account_id: str
     currency: str
     amount: Decimal
     amount_before: Decimal
+    terms_amount: Decimal = Decimal(0)
+    terms_amount_before: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,11 @@ class AccountActivity:
 
 @dataclass(frozen=True, slots=True)
 class NightComparison:
-    """The window beside the one before it. ``problem`` says why they are not compared; everything is empty then."""
+    """The window beside the one before it. ``problem`` says why they are not compared; everything is empty then.
+
+    ``movers`` are the accounts that changed, the first ``MOVED_ACCOUNTS_MAX`` of each currency; ``moved_count`` counts
+    all of them.
+    """
 
     window_id: str = ""
     revision: int = 0
@@ -223,6 +231,7 @@ class NightComparison:
     parts: tuple[NightPart, ...] = ()
     movers: tuple[AccountNight, ...] = ()
     mover_parts: tuple[NightPart, ...] = ()
+    moved_count: int = 0
     windows_looked_at: int = 0
     new_count: int = 0
     silent_count: int = 0
@@ -415,22 +424,28 @@ def unexplained_amounts(controls: Iterable[Control], currencies: Iterable[str]) 
     return found
 
 
-def held_accounts(facts: ReportFacts) -> dict[str, str]:
-    """Return the accounts that are held, with the reasons: by people, or by a control of this revision that failed."""
-    reasons: dict[str, list[str]] = {}
+def held_accounts(facts: ReportFacts) -> dict[tuple[str, str], str]:
+    """Return the reasons of each period and account that is held: by people, or by a control of this revision."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for hold in facts.night.holds:
-        reasons.setdefault(hold.account_id, []).append(hold.reason)
+        reasons.setdefault((hold.period_id, hold.account_id), []).append(hold.reason)
     for control in failed_controls(facts.controls or ()):
         if control.effect is Effect.HOLD and control.account_id:
-            reasons.setdefault(control.account_id, []).append(control.tolerance_reason)
-    return {account_id: "; ".join(dict.fromkeys(reasons[account_id])) for account_id in sorted(reasons)}
+            period_id = control.scope.partition("/")[0]
+            reasons.setdefault((period_id, control.account_id), []).append(control.tolerance_reason)
+    return {held: "; ".join(dict.fromkeys(reasons[held])) for held in sorted(reasons)}
+
+
+def held_count(facts: ReportFacts) -> int:
+    """Return how many accounts are held in at least one period."""
+    return len({account_id for _, account_id in held_accounts(facts)})
 
 
 def headline(facts: ReportFacts) -> tuple[Verdict, str]:
     """Return the verdict of the revision and the one sentence that says it."""
     events, controls = facts.totals.events, facts.controls
     lines = f"{readable(events.night_quarantine_count)} line{'s'[: events.night_quarantine_count != 1]} quarantined"
-    held = len(held_accounts(facts))
+    held = held_count(facts)
     counted = [f"{readable(events.excluded_count)} excluded", lines]
     broken = len(facts.night.breaks)
     counted += [f"{readable(broken)} break{'s'[: broken != 1]} open"] if broken else []

@@ -42,9 +42,10 @@ CAUSES = {
     "usage": ("usage of this window", "units that this window adds, at unchanged prices"),
     "other_windows": ("other windows, counted again", "late or mended usage of earlier windows of the period"),
     "price": ("prices", "lines whose unit price is not what it was in the draft before"),
-    "terms": (
-        "discounts, fees, minimums, commitments",
-        "lines that are no price of usage; most follow it, a fee comes once a period",
+    "terms": ("discounts, maximums, overage", "lines that are no price of usage and follow it"),
+    "fees": (
+        "fees, minimums, commitments",
+        "lines that a period has whatever is used: booked once, and less of them as usage grows",
     ),
 }
 
@@ -64,15 +65,14 @@ KIND_WORDS = {
 def holds_section(facts: ReportFacts) -> Section:
     """Return the accounts that get no document, whoever or whatever holds them, with what they come to."""
     rows: list[tuple[Cell, ...]] = []
-    reasons = held_accounts(facts)
+    names = {one.account_id: one.name for one in facts.accounts}
+    drafts: dict[tuple[str, str], list[AccountAmount]] = {}
     for one in facts.accounts:
-        if one.account_id in reasons:
-            amount = amount_figure(one.amount, one.currency)
-            rows.append((one.period_id, one.account_id, one.name, reasons[one.account_id], amount, one.currency))
-    shown = {row[1] for row in rows}
-    rows += [
-        ("", account_id, "", reason, None, "") for account_id, reason in reasons.items() if account_id not in shown
-    ]
+        drafts.setdefault((one.period_id, one.account_id), []).append(one)
+    for held, reason in held_accounts(facts).items():
+        said = (*held, names.get(held[1], ""), reason)
+        rows += [(*said, amount_figure(one.amount, one.currency), one.currency) for one in drafts.get(held, [])]
+        rows += [] if held in drafts else [(*said, None, "")]
     table = Table(
         "holds",
         "Held accounts",
@@ -88,7 +88,10 @@ def holds_section(facts: ReportFacts) -> Section:
         empty="No account is held.",
         is_stacked=True,
     )
-    note = "They get no document of the period until somebody releases them; all others are billed."
+    note = (
+        "They get no document of the period until somebody releases them; all others are billed. A final period stands "
+        "here for as long as somebody is held in it; an amount is that of a draft of this window."
+    )
     return Section("holds", "Held accounts", note, tables=(table,))
 
 
@@ -122,8 +125,7 @@ def changes_section(facts: ReportFacts) -> Section:
             sums_by="currency",
             has_sums=True,
         ),
-        _movers(facts),
-        _mover_parts(facts),
+        *_mover_tables(facts),
     ]
     names = {account.account_id: account.name for account in facts.accounts}
     shown = len(compared.activity)
@@ -153,19 +155,18 @@ def changes_section(facts: ReportFacts) -> Section:
 
 
 def _night_charts(facts: ReportFacts) -> list[Chart]:
-    """Return for each currency the road from what the drafts came to before this night to what they come to now."""
+    """Return for each draft the road from what it came to before this night to what it comes to now."""
     drawn: list[Chart] = []
-    parts = facts.night.comparison.parts
-    for currency in sorted({one.currency for one in facts.totals.period_amounts})[:CHARTS_MAX]:
-        now = added(one.amount for one in facts.totals.period_amounts if one.currency == currency)
+    for draft in facts.totals.period_amounts[:CHARTS_MAX]:
+        period_id, currency = draft.period_id, draft.currency
+        parts = [one for one in facts.night.comparison.parts if (one.period_id, one.currency) == (period_id, currency)]
         moved: list[tuple[tuple[str, str], Decimal | int]] = [
-            (CAUSES[cause], added(one.amount for one in parts if (one.currency, one.cause) == (currency, cause)))
-            for cause in CAUSES
+            (CAUSES[cause], added(one.amount for one in parts if one.cause == cause)) for cause in CAUSES
         ]
         with exact():
             added_now: Decimal = sum((Decimal(change) for _, change in moved), Decimal(0))
-            level = amount_figure(Decimal(now) - added_now, currency)
-            steps = [Step("before this night", "what the drafts came to", StepKind.LEVEL, level, level)]
+            level = amount_figure(draft.amount - added_now, currency)
+            steps = [Step("before this night", "what the draft came to", StepKind.LEVEL, level, level)]
             for (name, meaning), change in moved:
                 if change:
                     level = amount_figure(level + Decimal(change), currency)
@@ -173,8 +174,8 @@ def _night_charts(facts: ReportFacts) -> list[Chart]:
                     steps.append(
                         Step(name, meaning, moved_by, amount_figure(abs(Decimal(change)), currency), level, "causes")
                     )
-        steps.append(Step("so far", "what the drafts come to now", StepKind.LEVEL, level, level, "amounts"))
-        drawn += charts(f"What this night added to the drafts in {currency}", currency, steps)
+        steps.append(Step("so far", "what the draft comes to now", StepKind.LEVEL, level, level, "amounts"))
+        drawn += charts(f"What this night added to the draft of {period_id} in {currency}", currency, steps)
     return drawn
 
 
@@ -196,40 +197,83 @@ def _two_nights(parts: Sequence[NightPart], currency: str) -> tuple[Decimal, Dec
         return amount_figure(now, currency), amount_figure(before, currency), amount_figure(now - before, currency)
 
 
-def _movers(facts: ReportFacts) -> Table:
+def _mover_tables(facts: ReportFacts) -> tuple[Table, ...]:
+    """Return the accounts whose usage changed most with what did it, and in the files every account that changed."""
+    compared = facts.night.comparison
+    parts: dict[tuple[str, str], list[NightPart]] = {}
+    for part in compared.mover_parts:
+        parts.setdefault((part.account_id, part.currency), []).append(part)
     names = {account.account_id: account.name for account in facts.accounts}
-    rows = []
-    for one in facts.night.comparison.movers:
-        with exact():
-            change = one.amount - one.amount_before
-        figures = (amount_figure(amount, one.currency) for amount in (one.amount, one.amount_before, change))
-        name = names.get(one.account_id, "")
-        rows.append(Row((one.account_id, name, one.currency, *figures, _mostly(facts, one)), link="mover_parts"))
-    return Table(
-        "movers",
-        "Accounts that changed most",
-        (
-            Column("account", "Account"),
-            Column("name", "Name"),
-            Column("currency", "Currency"),
-            *_NIGHT_COLUMNS,
-            Column("mostly", "Mostly because", is_wide=True),
-        ),
-        tuple(rows),
-        empty="Every account got as much as the night before.",
-    )
-
-
-def _mostly(facts: ReportFacts, mover: AccountNight) -> str:
-    """Say which SKU and cause changed an account most, in the direction in which it changed."""
-    with exact():
-        is_up = mover.amount > mover.amount_before
-        changes = [
-            (part.amount - part.amount_before, part)
-            for part in facts.night.comparison.mover_parts
-            if (part.account_id, part.currency) == (mover.account_id, mover.currency)
+    largest: dict[str, list[AccountNight]] = {}
+    for one in compared.movers:
+        if one.amount != one.amount_before:
+            largest.setdefault(one.currency, []).append(one)
+    shown = [one for _, ones in sorted(largest.items()) for one in ones[:TOP_ACCOUNTS_MAX]]
+    tables = []
+    for prefix, movers, link in (("", shown, "mover_parts"), ("all_", compared.movers, "")):
+        rows = []
+        for one in movers:
+            with exact():
+                change = one.amount - one.amount_before
+                terms_change = one.terms_amount - one.terms_amount_before
+            amounts = (one.amount, one.amount_before, change, terms_change)
+            figures = (amount_figure(amount, one.currency) for amount in amounts)
+            mostly = _mostly(one, parts.get((one.account_id, one.currency), []))
+            cells: tuple[Cell, ...] = (one.account_id, names.get(one.account_id, ""), one.currency, *figures, mostly)
+            rows.append(Row(cells, link=link))
+        more = compared.moved_count - len(compared.movers) if prefix else 0
+        tables += [
+            Table(
+                f"{prefix}movers",
+                "Every account that changed" if prefix else "Accounts whose usage changed most",
+                (
+                    Column("account", "Account"),
+                    Column("name", "Name"),
+                    Column("currency", "Currency"),
+                    *_NIGHT_COLUMNS,
+                    Column("terms_change", "Change of fees and terms", Kind.NUMBER, is_signed=True),
+                    Column("mostly", "Mostly because", is_wide=True),
+                ),
+                tuple(rows),
+                note="Amounts are prices of usage; fees and other terms stand apart. Every account that changed is in "
+                "the workbook, JSON and Parquet: all_movers and all_mover_parts.",
+                empty="No account used for more or less than the night before.",
+                more=f"and {more:,} more that changed less" if more else "",
+                is_detail=bool(prefix),
+            ),
+            Table(
+                f"{prefix}mover_parts",
+                "Why every account changed: SKU and cause" if prefix else "Why they changed: SKU and cause",
+                (
+                    Column("account", "Account"),
+                    Column("sku", "SKU"),
+                    Column("cause", "Cause"),
+                    Column("unit", "Unit"),
+                    Column("quantity", "Quantity this night", Kind.NUMBER),
+                    Column("quantity_before", "Quantity night before", Kind.NUMBER),
+                    Column("quantity_change", "Change of quantity", Kind.NUMBER, is_signed=True),
+                    Column("currency", "Currency"),
+                    *_NIGHT_COLUMNS,
+                ),
+                tuple(_part_row(part) for one in movers for part in parts.get((one.account_id, one.currency), [])),
+                is_folded=True,
+                is_detail=bool(prefix),
+            ),
         ]
-        sized = [(change if is_up else -change, part) for change, part in changes]
+    return tuple(tables)
+
+
+def _mostly(mover: AccountNight, parts: Sequence[NightPart]) -> str:
+    """Say which SKU and cause changed the usage lines of an account most, in the direction in which they changed.
+
+    Of an account whose usage lines did not change it is what changed its fees and terms.
+    """
+    with exact():
+        change, of_terms = mover.amount - mover.amount_before, ("fees", "terms")
+        is_of_usage = change != 0
+        is_up = (change if is_of_usage else mover.terms_amount - mover.terms_amount_before) > 0
+        changes = [(part.amount - part.amount_before, part) for part in parts]
+        sized = [(one if is_up else -one, part) for one, part in changes if (part.cause not in of_terms) is is_of_usage]
         if not sized:
             return ""
         size, part = max(sized, key=lambda one: one[0])
@@ -239,44 +283,15 @@ def _mostly(facts: ReportFacts, mover: AccountNight) -> str:
     return f"{part.sku}: {number_text(amount, is_signed=True)} {mover.currency}{units}; {CAUSES[part.cause][0]}"
 
 
-def _mover_parts(facts: ReportFacts) -> Table:
-    rows = []
-    for part in facts.night.comparison.mover_parts:
-        with exact():
-            quantity_change = part.quantity - part.quantity_before
-        quantities: tuple[Cell, ...] = (None, None, None)
-        if part.unit:
-            quantities = tuple(exact_figure(one) for one in (part.quantity, part.quantity_before, quantity_change))
-        rows.append(
-            Row(
-                (
-                    part.account_id,
-                    part.sku,
-                    CAUSES[part.cause][0],
-                    part.unit,
-                    *quantities,
-                    part.currency,
-                    *_two_nights([part], part.currency),
-                )
-            )
-        )
-    return Table(
-        "mover_parts",
-        "Why they changed: SKU and cause",
-        (
-            Column("account", "Account"),
-            Column("sku", "SKU"),
-            Column("cause", "Cause"),
-            Column("unit", "Unit"),
-            Column("quantity", "Quantity this night", Kind.NUMBER),
-            Column("quantity_before", "Quantity night before", Kind.NUMBER),
-            Column("quantity_change", "Change of quantity", Kind.NUMBER, is_signed=True),
-            Column("currency", "Currency"),
-            *_NIGHT_COLUMNS,
-        ),
-        tuple(rows),
-        is_folded=True,
-    )
+def _part_row(part: NightPart) -> Row:
+    with exact():
+        quantity_change = part.quantity - part.quantity_before
+    quantities: tuple[Cell, ...] = (None, None, None)
+    if part.unit:
+        quantities = tuple(exact_figure(one) for one in (part.quantity, part.quantity_before, quantity_change))
+    name = CAUSES[part.cause][0]
+    amounts = _two_nights([part], part.currency)
+    return Row((part.account_id, part.sku, name, part.unit, *quantities, part.currency, *amounts))
 
 
 def revision_section(facts: ReportFacts) -> Section | None:
@@ -418,7 +433,7 @@ def _road(facts: ReportFacts, period_id: str, currency: str) -> list[Step]:
             (
                 one.amount
                 for one in facts.accounts
-                if (one.period_id, one.currency) == (period_id, currency) and one.account_id in held_ids
+                if one.currency == currency and one.period_id == period_id and (period_id, one.account_id) in held_ids
             ),
             Decimal(0),
         )
@@ -443,7 +458,6 @@ def _road(facts: ReportFacts, period_id: str, currency: str) -> list[Step]:
 def _revenue(facts: ReportFacts) -> Table:
     """Return what each SKU brings so far and brought this night; quantities of usage, amounts of every line."""
     nights = facts.night.comparison.parts
-    latest = {period.period_id for period in facts.totals.period_amounts}
     rows = []
     for period_id, currency, sku in sorted({(one.period_id, one.currency, one.sku) for one in facts.night.kinds}):
         kinds = [
@@ -452,7 +466,8 @@ def _revenue(facts: ReportFacts) -> Table:
         usage = [one for one in kinds if one.kind in (LineKind.USAGE.value, LineKind.INCLUDED.value)]
         units = sorted({one.unit for one in usage})
         quantity = added(one.quantity for one in usage) if len(units) == 1 else None
-        of_night = [one for one in nights if (one.currency, one.sku) == (currency, sku)]
+        key = (period_id, currency, sku)
+        of_night = [one for one in nights if (one.period_id, one.currency, one.sku) == key]
         rows.append(
             Row(
                 (
@@ -463,11 +478,11 @@ def _revenue(facts: ReportFacts) -> Table:
                     units[0] if len(units) == 1 else "",
                     added(one.line_item_count for one in kinds),
                     amount_figure(added(one.amount for one in kinds), currency),
-                    amount_figure(added(one.amount for one in of_night), currency) if len(latest) == 1 else None,
+                    amount_figure(added(one.amount for one in of_night), currency),
                 )
             )
         )
-    columns = [
+    columns = (
         Column("period", "Period"),
         Column("currency", "Currency"),
         Column("sku", "SKU"),
@@ -475,12 +490,9 @@ def _revenue(facts: ReportFacts) -> Table:
         Column("unit", "Unit"),
         Column("line_items", "Line items", Kind.NUMBER),
         Column("amount", "Amount so far", Kind.NUMBER, is_summed=True),
-    ]
-    if len(latest) == 1:
-        columns.append(Column("amount_night", "of it this night", Kind.NUMBER, is_summed=True))
-    else:
-        rows = [Row(row.cells[:-1]) for row in rows]
-    return Table("revenue", "Revenue by SKU", tuple(columns), tuple(rows), sums_by="currency", has_sums=True)
+        Column("amount_night", "of it this night", Kind.NUMBER, is_summed=True),
+    )
+    return Table("revenue", "Revenue by SKU", columns, tuple(rows), sums_by="currency", has_sums=True)
 
 
 def largest_accounts(accounts: Sequence[AccountAmount]) -> tuple[AccountAmount, ...]:

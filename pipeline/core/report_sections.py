@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pipeline.core.approval import SignOff
 from pipeline.core.breaks import BreakClass, age_bucket, breaks_by_age
 from pipeline.core.check import Severity
 from pipeline.core.money import exact
 from pipeline.core.reconciliation import EQUATION_SENTENCES, Control, Equation, Verdict, failed_controls
-from pipeline.core.report import ReportFacts, headline, held_accounts
+from pipeline.core.report import ReportFacts, headline, held_count
 from pipeline.core.report_amounts import (
     adjustments_section,
     amounts_section,
@@ -107,7 +108,7 @@ def report_model(facts: ReportFacts) -> ReportModel:
         facts=_facts(facts),
         sections=tuple(sections),
         tie_outs=tie_outs,
-        made_at=facts.night.made_at,
+        made_at=_to_the_second(facts.night.made_at),
         footer=(
             f"Window {revision.window_id}, revision {revision.revision}: {revision.reason}. "
             f"Inputs {revision.inputs_hash}."
@@ -122,7 +123,7 @@ def _facts(facts: ReportFacts) -> tuple[tuple[str, str], ...]:
         ("Revision", f"{revision.revision}, {revision.state.value}"),
         ("Cut off at (UTC)", f"{revision.cutoff_at:%Y-%m-%d %H:%M:%S}"),
         ("Billed events", number_text(events.usage_event_count)),
-        ("Held accounts", number_text(len(held_accounts(facts)))),
+        ("Held accounts", number_text(held_count(facts))),
         ("Open breaks", number_text(len(facts.night.breaks))),
         *(
             (f"{one.period_id} so far", f"{number_text(amount_figure(one.amount, one.currency))} {one.currency}")
@@ -453,7 +454,7 @@ def evidence_sections(facts: ReportFacts) -> tuple[Section, Section]:
             Column("at", "At (UTC)"),
             Column("why", "Why", is_wide=True),
         ),
-        tuple(Row((one.what, one.by, one.at, one.why)) for one in facts.night.decisions),
+        tuple(Row((one.what, one.by, _to_the_second(one.at), one.why)) for one in facts.night.decisions),
         empty="Nobody has decided anything about this revision.",
         note="From the audit log of the control plane, as it was when this report was made.",
     )
@@ -475,7 +476,7 @@ def evidence_sections(facts: ReportFacts) -> tuple[Section, Section]:
                     one.period_id,
                     one.decision.value,
                     one.signed_by,
-                    one.signed_at,
+                    _to_the_second(one.signed_at),
                     one.reason,
                     _net(one),
                     one.content_hash,
@@ -490,6 +491,11 @@ def evidence_sections(facts: ReportFacts) -> tuple[Section, Section]:
         Section("evidence", "Evidence", note, tables=(parameters, datasets, objects, pins)),
         Section("sign_off", "Sign-off", tables=(signed, decisions)),
     )
+
+
+def _to_the_second(at: datetime) -> datetime:
+    """Return when a person or the pipeline did something as people read it; the audit log has the microsecond."""
+    return at.replace(microsecond=0)
 
 
 def _net(sign_off: SignOff) -> str:

@@ -189,6 +189,13 @@ class EventDetail:
 # ---- windows ----
 
 
+def newest_revision(ws: Workspace) -> WindowRevision | None:
+    """Return the newest revision of the newest window, if there is one."""
+    end = ws.control_plane.newest_window_end()
+    found = [] if end is None else ws.control_plane.window_revisions(end - ws.project.settings.window.length, end)
+    return max(found, key=lambda one: (one.window_start, one.revision), default=None)
+
+
 def window_page(ws: Workspace, before: str | None = None) -> WindowPage:
     """Return the windows that end at or before the start of ``before``, or the newest ones."""
     length = ws.project.settings.window.length

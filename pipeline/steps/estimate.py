@@ -356,7 +356,10 @@ def _rate(
 
 
 def totals_by_currency(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the sums of estimates by period and currency; accounts without a forecast are counted, and not in it."""
+    """Return the sums of estimates by period and currency; accounts without a forecast are counted, and not in it.
+
+    Where no account has one, the forecast is None.
+    """
     totals: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         key = (row["period_id"], row["currency"])
@@ -372,6 +375,9 @@ def totals_by_currency(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         else:
             for name in _FORECAST:
                 total[name] += row[name]
+    for total in totals.values():
+        if total["problem_count"] == total["account_count"]:
+            total.update(dict.fromkeys(_FORECAST))
     return [total for _, total in sorted(totals.items())]
 
 

@@ -23,7 +23,7 @@ from pipeline.core.invoice import IssuedDocument
 from pipeline.core.money import exact
 from pipeline.core.reason import ExclusionReason
 from pipeline.core.report import (
-    TOP_ACCOUNTS_MAX,
+    MOVED_ACCOUNTS_MAX,
     AccountActivity,
     AccountNight,
     AdjustingDocument,
@@ -84,11 +84,7 @@ def _gathered(ws: Workspace, revision: WindowRevision, pins: Pins, totals: Revis
         comparison=_comparison(ws, revision, pins, before, earlier),
         since_revision=_since_revision(ws, revision),
         kinds=_kinds(ws, pins),
-        holds=tuple(
-            hold
-            for hold in ws.control_plane.holds()
-            if hold.released_at is None and (hold.period_id in pins["drafts"] or not pins["drafts"])
-        ),
+        holds=tuple(hold for hold in ws.control_plane.holds() if hold.released_at is None),
         exceptions=tuple(ws.control_plane.exceptions(revision.window_id, revision.revision)),
         adjusting_documents=tuple(_adjusting(ws, document) for document in adjusting),
         decisions=_decisions(ws, revision),
@@ -163,7 +159,9 @@ def _comparison(
         _build_night_lines(ws, warehouse, revision.window_id, drafts, "night_lines")
         _build_night_lines(ws, warehouse, before.window_id, drafts_before, "earlier_night_lines")
         parts = [NightPart(**row) for row in warehouse.select("night_skus", {})]
-        movers = [AccountNight(**row) for row in warehouse.select("night_accounts", {"rows_max": TOP_ACCOUNTS_MAX})]
+        moved = [dict(row) for row in warehouse.select("night_accounts", {"rows_max": MOVED_ACCOUNTS_MAX})]
+        moved_count = max((row.pop("moved_count") for row in moved), default=0)
+        movers = [AccountNight(**row) for row in moved]
         mover_parts = _mover_parts(warehouse, {mover.account_id for mover in movers})
         looked_at = [one for one in earlier if one.window_start < revision.window_start][-WINDOWS_OF_ACTIVITY:]
         warehouse.view_files("usage_now", USAGE, manifest_files(ws, pins[USAGE.name]))
@@ -179,6 +177,7 @@ def _comparison(
         parts=tuple(parts),
         movers=tuple(movers),
         mover_parts=tuple(mover_parts),
+        moved_count=moved_count,
         windows_looked_at=len(looked_at),
         new_count=new_count,
         silent_count=len(activity) - new_count,

@@ -796,6 +796,13 @@ def test_a_hold_has_an_account_a_reason_and_somebody_behind_it(
         control_plane.hold_account("2026-01", account_id, reason, AT, by)
 
 
+def test_a_reason_that_nobody_can_read_is_refused_and_nothing_is_changed(control_plane: ControlPlane) -> None:
+    with pytest.raises(InputError, match=r"control_plane\.hidden_characters: reason .* U\+001B, U\+202E"):
+        control_plane.hold_account("2026-01", "acct-1", "fine \x1b[32m\u202e", AT, "ana")
+
+    assert control_plane.holds() == []
+
+
 # ---- two tasks at the same time ----
 
 

@@ -68,8 +68,22 @@ def test_parquet_has_every_figure_as_text_and_as_number(model: ReportModel, cell
     numbers = {(row["table"], row["row"] - 1, row["name"]): row["number"] for row in tidy if row["number"] is not None}
     assert numbers
     assert all(number == Decimal(cells[key]) for key, number in numbers.items())
-    facts = {row["name"]: row["value"] for row in rows if row["section"] == "report"}
+    facts = {row["name"]: row["value"] for row in rows if row["table"] == "report"}
     assert (facts["verdict"], facts["sentence"]) == (model.verdict, model.sentence)
+
+
+def test_every_format_has_every_fact_beside_the_verdict(model: ReportModel) -> None:
+    facts = list(model.facts)
+    assert len({name for name, _ in facts}) < len(facts), "a period of two currencies has two facts of one name"
+
+    page = render("report.html", {"report": model})
+    shown = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page)
+    assert [(html.unescape(name), html.unescape(value)) for name, value in shown] == facts
+    assert [(one["name"], one["value"]) for one in json.loads(report_json(model))["facts"]] == facts
+    tidy = pq.read_table(io.BytesIO(report_parquet(model))).to_pylist()
+    assert [(row["name"], row["value"]) for row in tidy if row["table"] == "facts"] == facts
+    summary = openpyxl.load_workbook(io.BytesIO(workbook(model)))["summary"]
+    assert [(row[0].value, row[1].value) for row in summary.iter_rows(4, 3 + len(facts))] == facts
 
 
 class _Tables(HTMLParser):

@@ -408,6 +408,7 @@ def test_a_page_leads_from_an_invoice_to_the_line_of_the_raw_file_and_back(
         return html.unescape(found[1])
 
     account = follow("/billing/accounts", "accounts/acct-1")
+    assert follow(account, "windows/").endswith("#movers")
     document = follow(account, "documents/")
     line = follow(document, r"line\?")
     usage = follow(line, r"usage\?")

@@ -158,14 +158,19 @@ def _night() -> NightFacts:
             window_id="2026-01-14",
             revision=1,
             parts=(
-                NightPart("tokens", "EUR", "usage", "tokens", D(100), D(40), D("5.00"), D("2.00")),
-                NightPart("tokens", "EUR", "terms", "", D(0), D(0), D("-0.50"), D("0.00")),
-                NightPart("tokens", "JPY", "price", "tokens", D(0), D(0), D(4), D(0)),
+                NightPart("tokens", "EUR", "usage", "tokens", D(100), D(40), D("5.00"), D("2.00"), period_id="2026-01"),
+                NightPart("tokens", "EUR", "terms", "", D(0), D(0), D("-0.50"), D("0.00"), period_id="2026-01"),
+                NightPart("tokens", "JPY", "price", "tokens", D(0), D(0), D(4), D(0), period_id="2026-01"),
             ),
-            movers=(AccountNight("acct-7", "EUR", D("4.50"), D("2.00")),),
+            movers=(
+                AccountNight("acct-7", "EUR", D("5.00"), D("2.00"), D("-0.50"), D("0.00")),
+                AccountNight("acct-8", "EUR", D("0.00"), D("0.00"), D("0.00"), D("99.00")),
+            ),
+            moved_count=3,
             mover_parts=(
                 NightPart("tokens", "EUR", "usage", "tokens", D(100), D(40), D("5.00"), D("2.00"), "acct-7"),
                 NightPart("tokens", "EUR", "terms", "", D(0), D(0), D("-0.50"), D("0.00"), "acct-7"),
+                NightPart("platform", "EUR", "fees", "", D(0), D(0), D("0.00"), D("99.00"), "acct-8"),
             ),
             windows_looked_at=7,
             new_count=1,

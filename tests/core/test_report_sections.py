@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.core.line_item import LineKind
 from pipeline.core.money import exact
-from pipeline.core.report import headline
+from pipeline.core.report import TOP_ACCOUNTS_MAX, AccountNight, headline
 from pipeline.core.report_amounts import CAUSES, KIND_WORDS
 from pipeline.core.report_charts import StepKind, trend_chart
 from pipeline.core.report_model import Badge, Cell, ReportModel, Tone, added, number_text
@@ -46,25 +46,87 @@ def test_the_causes_of_a_change_add_up_to_it() -> None:
 def test_a_reader_finds_why_an_account_grew() -> None:
     [mover] = rows_of(report_model(full_facts()), "movers")
 
-    assert (mover["account"], mover["change"]) == ("acct-7", Decimal("2.50"))
+    assert (mover["account"], mover["change"], mover["terms_change"]) == ("acct-7", Decimal("3.00"), Decimal("-0.50"))
     assert mover["mostly"] == "tokens: +3.00 EUR, +60 tokens; usage of this window"
+
+
+def test_a_fee_that_a_period_has_once_moves_no_account_but_is_explained() -> None:
+    model = report_model(full_facts())
+
+    assert [row["account"] for row in rows_of(model, "all_movers")] == ["acct-7", "acct-8"]
+    fee = rows_of(model, "all_movers")[1]
+    assert (fee["change"], fee["terms_change"]) == (Decimal("0.00"), Decimal("-99.00"))
+    assert fee["mostly"] == "platform: -99.00 EUR; fees, minimums, commitments"
+    assert {row["account"] for row in rows_of(model, "mover_parts")} == {"acct-7"}
+    assert {row["account"] for row in rows_of(model, "all_mover_parts")} == {"acct-7", "acct-8"}
+    assert model.table("all_movers").more == "and 1 more that changed less"
+
+
+def test_the_page_shows_ten_movers_of_each_currency_and_the_files_all() -> None:
+    facts = rich_facts()
+    movers = tuple(
+        AccountNight(f"a{number:02}", currency, Decimal(20 - number), Decimal(0))
+        for currency in ("EUR", "JPY")
+        for number in range(TOP_ACCOUNTS_MAX + 1)
+    )
+    comparison = replace(facts.night.comparison, movers=movers, moved_count=len(movers))
+
+    model = report_model(replace(facts, night=replace(facts.night, comparison=comparison)))
+
+    assert [row["currency"] for row in rows_of(model, "movers")] == ["EUR"] * 10 + ["JPY"] * 10
+    assert (len(rows_of(model, "all_movers")), model.table("all_movers").more) == (22, "")
 
 
 def test_an_account_that_fell_is_explained_by_what_fell() -> None:
     facts = rich_facts()
     comparison = facts.night.comparison
     fallen = replace(comparison.movers[0], amount=Decimal("1.50"))
-    facts = replace(facts, night=replace(facts.night, comparison=replace(comparison, movers=(fallen,))))
+    dearer, *others = comparison.mover_parts
+    cheaper = replace(dearer, sku="storage", amount=Decimal("1.00"), quantity=Decimal(30))
+    comparison = replace(comparison, movers=(fallen,), mover_parts=(dearer, cheaper, *others))
 
-    [mover] = rows_of(report_model(facts), "movers")
+    [mover] = rows_of(report_model(replace(facts, night=replace(facts.night, comparison=comparison))), "movers")
 
-    assert mover["mostly"] == "tokens: -0.50 EUR; discounts, fees, minimums, commitments"
+    assert mover["mostly"] == "storage: -1.00 EUR, -10 tokens; usage of this window"
+
+
+def test_a_night_of_two_periods_has_a_chart_of_each() -> None:
+    facts = rich_facts()
+    [euro, _] = facts.totals.period_amounts
+    amounts = (euro, replace(euro, period_id="2026-02", amount=Decimal("1.00")))
+    other = replace(facts.night.comparison.parts[0], period_id="2026-02", amount=Decimal("1.00"))
+    comparison = replace(facts.night.comparison, parts=(*facts.night.comparison.parts, other))
+    night = replace(facts.night, comparison=comparison)
+
+    model = report_model(replace(facts, totals=replace(facts.totals, period_amounts=amounts), night=night))
+
+    section = next(section for section in model.sections if section.name == "changes")
+    roads = {chart.title: [str(bar.step.level) for bar in chart.bars] for chart in section.charts}
+    assert roads == {
+        "What this night added to the draft of 2026-01 in EUR": ["7.85", "12.85", "12.35", "12.35"],
+        "What this night added to the draft of 2026-02 in EUR": ["0.00", "1.00", "1.00"],
+    }
 
 
 def test_accounts_are_held_by_people_and_by_controls() -> None:
     held = {row["account"]: row["reason"] for row in rows_of(report_model(full_facts()), "holds")}
 
     assert held == {"acct-7": "-disputed", "acct-8": "1 line differs"}
+
+
+def test_an_account_is_held_in_its_own_period_only_and_in_one_without_a_draft_too() -> None:
+    facts = full_facts()
+    next_month = [replace(one, period_id="2026-02", amount=Decimal("3.00")) for one in facts.accounts]
+    final = replace(facts.night.holds[0], period_id="2025-12", account_id="acct-9", reason="disputed")
+    night = replace(facts.night, holds=(*facts.night.holds, final))
+
+    rows = rows_of(report_model(replace(facts, accounts=(*facts.accounts, *next_month), night=night)), "holds")
+
+    assert [(row["period"], row["account"], row["amount"]) for row in rows] == [
+        ("2025-12", "acct-9", None),
+        ("2026-01", "acct-7", Decimal("10.35")),
+        ("2026-01", "acct-8", Decimal("2.00")),
+    ]
 
 
 def test_the_road_from_prices_to_invoices_ends_at_what_is_not_held() -> None:
@@ -90,7 +152,7 @@ def test_every_kind_of_line_is_a_step_of_the_road() -> None:
 
 
 def test_every_cause_of_the_query_has_words() -> None:
-    assert list(CAUSES) == ["usage", "other_windows", "price", "terms"]
+    assert list(CAUSES) == ["usage", "other_windows", "price", "terms", "fees"]
 
 
 def test_the_three_way_match_has_all_three_figures() -> None:
@@ -212,3 +274,18 @@ def test_the_service_levels_of_the_night_say_what_is_missed_and_what_was_not_mea
     assert recounted["note"] == "acct-1/requests 12:00: not in usage"
     assert (disputed["verdict"], disputed["good_percent"]) == (Badge("not measured", Tone.NONE), None)
     assert report_model(replace(full_facts(), service_levels=())).sections[-3].name == "trends"
+
+
+def test_what_somebody_did_is_shown_to_the_second() -> None:
+    facts = full_facts()
+    at = facts.night.made_at.replace(microsecond=123_456)
+    decisions = (replace(facts.night.decisions[0], at=at),)
+    sign_offs = (replace(facts.night.sign_offs[0], signed_at=at),)
+
+    model = report_model(
+        replace(facts, night=replace(facts.night, made_at=at, decisions=decisions, sign_offs=sign_offs))
+    )
+
+    [decision] = rows_of(model, "decisions")
+    [signed] = rows_of(model, "sign_offs")
+    assert {model.made_at, decision["at"], signed["at"]} == {facts.night.made_at}

@@ -13,7 +13,7 @@ import pytest
 from pipeline.adapters.object_store import ObjectStore
 from pipeline.core.dataset import ESTIMATES
 from pipeline.core.manifest import Receipt
-from pipeline.steps.estimate import estimate, estimates_of_draft, published_estimates
+from pipeline.steps.estimate import estimate, estimates_of_draft, published_estimates, totals_by_currency
 from pipeline.steps.publish import read_manifest
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import BILLING, METERS, PRICE_BOOK, write_project
@@ -122,6 +122,18 @@ def test_a_maximum_stays_as_it_is(tmp_path: Path, raw_bucket: ObjectStore) -> No
 
     # 500 tokens above the first tier; 31 requests, one a day, 21 of them above theirs
     assert figures(row) == [Decimal("5.00"), Decimal("5.21"), Decimal("5.21"), Decimal("5.21")]
+
+
+def test_a_currency_without_any_forecast_has_none_and_not_zero() -> None:
+    known = {"period_id": "2026-01", "currency": "EUR", "as_of": AT, "amount_to_date": Decimal(7), "problem": ""}
+    known |= dict.fromkeys(("forecast_amount", "low_amount", "high_amount"), Decimal(9))
+    unknown = known | {"currency": "USD", "problem": "too few days"}
+    unknown |= dict.fromkeys(("forecast_amount", "low_amount", "high_amount"))
+
+    euro, dollar = totals_by_currency([known, known | {"problem": "too few days"}, unknown])
+
+    assert (euro["forecast_amount"], euro["problem_count"]) == (9, 1)
+    assert (dollar["amount_to_date"], dollar["forecast_amount"], dollar["high_amount"]) == (7, None, None)
 
 
 def test_a_level_goes_on_by_day(tmp_path: Path, raw_bucket: ObjectStore) -> None:

@@ -110,6 +110,7 @@ def test_a_hold_made_after_the_report_is_in_it_only_when_it_is_made_afresh(night
     revision = reconciled_night(night)
     before = page_of(night, revision)
     night.control_plane.hold_account("2026-01", "acct-1", "disputed", AT, "ana")
+    night.control_plane.hold_account("2025-12", "acct-1", "of a final period", AT, "ana")
 
     again = page_of(night, revision)
     fresh = report(night, revision.window_id, revision.revision, AT, refresh=True).read_text(encoding="utf-8")
@@ -118,6 +119,7 @@ def test_a_hold_made_after_the_report_is_in_it_only_when_it_is_made_afresh(night
     assert "No account is held." in words_of(before)
     assert "1 account held" in words_of(fresh)
     assert "disputed" in words_of(fresh)
+    assert "of a final period" in words_of(fresh)
     assert page_of(night, revision) == fresh, "and what was known then is pinned from then on"
 
 
