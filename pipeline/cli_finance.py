@@ -211,7 +211,9 @@ def approve_override(
     from pipeline.steps.workspace import open_workspace
 
     workspace = open_workspace(settings.project_folder(project))
-    approved = overrides.approve_override(workspace, window, revision, now(), by)
+    approved = overrides.approve_override(
+        workspace, window, revision, now(), by, lambda line: typer.echo(line, err=True)
+    )
     if as_json:
         print_json(approved)
         return

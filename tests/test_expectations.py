@@ -107,7 +107,7 @@ def event(**changed: Any) -> dict[str, Any]:
 
 
 def raw_event(**changed: Any) -> dict[str, Any]:
-    columns = {name: value for name, value in event().items() if name in RAW_EVENTS.column_names}
+    columns = {"payload_hash": 1311768467463790320, **event()}
     return {**{name: columns[name] for name in RAW_EVENTS.column_names}, **changed}
 
 
@@ -300,6 +300,7 @@ FAULTS = [
     ),
     (USAGE_EVENTS, "window_has_events", "DELETE FROM usage_events"),
     (RAW_EVENTS, "key_hash_is_there", "UPDATE raw_events SET key_hash = NULL WHERE line_number = 2"),
+    (RAW_EVENTS, "payload_hash_is_there", "UPDATE raw_events SET payload_hash = NULL WHERE line_number = 2"),
     (RAW_EVENTS, "duplicates_within_objective", "UPDATE exclusions SET event_count = 2 WHERE reason LIKE '%duplicate'"),
     (RAW_EVENTS, "duplicates_within_objective", "UPDATE slo SET percent = 99.999999999 WHERE name LIKE 'dupl%'"),
     (RAW_EVENTS, "late_events_within_objective", "UPDATE slo SET percent = 33.333333333 WHERE name LIKE 'late%'"),

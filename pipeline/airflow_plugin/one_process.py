@@ -88,9 +88,7 @@ class OneProcessAirflow:
         self._errors.clear()
         with self.quiet():
             dag = self._load()[dag_id]  # a fresh one: Airflow leaves the params of a run in the DAG object
-            dag.deadline = (
-                None  # nobody waits for a run here; dag.test() of 3.3 takes its alerts for their ids and fails
-            )
+            dag.deadline = None  # nobody is waiting; and dag.test() takes the alerts for their ids and fails
             for task in dag.tasks:  # nothing changes while this process waits
                 task.retries = 0
                 if hasattr(task, "poke_interval"):

@@ -258,7 +258,7 @@ def test_reading_the_figures_of_a_period_changes_nothing(
     auditor, finance = browser(folder, airflow_users("ada")), browser(folder, airflow_users("fred"))
     before = actions_in(ws)
 
-    unprepared = [client.get(path) for client in (auditor, finance)]
+    assert [client.get(path).status_code for client in (auditor, finance)] == [200, 200]
     assert actions_in(ws) == before
     refused = submit(auditor, f"{path}/prepare", {"token": own_token(folder, "ada")})
     assert (refused.status_code, actions_in(ws)) == (403, before)
@@ -267,7 +267,6 @@ def test_reading_the_figures_of_a_period_changes_nothing(
     shown = [client.get(path) for client in (auditor, finance)]
 
     assert actions_in(ws) == prepared != before
-    assert not any('name="content_hash"' in page.text for page in unprepared)
     for page in shown:
         assert "by fred" in page.text
         assert hash_to_sign(folder) in page.text

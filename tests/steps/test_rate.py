@@ -146,7 +146,7 @@ def test_a_draft_pins_its_usage_its_prices_its_accounts_and_its_query(january: W
     assert january.lake.get_bytes(f"pins/{sha256_hex(PRICE_BOOK.encode())}") == PRICE_BOOK.encode()
     assert pins["accounts.csv"] == sha256_hex(january.project.files["accounts.csv"])
     assert set(pins) == {
-        *("accounts.csv", "agreement", "period_id", "price_books", "sql"),
+        *("accounts.csv", "agreement", "period_id", "price_books", "seller", "sql", "taxes.toml"),
         *("usage", "usage_values", "usage_levels", "earlier_levels"),
         *("billed_meters", "levels_until", "meter_changes", "time_zones"),
     }
