@@ -34,7 +34,7 @@ EVENTS = """
         CAST(NULL AS DECIMAL(38, 9)) AS quantity,
         '{{"model":"m-' || n % 20 || '","tokens":"' || n % 100000 || '"}}' AS data,
         'usage/2026/01/15/part-' || LPAD(CAST(n // 10000 AS VARCHAR), 6, '0') || '.ndjson@0123456789ab' AS object_id,
-        n % 10000 + 1 AS line_number, FALSE AS has_fallback_account
+        n % 10000 + 1 AS line_number, FALSE AS has_fallback_account, CAST(HASH(n + 7) AS UBIGINT) AS payload_hash
     FROM RANGE({events}) AS numbers (n)
 """
 
