@@ -20,11 +20,13 @@ from pipeline.cli_text import (
     table,
 )
 from pipeline.cli_text import as_json as as_json_value
+from pipeline.core.errors import InputError
 from pipeline.core.reconciliation import readable
 from pipeline.core.window import billing_period
 
 if TYPE_CHECKING:
     from pipeline.core.approval import Decision, Override, PeriodFigures
+    from pipeline.steps.workspace import Workspace
 
 break_app = typer.Typer(help="Differences that a control found: who looks into one, and why it is settled.")
 override_app = typer.Typer(help="A revision that gates refused, accepted by two people.", no_args_is_help=True)
@@ -35,7 +37,9 @@ WindowName = Annotated[str, typer.Option("--window", help="The billing window, s
 RevisionOption = Annotated[int, typer.Option("--revision", min=1, help="The revision that was refused.")]
 FiguresOption = Annotated[
     str | None,
-    typer.Option("--figures", metavar="HASH", help="The hash that `sign-off show` printed; others are refused."),
+    typer.Option(
+        "--figures", metavar="HASH", help="The hash that `sign-off prepare` or `show` printed; others are refused."
+    ),
 ]
 
 
@@ -207,7 +211,9 @@ def approve_override(
     from pipeline.steps.workspace import open_workspace
 
     workspace = open_workspace(settings.project_folder(project))
-    approved = overrides.approve_override(workspace, window, revision, now(), by)
+    approved = overrides.approve_override(
+        workspace, window, revision, now(), by, lambda line: typer.echo(line, err=True)
+    )
     if as_json:
         print_json(approved)
         return
@@ -240,16 +246,44 @@ def _say_override(override: Override) -> None:
         typer.echo(f"  {failure}")
 
 
-@sign_off_app.command("show", epilog="Example: billing sign-off show --period 2026-01")
-def show_sign_off(period: PeriodOption, project: ProjectOption = None, as_json: JsonOption = False) -> None:
-    """Rate a period that is about to close, and show what it would bill and the hash that an approval names."""
-    from pipeline.steps.sign_off import figures_to_sign, newest_sign_off
+@sign_off_app.command("prepare", epilog="Example: billing sign-off prepare --period 2026-01 --by ben")
+def prepare_sign_off(
+    period: PeriodOption, by: ByOption, project: ProjectOption = None, as_json: JsonOption = False
+) -> None:
+    """Rate, check and reconcile a period that is about to close; show what it would bill, and the figures' hash."""
+    from pipeline.steps.sign_off import prepare_figures
     from pipeline.steps.workspace import open_workspace
 
     _period(period)
     workspace = open_workspace(settings.project_folder(project))
-    figures = figures_to_sign(workspace, period, now())
-    newest = newest_sign_off(workspace, period)
+    _show_figures(workspace, prepare_figures(workspace, period, now(), by), as_json)
+
+
+@sign_off_app.command("show", epilog="Example: billing sign-off show --period 2026-01")
+def show_sign_off(period: PeriodOption, project: ProjectOption = None, as_json: JsonOption = False) -> None:
+    """Show the figures that were prepared last, and what was decided about them; computes and changes nothing."""
+    from pipeline.steps.sign_off import newest_preparation
+    from pipeline.steps.workspace import open_workspace
+
+    _period(period)
+    workspace = open_workspace(settings.project_folder(project))
+    prepared = newest_preparation(workspace, period)
+    if prepared is None:
+        raise InputError(
+            "sign_off.not_prepared",
+            f"nobody has prepared the figures of period {period} yet",
+            [f"billing sign-off prepare --period {period} --by NAME; nothing was changed"],
+        )
+    if not as_json:
+        at = prepared.prepared_at.isoformat(timespec="seconds")
+        typer.echo(f"prepared at {at} by {prepared.prepared_by or 'the pipeline'}")
+    _show_figures(workspace, prepared.figures, as_json)
+
+
+def _show_figures(workspace: Workspace, figures: PeriodFigures, as_json: bool) -> None:
+    from pipeline.steps.sign_off import newest_sign_off
+
+    newest = newest_sign_off(workspace, figures.period_id)
     if as_json:
         print_json({"figures": figures.to_json(), "newest": newest})
         return

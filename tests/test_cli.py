@@ -305,7 +305,11 @@ def test_what_a_month_bills_is_shown_and_signed_from_a_shell(tmp_path: Path, raw
     )
 
     none = billing("breaks", "--project", project)
-    early = billing("sign-off", "show", "--period", "2026-01", "--project", project, "--json")
+    unprepared = billing("sign-off", "show", "--period", "2026-01", "--project", project, "--json")
+    early, stranger = (
+        billing("sign-off", "prepare", "--period", "2026-01", "--by", who, "--project", project, "--json")
+        for who in ("ben", "ana")
+    )
     denied = billing(
         *("hold", "--account", "acct-1", "--period", "2026-01", "--reason", "why", "--by", "ana"),
         *("--project", project, "--json"),
@@ -316,6 +320,8 @@ def test_what_a_month_bills_is_shown_and_signed_from_a_shell(tmp_path: Path, raw
     )
 
     assert none.stdout == "none\n"
+    assert json_of(unprepared)["error"]["code"] == "sign_off.not_prepared"
+    assert json_of(stranger)["error"]["code"] == "access.denied"
     assert json_of(early)["error"]["code"] == "close.earlier_period_open"
     assert json_of(denied)["error"]["code"] == "access.denied"
     assert asked.returncode != 0

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from pipeline.core.check import CHECKED, RELATIONS_BESIDE, CheckResult, Severity
 from pipeline.core.contract import StrictModel
@@ -42,6 +42,7 @@ SAMPLE_TEXT_MAX = 200
 _ONE_AT_A_TIME = threading.Lock()
 
 _ColumnName = Annotated[str, Field(min_length=1)]
+_Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=10)]
 _Query = tuple[str, list[Any]]
 
 
@@ -52,12 +53,12 @@ class _Meta(StrictModel):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    why: Annotated[str, Field(min_length=10)]
+    why: _Sentence
     needs: Literal["history"] | None = None
 
 
 class _Expectation(StrictModel):
-    description: Annotated[str, Field(min_length=10)]
+    description: _Sentence
     severity: Severity
     meta: _Meta
 
@@ -155,6 +156,14 @@ class _CompoundUnique(_Expectation):
 class _RowCount(StrictModel):
     min_value: Annotated[int, Field(ge=0, strict=True)] | None = None
     max_value: Annotated[int, Field(ge=0, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _some_number_fits(self) -> Self:
+        if self.min_value is None and self.max_value is None:
+            raise ValueError("found neither min_value nor max_value, accepted one of them or both")
+        if self.min_value is not None and self.max_value is not None and self.min_value > self.max_value:
+            raise ValueError(f"min_value {self.min_value} is more than max_value {self.max_value}")
+        return self
 
 
 class _RowCountBetween(_Expectation):
@@ -279,6 +288,8 @@ def _sql_problem(dataset: Dataset, expectation: Expectation) -> str | None:
     query = expectation.wrong_rows(dataset)
     if query is None:
         return None
+    if query[0].rstrip().endswith(";"):
+        return "it ends in a semicolon; leave it out"
     import duckdb
 
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
@@ -289,9 +300,41 @@ def _sql_problem(dataset: Dataset, expectation: Expectation) -> str | None:
             if [one.type for one in connection.extract_statements(query[0])] != [duckdb.StatementType.SELECT]:
                 return "it is one SELECT and nothing else"
             connection.execute(f"SELECT COUNT(*) FROM ({query[0]})", query[1])  # noqa: S608
+            changing = _changing_functions(connection, query[0])
         except duckdb.Error as error:
             return str(error).splitlines()[0]
+    if changing:
+        return f"{', '.join(changing)} gives another result each time; the same rows have to give the same result"
     return None
+
+
+def _changing_functions(connection: duckdb.DuckDBPyConnection, query: str) -> list[str]:
+    """Return what a query uses that is not the same each time: a clock, a random number, a sample."""
+    rows = connection.execute("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'").fetchall()
+    functions = {name for (name,) in rows}
+    found = set()
+
+    def look(node: Any) -> None:
+        if isinstance(node, list):
+            for one in node:
+                look(one)
+        if not isinstance(node, dict):
+            return
+        names = node.get("column_names", [])
+        if str(node.get("function_name", "")).lower() in functions:
+            found.add(node["function_name"].lower())
+        if len(names) == 1 and names[0].lower() in _CLOCKS:
+            found.add(names[0].lower())
+        if node.get("sample"):
+            found.add("a sample")
+        look(list(node.values()))
+
+    # As a text it is SQL's own tree; a macro is not looked into, and a project cannot make one.
+    look(json.loads(connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()[0][0]))
+    return sorted(found)
+
+
+_CLOCKS = ("current_date", "current_time", "current_timestamp", "localtime", "localtimestamp")  # written without ()
 
 
 def run_suite(

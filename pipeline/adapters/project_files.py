@@ -100,6 +100,7 @@ def load_project(folder: Path, *, with_price_books: bool = True) -> Project:
     taxes = reader.toml(TAX_TABLE, TaxTable) if (folder / TAX_TABLE).exists() else None
     spend = reader.toml(SPEND_THRESHOLDS, SpendThresholdFile) if (folder / SPEND_THRESHOLDS).exists() else None
     reader.suites()
+    reader.refuse_other_files("external", ".toml")
     read_externals = [
         reader.toml(f"external/{path.name}", ExternalContract) for path in sorted((folder / "external").glob("*.toml"))
     ]
@@ -332,11 +333,23 @@ class _Reader:
 
     def suites(self) -> None:
         """Read the project's own expectations, of which there may be none."""
+        self.refuse_other_files("expectations", ".json")
         for path in sorted((self._folder / "expectations").glob("*.json")):
             name = f"expectations/{path.name}"
             content = self._bytes(name)
             if content is not None:
                 self.problems += project_suite_problems(name, content)
+
+    def refuse_other_files(self, folder: str, suffix: str) -> None:
+        """Name each file of a folder that would not be read: whoever put it there thinks that it counts."""
+        for path in sorted((self._folder / folder).rglob("*")):
+            inside = path.relative_to(self._folder / folder)
+            is_read = len(inside.parts) == 1 and path.suffix == suffix
+            is_note = path.suffix == ".md" or any(part.startswith(".") for part in inside.parts)
+            if path.is_file() and not is_read and not is_note:
+                self.problems.append(
+                    f"{folder}/{inside.as_posix()}: is not read; accepted {folder}/NAME{suffix}, notes as .md"
+                )
 
     def contract(self, name: str) -> SourceContract | None:
         """Return a contract with its JSON Schemas, whose files are kept with it."""

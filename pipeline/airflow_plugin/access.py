@@ -21,6 +21,7 @@ from airflow.api_fastapi.core_api.security import get_user
 from airflow.configuration import conf
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
+from pydantic import AfterValidator
 
 from pipeline.core.access import Action, Role, Roles, can_read, is_allowed
 from pipeline.core.errors import AccessError
@@ -121,6 +122,16 @@ def _viewer(request: Request) -> Viewer:
 
 
 SignedIn = Annotated[Viewer, Depends(_viewer)]
+
+
+def _storable(number: int) -> int:
+    if abs(number) >= 2**63:
+        raise ValueError("expected a number of at most 18 digits")
+    return number
+
+
+# A number of an address or a form: no database holds a larger one.
+Number = Annotated[int, AfterValidator(_storable)]
 
 
 def _require_own_origin(request: Request) -> None:

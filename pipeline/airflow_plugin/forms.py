@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import FastAPI, Form, Request
 from fastapi.responses import Response
 
-from pipeline.airflow_plugin.access import SignedIn
+from pipeline.airflow_plugin.access import Number, SignedIn
 from pipeline.core.approval import Decision
 from pipeline.core.errors import InputError
 from pipeline.core.window import billing_period
@@ -20,6 +20,7 @@ from pipeline.steps.holds import hold_account, release_account
 from pipeline.steps.overrides import approve_override as approve_override_step
 from pipeline.steps.overrides import request_override as request_override_step
 from pipeline.steps.price_books import approve_book
+from pipeline.steps.sign_off import prepare_figures
 from pipeline.steps.sign_off import sign_off as sign_off_step
 
 if TYPE_CHECKING:
@@ -45,17 +46,17 @@ def add_forms(app: FastAPI, pages: Pages) -> None:
         return redirect(request, "/holds", "released")
 
     @app.post("/breaks/{break_id}/assign")
-    def assign(request: Request, viewer: SignedIn, break_id: int, owner: Words) -> Response:
+    def assign(request: Request, viewer: SignedIn, break_id: Number, owner: Words) -> Response:
         pages.project.workspace().control_plane.assign_break(break_id, owner, datetime.now(UTC), viewer.name)
         return redirect(request, "/breaks", "assigned")
 
     @app.post("/breaks/{break_id}/note")
-    def note(request: Request, viewer: SignedIn, break_id: int, note: Words) -> Response:
+    def note(request: Request, viewer: SignedIn, break_id: Number, note: Words) -> Response:
         pages.project.workspace().control_plane.note_break(break_id, note, datetime.now(UTC), viewer.name)
         return redirect(request, "/breaks", "noted")
 
     @app.post("/breaks/{break_id}/resolve")
-    def resolve(request: Request, viewer: SignedIn, break_id: int, reason: Words) -> Response:
+    def resolve(request: Request, viewer: SignedIn, break_id: Number, reason: Words) -> Response:
         pages.project.workspace().control_plane.resolve_break(break_id, reason, datetime.now(UTC), viewer.name)
         return redirect(request, "/breaks", "resolved")
 
@@ -66,7 +67,7 @@ def add_forms(app: FastAPI, pages: Pages) -> None:
 
     @app.post("/windows/{window_id}/override")
     def request_override(
-        request: Request, viewer: SignedIn, window_id: str, revision: Annotated[int, Form()], reason: Words
+        request: Request, viewer: SignedIn, window_id: str, revision: Annotated[Number, Form()], reason: Words
     ) -> Response:
         ws = pages.project.workspace(with_price_books=True)
         request_override_step(ws, window_id, revision, reason, datetime.now(UTC), viewer.name)
@@ -74,11 +75,17 @@ def add_forms(app: FastAPI, pages: Pages) -> None:
 
     @app.post("/windows/{window_id}/override/approve")
     def approve_override(
-        request: Request, viewer: SignedIn, window_id: str, revision: Annotated[int, Form()]
+        request: Request, viewer: SignedIn, window_id: str, revision: Annotated[Number, Form()]
     ) -> Response:
         ws = pages.project.workspace(with_price_books=True)
         approve_override_step(ws, window_id, revision, datetime.now(UTC), viewer.name)
         return redirect(request, f"/windows/{window_id}?revision={revision}", "overridden")
+
+    @app.post("/sign-off/{period_id}/prepare")
+    def prepare(request: Request, viewer: SignedIn, period_id: str) -> Response:
+        ws = pages.project.workspace(with_price_books=True)
+        prepare_figures(ws, _period(period_id), datetime.now(UTC), viewer.name)
+        return redirect(request, f"/sign-off/{_period(period_id)}", "prepared")
 
     @app.post("/sign-off/{period_id}")
     def sign_off(

@@ -22,18 +22,19 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.adapters.text_formats import format_amount, format_date, format_instant, format_quantity, format_second
-from pipeline.airflow_plugin.access import HEADERS, Access, SignedIn, Viewer
+from pipeline.airflow_plugin.access import HEADERS, Access, Number, SignedIn, Viewer
 from pipeline.airflow_plugin.opened import OpenedProject
 from pipeline.core.breaks import AGE_BUCKETS, age_bucket
 from pipeline.core.errors import AccessError, BillingError, InputError, NotReadyError, PublicationError
 from pipeline.core.price_book_text import book_changes, book_lines
 from pipeline.core.reason import EXCLUSION_SENTENCES, QUARANTINE_SENTENCES
+from pipeline.core.window import billing_period
 from pipeline.steps import browse
 from pipeline.steps.browse import Place
 from pipeline.steps.metrics import metrics_text
 from pipeline.steps.price_books import ListedBook, find_book, list_books
 from pipeline.steps.report import report, report_path
-from pipeline.steps.sign_off import figures_to_sign
+from pipeline.steps.sign_off import newest_preparation
 from pipeline.steps.workspace import Workspace
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -66,6 +67,7 @@ DONE_SENTENCES = {
     "noted": "The note is recorded.",
     "resolved": "The break is resolved.",
     "approved": "The price book is approved, and rates from its effective date on.",
+    "prepared": "The figures are prepared.",
     "signed": "The decision is recorded.",
     "requested": "The override is asked for. Somebody else has to approve it.",
     "overridden": "The override is approved, and the revision is accepted.",
@@ -181,7 +183,7 @@ def _add_window_pages(app: FastAPI, pages: Pages) -> None:
         )
 
     @app.get("/windows/{window_id}")
-    def window(request: Request, viewer: SignedIn, window_id: str, revision: int | None = None) -> Response:
+    def window(request: Request, viewer: SignedIn, window_id: str, revision: Number | None = None) -> Response:
         ws = pages.project.workspace()
         detail = browse.window_detail(ws, window_id, revision)
         overrides = ws.control_plane.overrides(window_id, detail.shown.revision.revision)
@@ -192,10 +194,10 @@ def _add_window_pages(app: FastAPI, pages: Pages) -> None:
         request: Request,
         viewer: SignedIn,
         window_id: str,
-        revision: int,
+        revision: Number,
         reason: str,
         after_object: str = "",
-        after_line: int = -1,
+        after_line: Number = -1,
     ) -> Response:
         page = browse.excluded_page(
             pages.project.workspace(), window_id, revision, reason, Place(after_object, after_line)
@@ -208,9 +210,9 @@ def _add_window_pages(app: FastAPI, pages: Pages) -> None:
         request: Request,
         viewer: SignedIn,
         window_id: str,
-        revision: int,
+        revision: Number,
         after_object: str = "",
-        after_line: int = -1,
+        after_line: Number = -1,
     ) -> Response:
         place = Place(after_object, after_line)
         page = browse.quarantine_page(pages.project.workspace(), window_id, revision, place)
@@ -220,7 +222,7 @@ def _add_window_pages(app: FastAPI, pages: Pages) -> None:
         return pages.shown(request, viewer, "quarantine.html", "windows", **model)
 
     @app.get("/windows/{window_id}/report")
-    def window_report(viewer: SignedIn, window_id: str, revision: int) -> Response:
+    def window_report(viewer: SignedIn, window_id: str, revision: Number) -> Response:
         ws = pages.project.workspace()
         found = browse.window_detail(ws, window_id, revision).shown.revision
         path = report_path(ws, found.window_id, found.revision)
@@ -230,7 +232,7 @@ def _add_window_pages(app: FastAPI, pages: Pages) -> None:
 
     @app.get("/reports")
     def reports(
-        request: Request, viewer: SignedIn, window_id: str | None = None, revision: int | None = None
+        request: Request, viewer: SignedIn, window_id: str | None = None, revision: Number | None = None
     ) -> Response:
         ws = pages.project.workspace()
         page = browse.window_page(ws)
@@ -315,7 +317,7 @@ def _add_trace_pages(app: FastAPI, pages: Pages) -> None:
         after_grain: datetime | None = None,
         after_dimensions: str = "",
     ) -> Response:
-        after = (after_grain, after_dimensions) if after_grain is not None else None
+        after = (_aware(after_grain), after_dimensions) if after_grain is not None else None
         detail = browse.line_detail(pages.project.workspace(), manifest, line_item_id, after)
         return pages.shown(request, viewer, "line.html", "accounts", detail=detail)
 
@@ -329,7 +331,7 @@ def _add_trace_pages(app: FastAPI, pages: Pages) -> None:
         dimensions: str,
         grain_start: datetime,
         after_object: str = "",
-        after_line: int = -1,
+        after_line: Number = -1,
     ) -> Response:
         place = Place(after_object, after_line)
         ws = pages.project.workspace()
@@ -337,7 +339,7 @@ def _add_trace_pages(app: FastAPI, pages: Pages) -> None:
         return pages.shown(request, viewer, "usage.html", "accounts", detail=detail, manifest=manifest)
 
     @app.get("/event")
-    def event(request: Request, viewer: SignedIn, object_id: str, line_number: int) -> Response:
+    def event(request: Request, viewer: SignedIn, object_id: str, line_number: Number) -> Response:
         detail = browse.event_detail(pages.project.workspace(), Place(object_id, line_number))
         return pages.shown(request, viewer, "event.html", "accounts", detail=detail)
 
@@ -404,18 +406,18 @@ def _add_other_pages(app: FastAPI, pages: Pages) -> None:
 
     @app.get("/sign-off/{period_id}")
     def sign_off(request: Request, viewer: SignedIn, period_id: str) -> Response:
-        ws = pages.project.workspace(with_price_books=True)
-        signed = ws.control_plane.sign_offs(period_id)
-        figures = problem = None
-        try:
-            figures = figures_to_sign(ws, period_id, datetime.now(UTC))
-        except BillingError as error:
-            problem = error
-        model = {"period_id": period_id, "signed": signed[::-1], "figures": figures, "problem": problem}
+        ws = pages.project.workspace()
+        _require_period(period_id)
+        model = {
+            "period_id": period_id,
+            "signed": ws.control_plane.sign_offs(period_id)[::-1],
+            "prepared": newest_preparation(ws, period_id),
+            "is_final": ws.control_plane.period_state(period_id) == "final",
+        }
         return pages.shown(request, viewer, "sign_off.html", "sign-off", **model)
 
     @app.get("/audit")
-    def audit(request: Request, viewer: SignedIn, before: int | None = None) -> Response:
+    def audit(request: Request, viewer: SignedIn, before: Number | None = None) -> Response:
         entries = pages.project.workspace().control_plane.newest_audit_entries(browse.ROWS_PER_PAGE, before)
         return pages.shown(request, viewer, "audit.html", "audit", entries=entries)
 
@@ -427,6 +429,13 @@ def _add_other_pages(app: FastAPI, pages: Pages) -> None:
     def style(viewer: SignedIn) -> Response:
         content = (TEMPLATES / "billing.css").read_bytes()
         return Response(content, media_type="text/css", headers={"Cache-Control": "private, max-age=300"})
+
+
+def _require_period(period_id: str) -> None:
+    try:
+        billing_period(period_id, "UTC")
+    except ValueError as error:
+        raise InputError("browse.unknown", str(error), ["choose a period from the list"]) from None
 
 
 def _book_before(books: Sequence[ListedBook], version: str) -> str | None:
@@ -491,7 +500,10 @@ def redirect(request: Request, path: str, done: str) -> Response:
 
 
 def _aware(instant: datetime) -> datetime:
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    try:
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        raise InputError("browse.unknown", f"{instant.isoformat()} is no instant of usage", ["follow a link"]) from None
 
 
 def _json_row(row: Mapping[str, Any]) -> dict[str, Any]:

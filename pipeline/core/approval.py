@@ -83,6 +83,37 @@ class PeriodFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Preparation:
+    """Figures of a period that were prepared for a sign-off, with when and by whom; None is the pipeline itself."""
+
+    figures: PeriodFigures
+    prepared_at: datetime
+    prepared_by: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document that is published; ``from_json`` reads it."""
+        return {
+            "figures": self.figures.to_json(),
+            "prepared_at": self.prepared_at.isoformat(),
+            "prepared_by": self.prepared_by,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Preparation:
+        """Return what a document says."""
+        figures = content["figures"]
+        nets = {
+            name: {currency: Decimal(amount) for currency, amount in figures[name].items()}
+            for name in ("net", "held_net")
+        }
+        return cls(
+            PeriodFigures(**{**figures, **nets}),
+            datetime.fromisoformat(content["prepared_at"]),
+            content["prepared_by"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SignOff:
     """A decision about a period; the newest one holds.
 

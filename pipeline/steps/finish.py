@@ -16,13 +16,16 @@ from pipeline.steps.service_levels import publish_service_levels
 from pipeline.steps.workspace import Workspace
 
 
-def finish_night(ws: Workspace, window_id: str, revision: int, at: datetime, say: Callable[[str], None]) -> Path:
+def finish_night(
+    ws: Workspace, window_id: str, revision: int, at: datetime, say: Callable[[str], None], *, refresh: bool = False
+) -> Path:
     """Measure a revision that is decided, write its report, and tell everybody; return the report's path.
 
-    An alert that a receiver does not take is said, and stops nothing.
+    ``refresh``: the revision was decided in another way before, so its report says what is so now. An alert that a
+    receiver does not take is said, and stops nothing.
     """
     publish_service_levels(ws, window_id, revision, at)
-    path = report(ws, window_id, revision, at)
+    path = report(ws, window_id, revision, at, refresh=refresh)
     append_lineage(ws, window_id, revision, at)
     if find_revision(ws, window_id, revision).state is RevisionState.ACCEPTED:
         for alert in publish_spend_alerts(ws, window_id, revision, at):

@@ -13,18 +13,11 @@ from pipeline.steps.workspace import Workspace
 def hold_account(workspace: Workspace, period_id: str, account_id: str, reason: str, at: datetime, by: str) -> Hold:
     """Hold an account in a period, and return the hold.
 
-    Refused: an account that the directory does not have, a period in which the project bills nothing, and an account
-    that has its invoice of a final period.
+    Refused: an account that the directory does not have, and a period in which the project bills nothing. An account
+    that has its invoice gets no adjustment while it is held.
     """
     require_account(workspace, account_id)
     _require_period(workspace, period_id, at)
-    issued = [one.number for one in workspace.control_plane.documents(period_id, account_id) if one.voided_at is None]
-    if issued and workspace.control_plane.period_state(period_id) == "final":
-        raise InputError(
-            "hold.already_invoiced",
-            f"account {account_id} has its invoice of period {period_id}, so a hold would keep nothing back",
-            [f"found {', '.join(issued)}; void or credit it instead; nothing was changed"],
-        )
     return workspace.control_plane.hold_account(period_id, account_id, reason, at, by)
 
 

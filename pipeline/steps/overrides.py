@@ -6,6 +6,8 @@ failed checks and controls stay as they were published, and the report prints th
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
@@ -17,9 +19,11 @@ from pipeline.core.revision import RevisionState
 from pipeline.steps.accept import accept, gate_failures
 from pipeline.steps.aggregate import find_revision
 from pipeline.steps.estimate import estimate
+from pipeline.steps.finish import finish_night
 from pipeline.steps.reconcile import reconcile
-from pipeline.steps.report import report
 from pipeline.steps.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 
 def request_override(
@@ -50,7 +54,14 @@ def request_override(
     return workspace.control_plane.request_override(window_id, revision, failures, reason, at, by)
 
 
-def approve_override(workspace: Workspace, window_id: str, revision: int, at: datetime, by: str) -> Override:
+def approve_override(
+    workspace: Workspace,
+    window_id: str,
+    revision: int,
+    at: datetime,
+    by: str,
+    say: Callable[[str], None] = _log.info,
+) -> Override:
     """Approve what somebody else asked for, and accept the revision; again it finishes or repeats that."""
     require_allowed(workspace.control_plane.roles, by, Action.APPROVE_OVERRIDE)
     find_revision(workspace, window_id, revision)
@@ -58,5 +69,5 @@ def approve_override(workspace: Workspace, window_id: str, revision: int, at: da
     override = workspace.control_plane.approve_override(window_id, revision, failures_hash, at, by)
     accept(workspace, window_id, revision, at)
     estimate(workspace, window_id, revision, at)
-    report(workspace, window_id, revision, at, refresh=True)
+    finish_night(workspace, window_id, revision, at, say, refresh=True)
     return override

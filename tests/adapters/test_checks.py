@@ -293,6 +293,11 @@ def test_a_good_suite_of_a_project_has_no_problem() -> None:
         ("SELECT * FROM {batch} WHERE sku IN (SELECT sku FROM held_accounts)", "held_accounts"),  # beside invoices only
         ("SELECT * FROM {batch} WHERE", "syntax error"),
         ("SELECT 1 FROM {batch}); DROP TABLE usage; SELECT (1", "syntax error"),
+        ("SELECT * FROM {batch} WHERE false; ", "it ends in a semicolon"),
+        ("SELECT * FROM {batch} WHERE random() < 0.5", "random gives another result each time"),
+        ("SELECT * FROM {batch} WHERE EXISTS (SELECT Now())", "now gives another result"),
+        ("SELECT * FROM {batch} WHERE grain_start > current_timestamp", "current_timestamp gives another result"),
+        ("SELECT * FROM {batch} USING SAMPLE 10%", "a sample gives another result"),
         ("SELECT 1 FROM {batch}; DROP TABLE usage", "one SELECT and nothing else"),
         ("UPDATE {batch} SET quantity = 0", "one SELECT and nothing else"),
         ("SELECT * FROM {batch}, read_csv('/etc/passwd')", "disabled by configuration"),
@@ -303,6 +308,47 @@ def test_a_query_that_cannot_run_is_found_before_the_night(query: str, said: str
 
     assert problem.startswith("expectations/usage.json: expectations[0] (query): the query cannot run: ")
     assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [({"min_value": 5, "max_value": 4}, "min_value 5 is more than max_value 4"), ({}, "found neither min_value nor")],
+)
+def test_a_row_count_that_no_table_or_every_table_has_is_refused(bounds: dict[str, int], said: str) -> None:
+    (problem,) = suite_problems(expectation(type="expect_table_row_count_to_be_between", kwargs=bounds))
+
+    assert said in problem
+
+
+def test_a_row_count_of_exactly_one_number_is_accepted() -> None:
+    five = expectation(
+        type="expect_table_row_count_to_be_between",
+        kwargs={"min_value": 5, "max_value": 5},
+        meta={"name": "five_rows", "why": "This is only a test."},
+    )
+
+    assert suite_problems(five) == []
+
+
+def test_a_reason_of_spaces_is_no_reason() -> None:
+    (problem,) = suite_problems(expectation(meta={"name": "my_sku", "why": " " * 20}))
+
+    assert "why" in problem and "at least 10 characters" in problem
+
+
+def test_a_file_that_would_not_be_read_is_refused(tmp_path: Path) -> None:
+    own = json.dumps({"name": "usage", "expectations": []})
+    names = ("expectations/usage.JSON", "expectations/sub/usage.json", "external/cloud.TOML")
+    write_project(tmp_path, files={**dict.fromkeys(names, own), "expectations/README.md": "ours"})
+
+    with pytest.raises(InputError) as refused:
+        load_project(tmp_path)
+
+    assert sorted(problem.partition(":")[0] for problem in refused.value.details) == [
+        "expectations/sub/usage.json",
+        "expectations/usage.JSON",
+        "external/cloud.TOML",
+    ]
 
 
 def test_a_suite_of_a_project_cannot_replace_an_expectation_of_the_pipeline() -> None:

@@ -215,6 +215,7 @@ def test_an_engineer_is_offered_no_approval_and_gets_none(chromium: Browser, air
 def test_finance_signs_the_figures_that_the_page_shows(chromium: Browser, airflow: Airflow) -> None:
     page = sign_in(chromium, airflow, "fiona")
     page.goto(f"{airflow.url}/billing/sign-off/2026-01")
+    page.get_by_role("button", name="Prepare figures").click()
 
     page.get_by_label("Approve", exact=True).check()
     page.get_by_label("Reason").fill("as expected")

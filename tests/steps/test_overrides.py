@@ -22,6 +22,7 @@ from pipeline.steps.accept import accept, reject
 from pipeline.steps.check import check
 from pipeline.steps.overrides import approve_override, request_override
 from pipeline.steps.reconcile import reconcile
+from pipeline.steps.service_levels import published_service_levels
 from pipeline.steps.workspace import Workspace, open_workspace
 from tests.fixtures_project import ACCOUNTS, write_project
 from tests.steps.night import AT, forged_revision, revision_of
@@ -62,6 +63,17 @@ def test_a_revision_that_two_people_override_is_accepted_and_the_audit_log_says_
     assert state_of(night, refused) is RevisionState.ACCEPTED
     [entry] = [entry for entry in night.control_plane.audit_log() if entry.action == "revision_accepted"]
     assert "overridden by ana and ben: known outage" in json.loads(entry.details)["why"]
+
+
+def test_what_two_people_accept_is_finished_like_any_night(night: Workspace, refused: WindowRevision) -> None:
+    request_override(night, refused.window_id, refused.revision, "known outage", AT, "ana")
+    assert published_service_levels(night, refused.window_id, refused.revision) is None
+
+    approve_override(night, refused.window_id, refused.revision, LATER, "ben")
+
+    assert published_service_levels(night, refused.window_id, refused.revision) is not None
+    metrics = (night.project.folder / night.project.settings.operations.metrics_file).read_text()
+    assert 'billing_windows{state="rejected"} 0' in metrics
 
 
 def test_a_run_that_is_cleared_after_an_override_goes_on(night: Workspace, refused: WindowRevision) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from pipeline.core.access import Roles
-from pipeline.core.approval import Decision
+from pipeline.core.approval import Decision, Preparation
 from pipeline.core.credit import CreditKind
 from pipeline.core.errors import AccessError, InputError, NotReadyError, PublicationError
 from pipeline.core.project import CloseSettings
@@ -17,7 +17,7 @@ from pipeline.core.window import ONE_DAY
 from pipeline.steps.close import close
 from pipeline.steps.credits import grant_credit
 from pipeline.steps.holds import hold_account
-from pipeline.steps.sign_off import figures_to_sign, sign_off
+from pipeline.steps.sign_off import figures_to_sign, newest_preparation, prepare_figures, sign_off
 from pipeline.steps.workspace import Workspace
 from tests.steps.test_close import january, ready, ready_folder
 from tests.steps.test_rate import AT, bill, receive, tokens
@@ -142,13 +142,6 @@ def test_a_hold_of_a_month_that_is_no_period_of_the_project_is_refused(ready: Wo
         hold_account(ready, period_id, "acct-2", "disputed", AT, "ben")
 
 
-def test_an_account_that_has_its_invoice_is_not_held(ready: Workspace) -> None:
-    close(ready, PERIOD, AT)
-
-    with pytest.raises(InputError, match=r"hold\.already_invoiced"):
-        hold_account(ready, PERIOD, "acct-2", "disputed", AT, "ben")
-
-
 @pytest.mark.parametrize(
     ("decision", "accounts"), [(Decision.HOLD, []), (Decision.APPROVE, ["acct-2"]), (Decision.REJECT, ["acct-2"])]
 )
@@ -162,6 +155,17 @@ def test_an_account_that_is_held_after_the_approval_leaves_it_as_it_is(signed: W
     signed.control_plane.hold_account(PERIOD, "acct-2", "disputed", AT, "ben")
 
     assert close(signed, PERIOD, AT).held == {"acct-2": "disputed"}
+
+
+def test_the_figures_that_were_prepared_are_read_again_without_computing(signed: Workspace) -> None:
+    assert newest_preparation(signed, PERIOD) is None
+    figures = prepare_figures(signed, PERIOD, AT, "ben")
+    before = signed.control_plane.audit_log()
+
+    read = newest_preparation(signed, PERIOD)
+
+    assert read == Preparation(figures, AT, "ben")
+    assert signed.control_plane.audit_log() == before
 
 
 def test_a_final_period_has_nothing_left_to_sign(ready: Workspace) -> None:
