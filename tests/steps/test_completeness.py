@@ -319,7 +319,7 @@ def test_each_exception_has_a_line_of_its_own_and_its_cells_their_names_for_a_na
     page = run(gap, accept_incomplete="lost <too>").report.read_text(encoding="utf-8")
 
     banner = page[page.index('<div class="exception">') : page.index('<dl class="facts">')]
-    assert re.findall("<li>(.*)</li>", banner) == [
+    assert re.findall("<li><bdi>(.*)</bdi></li>", banner) == [
         "usage lacked offset 2–9 of partition 3: “known loss”",
         "usage lacked offset 11–19 of partition 3: “lost &lt;too&gt;”",
     ]
