@@ -293,7 +293,7 @@ def test_what_the_month_will_come_to_is_estimated_printed_and_in_the_report(
     assert "3.0000 to date, 93.2100 expected of the whole period (93.2100 to 93.2100)" in printed
     assert "acct-1   1 of 31   3.0000   93.2100" in printed
     report = Path(ran["report"]).read_text()
-    assert '<h2 id="estimates">Estimate of the month</h2>' in report
+    assert '<h2 id="section-estimates">Estimate of the month</h2>' in report
     assert "93.21" in report
     unknown = billing("estimate", "--account", "acct-9", "--project", project, "--json")
     assert json_of(unknown)["error"]["code"] == "estimate.no_account"

@@ -51,6 +51,7 @@ def _document(number: int, numbers: random.Random) -> dict[str, Any]:
         "document": "invoice",
         "document_version": 2,
         "number": f"LLM-{number:06}",
+        "causes": [],
         "corrects": None,
         "issue_date": "2026-02-01",
         "seller": {"legal_entity": "Northwind Inference Ltd", "address": "1 Harbour Street\nDublin", "tax_id": ""},
