@@ -44,7 +44,7 @@ recounts AS (
         MIN(quantity) AS value_min,
         COUNT(*) AS event_count,
         COUNT(DISTINCT value_text) AS value_count,
-        BIT_XOR(DISTINCT HASH(value_text)) AS value_set_hash
+        BIT_XOR(DISTINCT MD5_NUMBER_LOWER(value_text)) AS value_set_hash
     FROM other_events
     GROUP BY account_id, sku, dimensions, grain_start
 ),
@@ -104,7 +104,7 @@ stored_values AS (
         COUNT(*) AS value_count,
         SUM(event_count) AS event_count,
         SUM(TRY_CAST(value_text AS DECIMAL(38, 9)) * event_count) AS value_sum,
-        BIT_XOR(HASH(value_text)) AS value_set_hash
+        BIT_XOR(MD5_NUMBER_LOWER(value_text)) AS value_set_hash
     FROM usage_values
     GROUP BY account_id, sku, dimensions, grain_start
 ),
