@@ -270,8 +270,8 @@ def test_a_long_text_of_an_excluded_event_is_shortened(workspace: Workspace) -> 
     page = page_of(workspace, compute(workspace))
 
     cut = "x" * (EVENT_TEXT_CHARACTERS_MAX - 1) + "…"
-    assert f"<td>{cut}</td>" in page
-    assert f">api {cut}</th>" in page
+    assert f"<td><bdi>{cut}</bdi></td>" in page
+    assert f">api {cut}</bdi></th>" in page
     assert "x" * EVENT_TEXT_CHARACTERS_MAX not in page
 
 
