@@ -850,4 +850,4 @@ def test_the_report_shows_the_look_back_late_arrivals_fallbacks_and_idle_withdra
     assert "found up to 7 days before and after it" in page
     assert "of billing.toml says: 1." in page
     assert "1 unmatched: no event with the key it names has been received, up to the look-back after it" in page
-    assert "<td><bdi>up to 1 h</bdi></td><td><bdi>tokens-input</bdi></td>" in page
+    assert '<bdi>up to 1 h</bdi></td><td class="nowrap"><bdi>tokens-input</bdi></td>' in page
